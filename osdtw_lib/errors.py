@@ -1,0 +1,5 @@
+"""The one exception a user is meant to read."""
+
+
+class UserError(Exception):
+    """Bad input: one line saying what, where and what to do. The command line exits with status 2."""

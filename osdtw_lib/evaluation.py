@@ -1,0 +1,55 @@
+"""Scores of a model on a test set: accuracy by group, negative log-likelihood, confusion."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .longtail import GROUPS
+
+
+def accuracy_by_group(predicted: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarray]) -> dict[str, float]:
+    """Accuracy in % over the test images of each group and over all; NaN for a group without images."""
+    right = predicted == labels
+    members = {name: np.isin(labels, groups[name]) for name in GROUPS} | {"all": np.ones(len(labels), bool)}
+    return {name: float(100 * right[m].mean()) if m.any() else float("nan") for name, m in members.items()}
+
+
+def confusion(predicted: np.ndarray, labels: np.ndarray, n_classes: int) -> np.ndarray:
+    """Counts (K, K): row = true class, column = predicted class."""
+    return np.bincount(labels * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+@torch.no_grad()
+def class_scores(network, tasks: dict, batches) -> np.ndarray:
+    """Algorithm 1, lines 22 to 24: the logit vector s = [s^A; s^B] of every image, in class order (N, K).
+
+    network: images -> {task: logits}; tasks: {task: likelihood}, whose `classes` say which column is whose.
+    """
+    network.eval()
+    columns = torch.cat([likelihood.classes for likelihood in tasks.values()])
+    scores = []
+    for images, _ in batches:
+        logits = network(images)
+        joined = torch.cat([likelihood.log_odds(logits[t].float()) for t, likelihood in tasks.items()], dim=-1)
+        scores.append(torch.empty_like(joined).index_copy_(1, columns.to(joined.device), joined).cpu())
+    return torch.cat(scores).numpy()
+
+
+def predict(scores: np.ndarray) -> np.ndarray:
+    """Algorithm 1, line 25: argmax over both heads' raw scores (N, K) -> (N,)."""
+    return scores.argmax(1)
+
+
+@torch.no_grad()
+def negative_log_likelihood(network, tasks: dict, batches, class_weights: np.ndarray | None = None) -> float:
+    """Mean over samples of minus the two tasks' log-likelihood, in nats; class_weights (K,) reweight the labels."""
+    network.eval()
+    total, mass = 0.0, 0.0
+    for images, labels in batches:
+        logits = network(images)
+        losses = -sum(likelihood(logits[t], labels) for t, likelihood in tasks.items())
+        weight = torch.ones_like(losses) if class_weights is None else torch.as_tensor(class_weights).to(losses)[labels]
+        total += float((losses.double() * weight).sum())
+        mass += float(weight.double().sum())
+    return total / mass

@@ -1,0 +1,41 @@
+"""Lines that tell how far a stage is: one every few seconds, so that they suit a log and a saved notebook."""
+
+from __future__ import annotations
+
+import time
+
+LINE_SECONDS = 5.0
+
+
+class Progress:
+    """epoch, loss, images a second and time left; prints at most one line every LINE_SECONDS, and the last."""
+
+    def __init__(self, label: str, epochs: int, images_per_epoch: int, done: int = 0):
+        self.label, self.epochs, self.finished, self.losses = label, epochs, done, ""
+        self.images, self.images_to_come = 0, (epochs - done) * images_per_epoch
+        self.started = self.printed = time.monotonic()
+        if done:
+            print(f"{label}: resumes after epoch {done} of {epochs}", flush=True)
+
+    def step(self, images: int) -> None:
+        self.images += images
+        if time.monotonic() - self.printed >= LINE_SECONDS:
+            self._line(f"epoch {self.finished + 1}/{self.epochs}")
+
+    def epoch(self, losses: dict[str, float]) -> None:
+        self.finished += 1
+        self.losses = "  loss " + "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        if self.finished == self.epochs:
+            self._line(f"epoch {self.epochs}/{self.epochs}, done")
+
+    def _line(self, where: str) -> None:
+        self.printed = time.monotonic()
+        rate = self.images / max(self.printed - self.started, 1e-9)
+        left = max(self.images_to_come - self.images, 0) / max(rate, 1e-9)
+        print(f"{self.label}: {where}{self.losses}  {rate:.0f} images/s  {clock(left)} left", flush=True)
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"

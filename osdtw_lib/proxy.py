@@ -1,0 +1,231 @@
+"""The theorem as a search: Eq. (18) and its damped family over every shared depth and head weight.
+
+With the diagonal Fishers a = J^A and b = J^B of the encoder, the mismatch D = phi^B - phi^A, w_B = 1 - w_A,
+N samples and H = w_A a + w_B b, every term is a sum over parameters and splits by depth:
+
+    encoder variance  1/(2N) sum (a + b) (w_A^2 a + w_B^2 b) / (H + lam)^2
+    encoder bias      paper:   1/2 sum D^2 (w_B^2 a + w_A^2 b)
+                      damped:  1/2 sum D^2 [a w_B^2 (b + lam)^2 + b w_A^2 (a + lam)^2] / (H + lam)^2
+    decoder variance  paper:   (d_psi^A + d_psi^B) / (2N)
+                      damped:  1/(2N) sum over both decoders of (J / (J + lam))^2
+
+form "paper" is Eq. (18) to the letter (lam = 0 in the variance). form "damped" adds the ridge `lam` that weight
+decay and early stopping from a common start amount to; damping 0 is the exact second-order expansion, and
+damping to infinity gives the paper's bias. damping "evidence" takes lam from the two Fishers and the distance
+travelled since the start (MacKay 1992).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+COLUMNS = ["shared_depth", "head_weight", "encoder_variance", "encoder_bias", "decoder_variance", "total"]
+DEFAULT_WEIGHTS = tuple(i / 10 for i in range(11))
+CHUNK = 1 << 15  # parameters at a time: the working set stays in a core's cache
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The cell a form of the proxy picks."""
+
+    shared_depth: int
+    head_weight: float
+    total: float
+
+
+class Proxy:
+    """Sums over the encoder's parameters, a depth at a time, for any head weight and damping.
+
+    fisher_head, fisher_tail: {name: tensor}, all parameters of each task's network; mismatch: {name: tensor},
+    phi^B - phi^A of the encoder's; depth_of: {name: int}, the depth from which on a parameter is shared (1..L),
+    L + 1 for decoder-only ones; n_samples: N, all samples, seen by both tasks.
+    distance_from_start: (||theta^A - theta_0||^2, ||theta^B - theta_0||^2), needed for damping "evidence" alone.
+
+    A dead parameter (a = b = 0) adds nothing to any sum and is counted in `dead`. One with b = 0 makes the
+    undamped variance infinite at w_A = 0 (a = 0: at w_A = 1); such a cell is reported and never selected.
+    Raises ValueError for names or shapes that do not match, values that are negative or not finite, N <= 0.
+    """
+
+    def __init__(
+        self,
+        fisher_head: dict[str, Tensor],
+        fisher_tail: dict[str, Tensor],
+        mismatch: dict[str, Tensor],
+        depth_of: dict[str, int],
+        n_samples: int,
+        distance_from_start: tuple[float, float] | None = None,
+    ):
+        if not n_samples > 0:
+            raise ValueError(f"n_samples is the number of training samples, at least 1, got {n_samples}")
+        fishers = {"head": fisher_head, "tail": fisher_tail}
+        for which, named in {**fishers, "mismatch": mismatch}.items():
+            unknown = sorted(named.keys() - depth_of.keys())
+            if unknown:
+                raise ValueError(f"{which}: depth_of does not say from which depth on these are shared: {_some(unknown)}")
+        self.n_samples, self.distance_from_start = n_samples, distance_from_start
+        # L is the largest depth with a mismatch; whatever lies beyond is the decoders' alone
+        self.n_depths = max((depth_of[name] for name in mismatch), default=max(depth_of.values(), default=1) - 1)
+        self.dead = 0
+        self._encoder: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in range(self.n_depths)]
+        self._task_blocks = {task: [[] for _ in range(self.n_depths + 1)] for task in fishers}  # L + 1: decoder only
+        for task, named in fishers.items():
+            for name, fisher in named.items():
+                total = _sum(fisher)
+                if not math.isfinite(total) or (fisher.numel() and float(fisher.min()) < 0):
+                    raise ValueError(f"the {task} Fisher of {name} holds a value that is negative or not finite")
+                self._task_blocks[task][min(depth_of[name], self.n_depths + 1) - 1].append(fisher.reshape(-1))
+        encoder = {name for named in (*fishers.values(), mismatch) for name in named if depth_of[name] <= self.n_depths}
+        for name in sorted(encoder):
+            entries = [named.get(name) for named in (fisher_head, fisher_tail, mismatch)]
+            if any(entry is None for entry in entries):
+                lacking = [w for w, e in zip(("the head Fisher", "the tail Fisher", "the mismatch"), entries) if e is None]
+                raise ValueError(f"{' and '.join(lacking)} has no entry for the encoder's parameter {name}")
+            if len({tuple(entry.shape) for entry in entries}) > 1:
+                raise ValueError(f"{name}: shapes differ: {[tuple(entry.shape) for entry in entries]}")
+            if not math.isfinite(_sum(mismatch[name])):
+                raise ValueError(f"the mismatch of {name} holds a value that is not finite")
+            a, b, delta = (entry.reshape(-1) for entry in entries)
+            self._encoder[depth_of[name] - 1].append((a, b, delta))
+            self.dead += int(((a == 0) & (b == 0)).sum())
+
+    def grid(
+        self,
+        depths: Iterable[int] | None = None,
+        head_weights: Iterable[float] | None = None,
+        form: str = "paper",
+        damping: float | str = 0.0,
+    ) -> pd.DataFrame:
+        """The three terms and their total, in nats, a row a cell.
+
+        depths: default 0..L; head_weights: default 0, 0.1 .. 1; form "paper" or "damped"; damping: a number, or
+        "evidence", for form "damped". Raises ValueError for a depth, weight, form or damping that does not exist.
+        """
+        depths = list(range(self.n_depths + 1)) if depths is None else [int(c) for c in depths]
+        weights = np.array(DEFAULT_WEIGHTS if head_weights is None else list(head_weights), dtype=float)
+        if any(not 0 <= c <= self.n_depths for c in depths):
+            raise ValueError(f"shared depths are 0..{self.n_depths}, got {depths}")
+        if not ((weights >= 0) & (weights <= 1)).all():
+            raise ValueError(f"head weights are 0..1, got {weights.tolist()}")
+        if form == "paper":
+            lam = 0.0
+        elif form == "damped":
+            lam = self.evidence() if damping == "evidence" else float(damping)
+            if not lam >= 0:
+                raise ValueError(f"damping is at least 0, got {damping}")
+        else:
+            raise ValueError(f"form is 'paper' or 'damped', got '{form}'")
+        variance, bias, decoder = self._by_depth(weights, lam, form)
+        rows = []
+        for depth in depths:
+            for j, weight in enumerate(weights):
+                terms = variance[:depth, j].sum(), bias[:depth, j].sum(), decoder[depth:].sum()
+                rows.append((depth, float(weight), *map(float, terms), float(sum(terms))))
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    @staticmethod
+    def select(grid: pd.DataFrame) -> Choice:
+        """The cell with the smallest finite total (Algorithm 1, line 13); ties go to the first row."""
+        finite = grid[np.isfinite(grid["total"])]
+        if finite.empty:
+            raise ValueError("no cell of the grid has a finite total")
+        row = finite.loc[finite["total"].idxmin()]
+        return Choice(int(row["shared_depth"]), float(row["head_weight"]), float(row["total"]))
+
+    def evidence(self, iterations: int = 200) -> float:
+        """lam by the evidence rule: the geometric mean of both tasks' fixed points of
+
+        gamma = sum J / (J + lam), lam = gamma / (N ||theta - theta_0||^2)   (MacKay 1992, "Bayesian interpolation").
+        """
+        if self.distance_from_start is None:
+            raise ValueError("damping 'evidence' needs distance_from_start")
+        found = []
+        for task, distance in zip(("head", "tail"), self.distance_from_start):
+            if not distance > 0:
+                raise ValueError("damping 'evidence' needs a positive distance from the start; nothing was trained")
+            fishers = [fisher for depth in self._task_blocks[task] for fisher in depth]
+            lam = sum(f.numel() for f in fishers) / (self.n_samples * distance)
+            for _ in range(iterations):
+                gamma = sum(_sum(f / (f + lam)) for f in fishers)
+                last, lam = lam, gamma / (self.n_samples * distance)
+                if lam == 0 or abs(lam - last) <= 1e-6 * last:
+                    break
+            found.append(lam)
+        return math.sqrt(found[0] * found[1])
+
+    def by_depth(self) -> pd.DataFrame:
+        """A row a depth: parameters, Fisher traces of head and tail, norm of the mismatch."""
+        rows = []
+        for depth, entries in enumerate(self._encoder, start=1):
+            rows.append(
+                {
+                    "depth": depth,
+                    "parameters": sum(a.numel() for a, _, _ in entries),
+                    "trace_head": sum(_sum(a) for a, _, _ in entries),
+                    "trace_tail": sum(_sum(b) for _, b, _ in entries),
+                    "mismatch_norm": math.sqrt(sum(_sum(d.double() ** 2) for _, _, d in entries)),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def _by_depth(self, weights: np.ndarray, lam: float, form: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """variance (L, W), bias (L, W) and decoder variance (L + 1,) of each depth alone."""
+        variance = np.zeros((self.n_depths, len(weights)))
+        bias = np.zeros((self.n_depths, len(weights)))
+        for depth, entries in enumerate(self._encoder):
+            for whole in entries:
+                for a, b, d in zip(*(t.split(CHUNK) for t in whole)):
+                    v, e = _encoder_sums(a, b, d, weights, lam, form)
+                    variance[depth] += v
+                    bias[depth] += e
+        count = torch.Tensor.numel if form == "paper" else lambda fisher: _sum(_ratio(fisher, lam) ** 2)
+        blocks = zip(*self._task_blocks.values())
+        decoder = np.array([sum(count(fisher) for fisher in head + tail) for head, tail in blocks], dtype=float)
+        return variance / (2 * self.n_samples), bias / 2, decoder / (2 * self.n_samples)
+
+
+def _encoder_sums(a: Tensor, b: Tensor, d: Tensor, weights: np.ndarray, lam: float, form: str):
+    """sum (a + b) G / (H + lam)^2 and sum D^2 [...] of one chunk, for every weight."""
+    a, b, d2 = a.double(), b.double(), d.double().square()
+    s = a + b
+    alive = s > 0
+    if not bool(alive.all()):
+        a, b, d2, s = a[alive], b[alive], d2[alive], s[alive]
+    variance, bias = np.zeros(len(weights)), np.zeros(len(weights))
+    bias_a, bias_b = float(d2 @ a), float(d2 @ b)
+    for j, wa in enumerate(weights):
+        wb = 1 - wa
+        inverse = 1 / (wa * a + wb * b + lam)  # infinite where one Fisher is zero and has all the weight
+        if wa == 0.5 and lam == 0:
+            variance[j] = len(a)  # every term is exactly 1
+        else:
+            variance[j] = float((s * inverse * ((wa * wa * a + wb * wb * b) * inverse)).nansum()) + _infinite(inverse)
+        if form == "paper":
+            bias[j] = wb * wb * bias_a + wa * wa * bias_b
+        else:
+            pull_a, pull_b = wb * (b + lam) * inverse, wa * (a + lam) * inverse
+            bias[j] = float((d2 * (a * pull_a.square() + b * pull_b.square())).nansum())
+    return variance, bias
+
+
+def _infinite(inverse: Tensor) -> float:
+    return math.inf if bool(torch.isinf(inverse).any()) else 0.0
+
+
+def _ratio(fisher: Tensor, lam: float) -> Tensor:
+    """J / (J + lam); with lam = 0 a dead parameter still counts as the degree of freedom it is in Eq. (18)."""
+    return torch.ones_like(fisher) if lam == 0 else fisher / (fisher + lam)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+
+
+def _sum(values: Tensor) -> float:
+    return float(values.sum(dtype=torch.float64))

@@ -1,0 +1,164 @@
+"""One parameter file opened: where its results lie, what each stage depends on, and the data."""
+
+from __future__ import annotations
+
+import zlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import longtail
+from .artifacts import Artifact, checksum, make_folder
+from .config import Config, load_config
+from .datasets import Batches, LabelledImages, load_source, long_tail_split
+from .errors import UserError
+from .losses import task_likelihoods
+from .vit import TwoBranchViT, VisionTransformer, build_vit, n_depths, weights_file
+
+TASKS = ("head", "tail")
+
+# Which notebook makes which stages, in order; "to redo from 05" and "run 03 first" are read off here.
+NOTEBOOKS = {
+    "01_data_split": ("split",),
+    "02_starting_point": ("start",),
+    "03_stage1_fisher": ("stage1", "fisher"),
+    "04_proxy_explorer": ("proxy",),
+    "05_stage2_joint": ("stage2",),
+    "06_stage3_tables": ("stage3", "baselines", "tables"),
+}
+
+
+class Run:
+    """A parameter file with everything derived from it; holds no results, but knows where they are."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.folder = make_folder(config.folder)
+        if config.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device: cuda was asked for and none is visible; set device: auto")
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(auto if config.device == "auto" else config.device)
+        chosen = config.selection.shared_depth
+        if chosen is not None and chosen > self.n_depths:
+            raise UserError(f"selection.shared_depth: the model has {self.n_depths} blocks, got {chosen}")
+
+    # data -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def source(self):
+        return load_source(self.config.data)
+
+    @cached_property
+    def indices(self) -> tuple[np.ndarray, np.ndarray]:
+        return long_tail_split(self.source, self.config.data, self.config.seed)
+
+    @cached_property
+    def train(self) -> LabelledImages:
+        return self.source.images.subset(self.indices[0])
+
+    @cached_property
+    def test(self) -> LabelledImages:
+        return self.source.images.subset(self.indices[1])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    @cached_property
+    def class_counts(self) -> np.ndarray:
+        return np.bincount(self.train.labels, minlength=len(self.class_names))
+
+    @cached_property
+    def groups(self) -> dict[str, np.ndarray]:
+        """many / medium / few."""
+        return longtail.shot_groups(self.class_counts)
+
+    @cached_property
+    def partition(self) -> dict[str, np.ndarray]:
+        """head / tail."""
+        return dict(zip(TASKS, longtail.head_tail_partition(self.class_counts)))
+
+    @cached_property
+    def likelihoods(self) -> dict:
+        return task_likelihoods(
+            self.config.likelihood, self.class_counts, self.partition, self.config.logit_adjustment
+        )
+
+    def batches(self, images: LabelledImages, batch_size: int | None = None) -> Batches:
+        # the same seed for every stage and baseline: all see the same batches in the same order
+        size = batch_size or self.config.recipe.batch_size
+        return Batches(images, self.config.data, size, self.device, self.config.seed)
+
+    # models -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def n_depths(self) -> int:
+        with torch.device("meta"):
+            return n_depths(build_vit(self.config.model, 1))
+
+    def vit(self, n_outputs: int) -> VisionTransformer:
+        """A network with random weights that depend on the seed and the number of outputs alone."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed("vit"))
+            return build_vit(self.config.model, n_outputs, self.config.recipe.drop_path).to(self.device)
+
+    def two_branch(self, shared_depth: int) -> TwoBranchViT:
+        head, tail = (self.vit(self.likelihoods[task].n_outputs) for task in TASKS)
+        return TwoBranchViT(head, tail, shared_depth)
+
+    def seed(self, purpose: str) -> int:
+        return zlib.crc32(f"{self.config.seed}/{purpose}".encode())
+
+    # stages -----------------------------------------------------------------------------------------------
+
+    def artifact(self, name: str, *, head_weight: float | None = None, shared_depth: int | None = None) -> Artifact:
+        """The results of a stage as this parameter file asks for them, whether or not they are there."""
+        c = self.config
+
+        def dump(*sections: str) -> dict:
+            values = c.model_dump(mode="json")
+            return {s: values[s] for s in sections}
+
+        training = dump("recipe")
+        task = dump("likelihood", "logit_adjustment")
+        if name == "split":
+            parameters = {**dump("seed", "data"), "images": self.source.images.fingerprint()}
+            return Artifact(name, self.folder / name, parameters)
+        if name == "start":
+            return self._make(name, ("split",), dump("model") | self._origin())
+        if name == "stage1":
+            return self._make(name, ("start",), dump("stage1") | task | training)
+        if name == "fisher":
+            return self._make(name, ("stage1",), {"precision": c.recipe.precision})
+        if name == "proxy":
+            return self._make(name, ("fisher",), dump("selection"))
+        if name == "stage2":
+            return self._make(name, ("start",), dump("stage2") | task | training | {"head_weight": head_weight})
+        if name == "stage3":
+            before = (self.artifact("stage1"), self.artifact("stage2", head_weight=head_weight))
+            return Artifact(name, self.folder / name, dump("stage3") | training | {"shared_depth": shared_depth}, before)
+        if name.startswith("baselines/"):
+            return self._make(name, ("start",), {"method": name.split("/")[1]} | dump("stage2", "logit_adjustment") | training)
+        raise ValueError(f"no stage '{name}'")
+
+    def _origin(self) -> dict:
+        """What the starting point's key holds beside the model: Stage 0's parameters, or the given weights."""
+        if self.config.model.init == "masked_autoencoding":
+            values = self.config.model_dump(mode="json")
+            return {"stage0": values["stage0"], "recipe": values["recipe"]}
+        path = weights_file(self.config.model)
+        return {"weights": checksum(path)} if path else {}
+
+    def _make(self, name: str, before: tuple[str, ...], parameters: dict) -> Artifact:
+        return Artifact(name, self.folder / name, parameters, tuple(self.artifact(b) for b in before))
+
+
+def open_run(params_file: str | Path) -> Run:
+    """Open a parameter file. Raises UserError, one line, where it is not valid."""
+    return Run(load_config(params_file))
+
+
+def notebook_of(stage: str) -> str:
+    return next(book for book, stages in NOTEBOOKS.items() if stage.split("/")[0] in stages)

@@ -1,0 +1,190 @@
+"""The timm VisionTransformer, its division into depths, and the two-branch network.
+
+Depth C = 0 shares nothing; C >= 1 shares the patch, position and class-token embedding and the first C
+blocks. The final norm and the head always belong to the decoder.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from . import config as cfg
+from ._timm import timm
+from .artifacts import read_tensors
+from .errors import UserError
+
+VisionTransformer = timm.models.vision_transformer.VisionTransformer
+
+
+def build_vit(model: cfg.Model, n_outputs: int, drop_path: float = 0.0) -> VisionTransformer:
+    """A VisionTransformer with `n_outputs` logits and random weights. Raises UserError for what timm refuses."""
+    options = {
+        "img_size": model.image_size,
+        "patch_size": model.patch_size,
+        "embed_dim": model.width,
+        "depth": model.depth,
+        "num_heads": model.heads,
+    }
+    options = {name: value for name, value in options.items() if value is not None}
+    try:
+        vit = timm.create_model(
+            model.architecture,
+            num_classes=n_outputs,
+            in_chans=model.channels,
+            global_pool=model.pooling,
+            class_token=model.class_token,
+            drop_path_rate=drop_path,
+            **options,
+        )
+    except (RuntimeError, TypeError, AssertionError, ValueError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"model.architecture '{model.architecture}': timm cannot build it with {options}: {message}") from None
+    if not isinstance(vit, VisionTransformer):
+        raise UserError(f"model.architecture '{model.architecture}' is no timm VisionTransformer; try vit_base_patch16_224")
+    return vit
+
+
+def n_depths(vit: VisionTransformer) -> int:
+    return len(vit.blocks)
+
+
+def depth_of(vit: VisionTransformer) -> dict[str, int]:
+    """For each parameter the depth from which on it is shared: 1..L, or L + 1 for the decoder alone."""
+    return {name: _depth(name, n_depths(vit)) for name, _ in vit.named_parameters()}
+
+
+def _depth(name: str, last: int) -> int:
+    block = re.match(r"blocks\.(\d+)\.", name)
+    if block:
+        return int(block.group(1)) + 1
+    embedding = re.match(r"(patch_embed|pos_embed|cls_token|reg_token|norm_pre)(\.|$)", name)
+    return 1 if embedding else last + 1
+
+
+def embed(vit: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+    """images (B, channels, H, W) -> tokens before the first block (B, T, D)."""
+    return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+
+
+def encode(vit: VisionTransformer, images: torch.Tensor, depth: int) -> torch.Tensor:
+    """The first `depth` depths: images -> tokens (B, T, D); at depth 0 the images themselves."""
+    if depth == 0:
+        return images
+    tokens = embed(vit, images)
+    for block in vit.blocks[:depth]:
+        tokens = block(tokens)
+    return tokens
+
+
+def decode(vit: VisionTransformer, hidden: torch.Tensor, depth: int) -> torch.Tensor:
+    """What follows the first `depth` depths: tokens (images at depth 0) -> logits (B, outputs)."""
+    tokens = embed(vit, hidden) if depth == 0 else hidden
+    for block in vit.blocks[depth:]:
+        tokens = block(tokens)
+    return vit.forward_head(vit.norm(tokens))
+
+
+class TwoBranchViT(nn.Module):
+    """Two networks that are one up to `shared_depth` (Eq. 15): h = encoder(x), s^A = psi^A(h), s^B = psi^B(h).
+
+    The first `shared_depth` depths of `tail` are replaced by those of `head`, so a parameter exists once.
+    forward: images -> {"head": logits (B, K_A), "tail": logits (B, K_B)}.
+    """
+
+    def __init__(self, head: VisionTransformer, tail: VisionTransformer, shared_depth: int):
+        super().__init__()
+        if not 0 <= shared_depth <= n_depths(head):
+            raise ValueError(f"shared_depth is 0..{n_depths(head)} for this model, got {shared_depth}")
+        self.head, self.tail, self.shared_depth = head, tail, shared_depth
+        if shared_depth:
+            for name in ("patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token"):
+                setattr(tail, name, getattr(head, name))
+            for i in range(shared_depth):
+                tail.blocks[i] = head.blocks[i]
+
+    def encoder_parameters(self) -> dict[str, nn.Parameter]:
+        depths = depth_of(self.head)
+        return {n: p for n, p in self.head.named_parameters() if depths[n] <= self.shared_depth}
+
+    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = encode(self.head, images, self.shared_depth)
+        return {t: decode(vit, hidden, self.shared_depth) for t, vit in (("head", self.head), ("tail", self.tail))}
+
+
+def copy_encoder(source: VisionTransformer, target: VisionTransformer, depth: int) -> None:
+    """Overwrite the first `depth` depths of target with those of source."""
+    depths = depth_of(target)
+    taken = dict(source.named_parameters())
+    with torch.no_grad():
+        for name, parameter in target.named_parameters():
+            if depths[name] <= depth:
+                parameter.copy_(taken[name])
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and saved buffer once (a shared one under its first name): what goes into a file."""
+    buffers = {n: b for n, b in module.named_buffers() if n in module.state_dict()}
+    return {name: t.detach() for name, t in (dict(module.named_parameters()) | buffers).items()}
+
+
+def load_weights(module: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:
+    """Copy `weights` back, name by name. Raises UserError for a name or shape that does not fit."""
+    own = weights(module)
+    odd = sorted(own.keys() ^ tensors.keys()) + sorted(n for n in own.keys() & tensors if own[n].shape != tensors[n].shape)
+    if odd:
+        raise UserError(f"weights do not fit the model: {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+    return module
+
+
+def given_start(model: cfg.Model, vit: VisionTransformer) -> str:
+    """Load the weights `model.init` names (a file, or a timm tag) into the encoder of vit; returns where from.
+
+    Head and final norm may be missing or of another shape; anything else that does not fit is refused.
+    """
+    path = weights_file(model)
+    if path:
+        tensors, origin = read_tensors(path), f"the file {path.name}"
+    else:
+        tensors, origin = _hub_weights(model), f"timm's pretrained weights '{model.init}'"
+    depths, own = depth_of(vit), dict(vit.named_parameters())
+    encoder = {name for name in own if depths[name] <= n_depths(vit)}
+    odd = sorted(n for n in encoder if n not in tensors or tensors[n].shape != own[n].shape)
+    if odd:
+        raise UserError(f"model.init '{model.init}': weights do not fit the model: {', '.join(odd[:5])}")
+    with torch.no_grad():
+        for name in encoder:
+            own[name].copy_(tensors[name])
+    return origin
+
+
+def weights_file(model: cfg.Model) -> Path | None:
+    """The file of weights `model.init` names, if it names one. Raises UserError where it is not there."""
+    if not model.init.endswith(".safetensors"):
+        return None
+    path = cfg.PROJECT / Path(model.init).expanduser()
+    if not path.is_file():
+        raise UserError(f"model.init: no such file {path}; give the path from the project's folder, or a full one")
+    return path
+
+
+def _hub_weights(model: cfg.Model) -> dict[str, torch.Tensor]:
+    if not timm.is_model(model.init.split(".")[0]):
+        raise UserError(
+            f"model.init '{model.init}': neither masked_autoencoding, scratch, a .safetensors file nor a timm model"
+        )
+    try:
+        options = {"img_size": model.image_size} if model.image_size else {}
+        return timm.create_model(model.init, pretrained=True, num_classes=0, in_chans=model.channels, **options).state_dict()
+    except Exception as error:  # timm and its hub client raise many kinds where there is no network
+        raise UserError(
+            f"model.init '{model.init}': the weights could not be fetched ({type(error).__name__}); on a machine with a "
+            f"network run `python -c \"import timm; timm.create_model('{model.init}', pretrained=True)\"` and copy its "
+            "cache here, or save them as .safetensors and name the file"
+        ) from None
