@@ -1,0 +1,96 @@
+"""python -m osdtw_lib: one stage, the whole batch, a prediction, or JupyterLab."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from .config import PROJECT
+from .errors import UserError
+
+DEFAULT = str(PROJECT / "params" / "mnist_lt.yaml")
+STAGES = {
+    "split": "indices of training and test images (notebook 01)",
+    "start": "Stage 0, or the given weights (02)",
+    "stage1": "each task alone (03)",
+    "fisher": "diagonal empirical Fisher of both tasks (03)",
+    "proxy": "Eq. (18) over C and w_A, selection.json (04)",
+    "stage2": "weighted joint training (05)",
+    "stage3": "assembly and refinement (06)",
+    "baselines": "one network with all classes, a method each (06)",
+    "tables": "accuracy, confusion, run time (06)",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 with one line on stderr for bad input."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        return chosen.function(chosen) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m osdtw_lib", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    batch = commands.add_parser("run", help="all notebooks of one or more parameter files, then the report")
+    batch.add_argument("params", nargs="*", default=[DEFAULT], help="parameter files (default: params/mnist_lt.yaml)")
+    _add_set(batch)
+    batch.add_argument("--from", dest="first", metavar="NN", help="redo from this notebook on, for instance 05")
+    batch.set_defaults(function=_run)
+    for name, text in STAGES.items():
+        stage = commands.add_parser(name, help=text)
+        stage.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
+        _add_set(stage)
+        stage.set_defaults(function=_stage, stage=name)
+    predict = commands.add_parser("predict", help="class and probability of image files")
+    predict.add_argument("folder", help="a finished run, for instance outputs/mnist_lt")
+    predict.add_argument("images", nargs="+")
+    predict.add_argument("--top", type=int, default=1, help="classes to print an image (default 1)")
+    predict.set_defaults(function=_predict)
+    lab = commands.add_parser("lab", help="JupyterLab on notebooks/")
+    lab.set_defaults(function=_lab)
+    return parser
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="replace one key of the parameter file, for instance stage1.epochs=5")
+
+
+def _run(chosen) -> int:
+    from .batch import run_all
+
+    return run_all(chosen.params, chosen.overrides, chosen.first)
+
+
+def _stage(chosen) -> None:
+    from .config import load_config
+    from .runs import Run
+    from .stages import STAGES as functions
+
+    functions[chosen.stage](Run(load_config(chosen.params, chosen.overrides)))
+
+
+def _predict(chosen) -> None:
+    from .predictor import predict_files
+
+    for file, name, probability in predict_files(chosen.folder, chosen.images, chosen.top):
+        print(f"{file}\t{name}\t{probability:.4f}")
+
+
+def _lab(chosen) -> None:
+    os.chdir(PROJECT)
+    command = [sys.executable, "-m", "jupyterlab", "--ServerApp.root_dir=.", "--LabApp.default_url=/lab/tree/notebooks/01_data_split.ipynb"]
+    os.execv(sys.executable, command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The trained two-branch model, ready for new images (Algorithm 1, lines 21 to 26)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .artifacts import damage, read_manifest, read_tensors
+from .config import PROJECT, Model
+from .datasets import normalize
+from .errors import UserError
+from .evaluation import class_scores
+from .longtail import head_tail_partition
+from .losses import task_likelihoods
+from .vit import TwoBranchViT, build_vit, load_weights
+
+
+class Predictor:
+    """images -> class probabilities (B, K); `class_names` (K,) names the columns.
+
+    Given that exactly one class is right, both likelihoods make the probability of class k proportional to
+    exp(s_k), s_k being its raw log-odds: a softmax over both heads' scores. Its argmax is Algorithm 1's.
+    """
+
+    def __init__(self, network: TwoBranchViT, likelihoods: dict, class_names: tuple[str, ...], mean, std, channels: int):
+        self.network, self.likelihoods, self.class_names = network.eval(), likelihoods, class_names
+        self.mean, self.std, self.channels = mean, std, channels
+        self.size = network.head.patch_embed.img_size  # (height, width)
+
+    def __call__(self, images) -> np.ndarray:
+        """images: uint8 array or tensor (B, H, W, C), or a list of PIL images of any size.
+
+        Raises ValueError for another type or shape.
+        """
+        pixels = self._pixels(images)
+        if len(pixels) == 0:
+            return np.zeros((0, len(self.class_names)))
+        batches = [(normalize(part, self.mean, self.std), None) for part in pixels.split(256)]
+        scores = class_scores(self.network, self.likelihoods, batches).astype(np.float64)
+        odds = np.exp(scores - scores.max(1, keepdims=True))
+        return odds / odds.sum(1, keepdims=True)
+
+    def _pixels(self, images) -> torch.Tensor:
+        if not isinstance(images, (np.ndarray, torch.Tensor)):
+            return torch.from_numpy(np.stack([self._array(image) for image in images]) if len(images) else np.zeros((0, 1, 1, 1), np.uint8))
+        array = images.numpy() if isinstance(images, torch.Tensor) else images
+        if array.dtype != np.uint8 or array.ndim != 4:
+            raise ValueError(f"images are uint8 of shape (B, H, W, C), got {array.dtype} of shape {tuple(array.shape)}")
+        if array.shape[1:] == (*self.size, self.channels):
+            return torch.from_numpy(np.ascontiguousarray(array))
+        return self._pixels([Image.fromarray(a[..., 0] if a.shape[-1] == 1 else a) for a in array])
+
+    def _array(self, image: Image.Image) -> np.ndarray:
+        height, width = self.size
+        image = image.convert("L" if self.channels == 1 else "RGB").resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(image).reshape(height, width, self.channels)
+
+
+def load_predictor(folder: str | Path) -> Predictor:
+    """The predictor of a finished run, outputs/NAME (a relative path counts from here, then from the project).
+
+    Raises UserError where the run has none or its files were damaged.
+    """
+    folder = Path(folder)
+    stage = (folder if folder.is_dir() else PROJECT / folder) / "stage3"
+    manifest = read_manifest(stage)
+    if manifest is None:
+        raise UserError(f"{folder}: no finished Stage 3 there; run ./run_all.sh with its parameter file first")
+    wrong = damage(stage, manifest)
+    if wrong:
+        raise UserError(f"{stage}: {wrong}; run ./run_all.sh --from 06 with its parameter file")
+    about = json.loads((stage / "predictor.json").read_text())
+    model, counts = Model.model_validate(about["model"]), about["class_counts"]
+    groups = dict(zip(("head", "tail"), head_tail_partition(counts)))
+    likelihoods = task_likelihoods(about["likelihood"], counts, groups)
+    head, tail = (build_vit(model, likelihoods[task].n_outputs) for task in groups)
+    network = load_weights(TwoBranchViT(head, tail, about["shared_depth"]), read_tensors(stage / "network.safetensors"))
+    return Predictor(network, likelihoods, tuple(about["class_names"]), about["mean"], about["std"], model.channels)
+
+
+def predict_files(folder: str | Path, files: list[str], top: int = 1) -> list[tuple[str, str, float]]:
+    """(file, class, probability), the `top` classes a file. Raises UserError naming a file that is no image."""
+    images = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                images.append(image.copy())
+        except FileNotFoundError:
+            raise UserError(f"{file}: no such image") from None
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read as an image ({error})") from None
+    predictor = load_predictor(folder)
+    rows = []
+    for file, row in zip(files, predictor(images)):
+        rows += [(file, predictor.class_names[k], float(row[k])) for k in np.argsort(-row)[:top]]
+    return rows

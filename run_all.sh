@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The whole job: sets up if need be, runs the notebooks of each parameter file, writes the HTML report.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then
+    cat <<'TEXT'
+usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [PARAMS.yaml ...]
+       ./run_all.sh --lab
+
+  PARAMS.yaml       parameter files, one after the other (default: params/mnist_lt.yaml);
+                    a failure of one is reported and the next still runs
+  --set KEY=VALUE   replace one key, for instance --set stage1.epochs=5
+  --from NN         redo from this notebook on, for instance --from 05 for Stage 2 and what follows
+  --lab             JupyterLab on notebooks/
+  --help            this text
+
+Finished stages are found again and not repeated; a killed run goes on where it was.
+Results: outputs/NAME/index.html for each data set, outputs/index.html for all.
+Exit status: 0, 2 for bad input (one line says what), 1 for anything else.
+TEXT
+    exit 0
+fi
+
+. ./.environment.sh
+if [[ "${1:-}" == "--lab" ]]; then
+    exec "$PYTHON" -m osdtw_lib lab
+fi
+exec "$PYTHON" -m osdtw_lib run "$@"
