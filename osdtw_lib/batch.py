@@ -14,7 +14,7 @@ from . import report, stages
 from .artifacts import make_folder, remove, write_text
 from .config import PROJECT, dump_config, load_config
 from .errors import UserError
-from .figures import METHOD_NAMES
+from .evaluation import how_to_run_missing, shown
 from .progress import clock
 from .runs import NOTEBOOKS, Run
 
@@ -56,9 +56,8 @@ def _run_one(config, first: str | None) -> None:
         _execute(book, resolved, run.folder)
     index = report.write_index(config.folder.parent)
     print(f"\n{config.name}: accuracy (%) on {len(run.test)} balanced test images, {clock(time.monotonic() - started)} in all")
-    table = pd.read_csv(run.folder / "tables" / "accuracy.csv").drop(columns="seed")
-    table["method"] = table["method"].map(METHOD_NAMES)
-    print(table.to_string(index=False, float_format="%.1f", na_rep="not run"))
+    accuracy = pd.read_csv(run.folder / "tables" / "accuracy.csv")
+    print("\n".join(filter(None, (shown(accuracy).to_string(index=False), how_to_run_missing(accuracy)))))
     print(f"report: {index}", flush=True)
 
 
@@ -104,6 +103,7 @@ def _execute(book: str, resolved: Path, folder: Path) -> None:
             progress_bar=False,
             store_widget_state=False,
             stdout_file=_Indented(),
+            extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about local sockets among our lines
         )
     except papermill.PapermillExecutionError as error:
         half.rename(failed)

@@ -8,20 +8,13 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.subplots import make_subplots
 
+from .evaluation import METHOD_NAMES
+
 # Okabe and Ito's palette: distinct for colour-blind readers too
 BLUE, ORANGE, GREEN, RED, SKY, YELLOW, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#F0E442", "#CC79A7"
 TASK_COLOURS = {"head": BLUE, "tail": ORANGE}
 GROUP_PATTERNS = {"many": "", "medium": "/", "few": "x"}
 TERMS = {"encoder_variance": BLUE, "encoder_bias": ORANGE, "decoder_variance": GREEN}
-METHOD_NAMES = {
-    "ce": "cross-entropy",
-    "logit_adjusted_ce": "logit-adjusted cross-entropy",
-    "balanced_bce": "balanced BCE (LiVT's loss)",
-    "stage1": "Stage 1, two networks",
-    "stage2": "Stage 2, joint network",
-    "osdtw_assembled": "OSDTW assembled",
-    "osdtw": "OSDTW refined",
-}
 
 plotly.io.templates["osdtw"] = go.layout.Template(
     layout={
@@ -119,11 +112,13 @@ def heat_map(grid: pd.DataFrame, picks: dict[str, tuple[int, float]], title: str
             hovertemplate="C %{x}, w_A %{y:.2f}: %{z:.4f} nats<extra></extra>",
         )
     )
-    symbols = ["star", "circle-open", "square-open", "diamond-open"]
-    for symbol, (label, (depth, weight)) in zip(symbols, picks.items()):
+    symbols = {"selected": "star", "current": "x-thin"}
+    others = iter(["circle-open", "square-open", "diamond-open"])
+    for label, (depth, weight) in picks.items():
+        symbol = symbols.get(label) or next(others)
         figure.add_scatter(
             x=[depth], y=[weight], name=label, mode="markers",
-            marker={"symbol": symbol, "size": 15, "color": "white", "line": {"width": 2, "color": RED}},
+            marker={"symbol": symbol, "size": 16, "color": RED, "line": {"width": 3, "color": RED}},
         )
     figure.update_xaxes(title="shared depth C", dtick=1, showgrid=False)
     figure.update_yaxes(title="head weight w_A", showgrid=False)

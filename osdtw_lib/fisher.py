@@ -213,8 +213,7 @@ class _Pass:
             raise ValueError(f"log_likelihood must return one number a sample {tuple(labels.shape[:1])}, got {tuple(scores.shape)}")
         bad = (~torch.isfinite(scores.detach())).nonzero()
         if len(bad):
-            index = self.samples + int(bad[0])
-            raise UserError(f"the log-likelihood of sample {index} (batch {number}) is not finite: {float(scores[bad[0]])}")
+            raise UserError(f"the log-likelihood of sample {self.samples + int(bad[0])} (batch {number}) is not finite")
         if scores.requires_grad:
             scores.sum().backward()
         self._one_sample_at_a_time(images, labels)

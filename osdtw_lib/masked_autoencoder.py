@@ -19,18 +19,18 @@ class MaskedAutoencoder(nn.Module):
 
     def __init__(self, encoder: VisionTransformer, settings: MaskedAutoencoding):
         super().__init__()
-        if settings.decoder_width % settings.decoder_heads:
-            raise UserError(
-                f"stage0.decoder_width {settings.decoder_width} is no multiple of decoder_heads {settings.decoder_heads}"
-            )
+        if settings.decoder_width % settings.decoder_heads or settings.decoder_width % 4:
+            raise UserError(f"stage0.decoder_width {settings.decoder_width} is no multiple of 4 and of decoder_heads")
         self.encoder, self.mask_ratio, self.normalize_patches = encoder, settings.mask_ratio, settings.normalize_patches
         patches, width = encoder.patch_embed.num_patches, settings.decoder_width
         self.n_visible = max(1, round(patches * (1 - settings.mask_ratio)))
         self.patch_values = encoder.patch_embed.proj.weight[0].numel()  # channels * patch height * patch width
+        with torch.no_grad():  # where a patch lies is known from the first step, not learned from noise
+            encoder.pos_embed[:, -patches:] = _sine_positions(encoder, encoder.embed_dim)
         self.norm = nn.LayerNorm(encoder.embed_dim)
         self.into_decoder = nn.Linear(encoder.embed_dim, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.decoder_position = nn.Parameter(0.02 * torch.randn(1, patches, width))
+        self.decoder_position = nn.Parameter(_sine_positions(encoder, width))
         block = timm.models.vision_transformer.Block
         self.decoder = nn.Sequential(*[block(width, settings.decoder_heads, qkv_bias=True) for _ in range(settings.decoder_depth)])
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.patch_values))
@@ -80,3 +80,8 @@ class MaskedAutoencoder(nn.Module):
             return nn.functional.fold(patches.transpose(1, 2), images.shape[-2:], size, stride=size)
 
         return image(torch.where(hidden[..., None], floor, cut)), image(torch.where(hidden[..., None], painted, cut))
+
+
+def _sine_positions(encoder: VisionTransformer, width: int) -> torch.Tensor:
+    """Sines and cosines over the patch grid (1, P, width), as in the masked autoencoder's paper; width % 4 == 0."""
+    return timm.layers.build_sincos2d_pos_embed(list(encoder.patch_embed.grid_size), width)[None]

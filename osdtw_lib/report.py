@@ -23,7 +23,7 @@ from plotly.offline import get_plotlyjs
 from .artifacts import read_manifest, write_text
 from .config import BASELINES
 from .errors import UserError
-from .figures import METHOD_NAMES
+from .evaluation import METHOD_NAMES, how_to_run_missing, shown
 from .runs import NOTEBOOKS
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -104,10 +104,8 @@ def _static(data: dict) -> dict:
 
 
 def _write_run(folder: Path, accuracy: pd.DataFrame, selection: dict, manifest: dict) -> None:
-    shown = accuracy.drop(columns="seed").assign(method=accuracy["method"].map(METHOD_NAMES))
-    missing = accuracy.loc[accuracy["all"].isna(), "method"]
-    how = f"not run: add {', '.join(missing)} to `baselines` and ./run_all.sh --from 06" if len(missing) else ""
-    table = shown.to_html(index=False, float_format="%.1f", na_rep="not run", border=0)
+    table = shown(accuracy).to_html(index=False, border=0)
+    how = html.escape(how_to_run_missing(accuracy))
     runtime = pd.read_csv(folder / "tables" / "runtime.csv").to_html(index=False, float_format="%.1f", border=0)
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     page = _template("run").render(

@@ -1,0 +1,141 @@
+"""The encoder bias measured instead of expanded: forward passes of Stage 1's networks, no training.
+
+What the bias stands for is how much task t loses when its first C depths are replaced by the weighted optimum
+
+    phi_w = (w_A (a + lam) phi_A + w_B (b + lam) phi_B) / (w_A (a + lam) + w_B (b + lam)),
+
+a and b being the two diagonal Fishers. That can be run:
+
+    direct bias(C, w_A) = sum over t of [ L_t(phi_w up to C, psi_t) - L_t(phi_t, psi_t) ]
+
+with L_t the mean negative log-likelihood of task t over the training set, under its own (training) prior or
+with every class counting alike (balanced). For one weight the merged prefix is run once, and both decoders
+branch off it at every depth.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from . import distributed
+from .progress import Progress
+from .proxy import DEFAULT_WEIGHTS
+from .vit import VisionTransformer, decode, depth_of, embed, n_depths
+
+PRIORS = ("training", "balanced")
+
+
+def stratified_sample(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Indices of at most `size` images, as evenly over the classes as their counts allow, in ascending order."""
+    rng = np.random.default_rng(seed)
+    members = sorted((rng.permutation(np.flatnonzero(labels == k)) for k in np.unique(labels)), key=len)
+    chosen, left = [], size
+    for position, own in enumerate(members):  # the smallest classes first: what they cannot fill goes to the others
+        share = max(1, left // (len(members) - position))
+        chosen.append(own[:share])
+        left -= len(chosen[-1])
+    return np.sort(np.concatenate(chosen))
+
+
+def direct_bias(
+    networks: dict[str, VisionTransformer],
+    fishers: dict[str, dict[str, Tensor]],
+    likelihoods: dict,
+    batches,
+    class_counts,
+    damping: float,
+    head_weights: Sequence[float] = DEFAULT_WEIGHTS,
+    checkpoint=None,
+) -> pd.DataFrame:
+    """A row a cell: shared_depth (0..L), head_weight, and for each prior bias_PRIOR and its standard error.
+
+    networks, fishers, likelihoods: {"head": ..., "tail": ...} of Stage 1. batches: (images, labels) of a sample
+    stratified by class, the same each time. class_counts (K,): of the whole training set, for the training prior.
+    Values are nats a sample. Several processes share the head weights; a killed run goes on from `checkpoint`.
+    """
+    last = n_depths(networks["head"])
+    own = torch.cat([_losses(networks, likelihoods, images, labels, 0) for images, labels in batches])
+    labels = torch.cat([labels for _, labels in batches]).cpu().numpy()
+    sums = torch.zeros(len(head_weights), last + 1, 2 * len(PRIORS), dtype=torch.float64)
+    done = 0
+    saved = checkpoint.load() if checkpoint is not None else None
+    if saved:
+        sums, done = saved[0]["sums"], saved[1]["weights"]
+        print(f"direct bias: resumes after weight {done}", flush=True)
+    progress = Progress("direct bias", len(head_weights), len(labels), done=done)
+    for i, weight in enumerate(head_weights):
+        if i < done or i % distributed.world_size() != distributed.rank():
+            continue
+        merged = _merged(networks, fishers, weight, damping)
+        depths = [[] for _ in range(last + 1)]
+        for images, target in batches:
+            hidden = images
+            for depth in range(1, last + 1):
+                hidden = _one_depth(merged, hidden, depth)
+                depths[depth].append(_losses(networks, likelihoods, hidden, target, depth))
+            progress.step(len(target))
+        for depth in range(1, last + 1):
+            sums[i, depth] = torch.tensor(_estimates(torch.cat(depths[depth]) - own, labels, class_counts))
+        progress.epoch({})
+        if checkpoint is not None:
+            checkpoint.save({"sums": sums}, {"weights": i + 1})
+    distributed.sum_over_processes([sums], 0)
+    columns = [f"{what}_{prior}" for prior in PRIORS for what in ("bias", "standard_error")]
+    rows = [
+        {"shared_depth": depth, "head_weight": float(weight), **dict(zip(columns, sums[i, depth].tolist()))}
+        for depth in range(last + 1)
+        for i, weight in enumerate(head_weights)
+    ]
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def _merged(networks: dict, fishers: dict, weight: float, damping: float) -> VisionTransformer:
+    """A network whose encoder is phi_w; where neither task has information, the plain weighted mean."""
+    merged = copy.deepcopy(networks["head"]).eval()
+    head, tail = (dict(networks[task].named_parameters()) for task in ("head", "tail"))
+    depths = depth_of(merged)
+    for name, parameter in merged.named_parameters():
+        if depths[name] <= n_depths(merged):
+            pull_head = weight * (fishers["head"][name].to(parameter) + damping)
+            pull_tail = (1 - weight) * (fishers["tail"][name].to(parameter) + damping)
+            total = pull_head + pull_tail
+            share = torch.where(total > 0, pull_head / total, weight)
+            parameter.copy_(share * head[name] + (1 - share) * tail[name])
+    return merged
+
+
+@torch.no_grad()
+def _one_depth(network: VisionTransformer, hidden: Tensor, depth: int) -> Tensor:
+    """From depth - 1 to depth; images go in at depth 1."""
+    tokens = embed(network, hidden) if depth == 1 else hidden
+    return network.blocks[depth - 1](tokens)
+
+
+@torch.no_grad()
+def _losses(networks: dict, likelihoods: dict, hidden: Tensor, labels: Tensor, depth: int) -> Tensor:
+    """Both tasks' negative log-likelihood, summed, when their decoders take over at `depth` (B,), float64."""
+    scores = [likelihoods[t](decode(networks[t], hidden, depth), labels).double() for t in networks]
+    return -sum(scores).cpu()
+
+
+def _estimates(excess: Tensor, labels: np.ndarray, class_counts) -> list[float]:
+    """[mean, standard error] under each prior, of a sample stratified by class (n,)."""
+    excess, counts = excess.numpy(), np.asarray(class_counts, dtype=float)
+    present = np.unique(labels)
+    means = np.array([excess[labels == k].mean() for k in present])
+    sizes = np.array([(labels == k).sum() for k in present])
+    spread = np.array([excess[labels == k].var(ddof=1) if n > 1 else 0.0 for k, n in zip(present, sizes)])
+    rest = 1 - sizes / counts[present]  # a class taken whole has no sampling error
+    values = []
+    for prior in PRIORS:
+        share = counts[present] / counts[present].sum() if prior == "training" else np.full(len(present), 1 / len(present))
+        values += [float(share @ means), math.sqrt(float((share**2 * spread / sizes * rest).sum()))]
+    return values

@@ -1,0 +1,205 @@
+"""The grid against brute force in numpy float64, and the facts the theory states."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from osdtw_lib.proxy import COLUMNS, Proxy
+
+N = 50
+DEPTH_OF = {"embed": 1, "one": 1, "two": 2, "three": 3, "norm": 4, "out": 4}
+SHAPES = {"embed": (7,), "one": (5, 3), "two": (4, 6), "three": (11,), "norm": (3,), "out": (2, 3)}
+ENCODER = [name for name, depth in DEPTH_OF.items() if depth <= 3]
+
+
+def statistics(seed=0, dtype=torch.float64, spread=3.0):
+    g = torch.Generator().manual_seed(seed)
+
+    def fisher(name):
+        rows = {"out": (5, 3)}.get(name) if seed % 2 else None  # decoders of another size
+        return torch.exp(spread * torch.randn(rows or SHAPES[name], generator=g, dtype=torch.float64)).to(dtype)
+
+    head, tail = ({name: fisher(name) for name in SHAPES} for _ in range(2))
+    mismatch = {name: torch.randn(SHAPES[name], generator=g, dtype=torch.float64).to(dtype) for name in ENCODER}
+    return head, tail, mismatch
+
+
+def proxy_of(statistics_, distance=None):
+    return Proxy(*statistics_, DEPTH_OF, N, distance)
+
+
+def brute_force(statistics_, depth, weight, form="paper", lam=0.0):
+    head, tail, mismatch = ({n: t.double().numpy().ravel() for n, t in d.items()} for d in statistics_)
+    w, v, variance, bias, decoder = weight, 1 - weight, 0.0, 0.0, 0.0
+    for name, level in DEPTH_OF.items():
+        if level <= depth:
+            for a, b, d in zip(head[name], tail[name], mismatch[name]):
+                h = w * a + v * b + lam
+                variance += (a + b) * (w**2 * a + v**2 * b) / h**2
+                if form == "paper":
+                    bias += d**2 * (v**2 * a + w**2 * b)
+                else:
+                    bias += d**2 * (a * v**2 * (b + lam) ** 2 + b * w**2 * (a + lam) ** 2) / h**2
+        else:
+            for j in (*head[name], *tail[name]):
+                decoder += 1.0 if form == "paper" else (j / (j + lam)) ** 2
+    return variance / (2 * N), bias / 2, decoder / (2 * N)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("form, lam", [("paper", 0.0), ("damped", 0.0), ("damped", 0.3), ("damped", 1e4)])
+def test_every_cell_equals_brute_force(form, lam, dtype):
+    numbers = statistics(1, dtype)
+    grid = proxy_of(numbers).grid(form=form, damping=lam)
+    assert list(grid.columns) == COLUMNS and len(grid) == 4 * 11
+    for row in grid.itertuples():
+        expected = brute_force(numbers, row.shared_depth, row.head_weight, form, lam)
+        assert np.allclose([row.encoder_variance, row.encoder_bias, row.decoder_variance], expected, rtol=1e-6)
+        assert np.isclose(row.total, sum(expected), rtol=1e-6)
+
+
+def test_large_tensors_in_float32_keep_six_digits():
+    g = torch.Generator().manual_seed(0)
+    head, tail = ({"w": torch.exp(4 * torch.randn(300_001, generator=g))} for _ in range(2))
+    mismatch = {"w": torch.randn(300_001, generator=g)}
+    row = Proxy(head, tail, mismatch, {"w": 1, "out": 2}, 9).grid([1], [0.3]).iloc[0]
+    a, b, d = (t["w"].double().numpy() for t in (head, tail, mismatch))
+    variance = ((a + b) * (0.09 * a + 0.49 * b) / (0.3 * a + 0.7 * b) ** 2).sum() / 18
+    assert np.isclose(row.encoder_variance, variance, rtol=1e-6)
+    assert np.isclose(row.encoder_bias, (d**2 * (0.49 * a + 0.09 * b)).sum() / 2, rtol=1e-6)
+
+
+def test_the_variance_is_never_below_half_the_dimension_over_n_and_reaches_it_at_one_half():
+    grid = proxy_of(statistics(2)).grid([3], np.linspace(0, 1, 21))
+    floor = sum(np.prod(SHAPES[n]) for n in ENCODER) / (2 * N)
+    assert (grid["encoder_variance"] >= floor * (1 - 1e-12)).all()
+    assert np.isclose(grid.set_index("head_weight").at[0.5, "encoder_variance"], floor, rtol=1e-12)
+
+
+def test_the_bias_at_the_ends_is_the_other_tasks():
+    head, tail, mismatch = numbers = statistics(3)
+    grid = proxy_of(numbers).grid([3], [0, 1]).set_index("head_weight")
+    for weight, fisher in ((1.0, tail), (0.0, head)):
+        expected = 0.5 * sum(float((mismatch[n] ** 2 * fisher[n]).sum()) for n in ENCODER)
+        assert np.isclose(grid.at[weight, "encoder_bias"], expected)
+
+
+def test_depth_nought_shares_nothing_and_the_last_shares_every_block():
+    grid = proxy_of(statistics(1)).grid(head_weights=[0.4]).set_index("shared_depth")
+    assert (grid.loc[0, ["encoder_variance", "encoder_bias"]] == 0).all()
+    decoders = sum(t.numel() for task in statistics(1)[:2] for n, t in task.items() if DEPTH_OF[n] == 4)
+    assert np.isclose(grid.at[3, "decoder_variance"], decoders / (2 * N))
+
+
+def test_infinite_damping_gives_the_papers_bias():
+    numbers = statistics(0, spread=1.0)
+    paper, damped = (proxy_of(numbers).grid([3], [0.2, 0.7], f, lam) for f, lam in (("paper", 0), ("damped", 1e9)))
+    assert np.allclose(paper["encoder_bias"], damped["encoder_bias"], rtol=1e-6)
+
+
+def test_the_papers_bias_is_exact_where_both_fishers_are_equal():
+    head, _, mismatch = statistics(0)
+    paper, exact = (Proxy(head, head, mismatch, DEPTH_OF, N).grid([3], [0.2, 0.5], f, 0) for f in ("paper", "damped"))
+    assert np.allclose(paper["encoder_bias"], exact["encoder_bias"], rtol=1e-12)
+
+
+def test_the_exact_bias_and_variance_together_are_least_at_one_half():
+    grid = proxy_of(statistics(4)).grid(head_weights=np.linspace(0.05, 0.95, 19), form="damped", damping=0.0)
+    for depth in (1, 2, 3):
+        cells = grid[grid["shared_depth"] == depth]
+        assert np.isclose(cells.loc[cells["total"].idxmin(), "head_weight"], 0.5)
+
+
+def test_select_takes_the_smallest_finite_total():
+    grid = pd.DataFrame({"shared_depth": [0, 1, 2, 3], "head_weight": [0.1, 0.2, 0.3, 0.4],
+                         "total": [np.nan, 2.0, 1.0, -np.inf]})
+    choice = Proxy.select(grid)
+    assert (choice.shared_depth, choice.head_weight, choice.total) == (2, 0.3, 1.0)
+    with pytest.raises(ValueError, match="finite"):
+        Proxy.select(grid[grid["total"] < 0])
+
+
+def test_dead_and_one_sided_parameters():
+    head, tail, mismatch = statistics(0)
+    head["two"][0, 0] = tail["two"][0, 0] = 0.0  # dead
+    head["three"][4] = 0.0  # one-sided: no variance is defined at w_A = 1
+    search = Proxy(head, tail, mismatch, DEPTH_OF, N)
+    assert search.dead == 1
+    grid = search.grid()
+    assert not grid["total"].isna().any()
+    assert np.isinf(grid.loc[(grid["shared_depth"] == 3) & (grid["head_weight"] == 1), "total"]).all()
+    assert np.isfinite(grid.loc[grid["head_weight"] < 1, "total"]).all()
+    assert np.isfinite(search.grid(form="damped", damping=0.1)["total"]).all()
+    middle = search.grid([2], [0.5]).iloc[0]
+    assert np.isclose(middle["encoder_variance"], (7 + 15 + 24 - 1) / (2 * N))
+
+
+def test_any_depths_and_weights_can_be_asked_for():
+    grid = proxy_of(statistics(0)).grid([2, 1], [0.123])
+    assert grid["shared_depth"].tolist() == [2, 1] and set(grid["head_weight"]) == {0.123}
+
+
+def bad(change):
+    head, tail, mismatch = statistics(0)
+    settings = {"head": head, "tail": tail, "mismatch": mismatch, "depth_of": dict(DEPTH_OF), "n": N}
+    change(settings)
+    return Proxy(settings["head"], settings["tail"], settings["mismatch"], settings["depth_of"], settings["n"])
+
+
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        (lambda s: s.update(n=0), "n_samples"),
+        (lambda s: s.update(n=-3), "n_samples"),
+        (lambda s: s["head"].pop("two"), "two"),
+        (lambda s: s["tail"].pop("one"), "one"),
+        (lambda s: s["mismatch"].pop("embed"), "embed"),
+        (lambda s: s["mismatch"].update(nowhere=torch.zeros(2)), "nowhere"),
+        (lambda s: s["depth_of"].pop("out"), "out"),
+        (lambda s: s["tail"].update(three=torch.ones(12)), "shapes"),
+        (lambda s: s["mismatch"].update(three=torch.ones(12)), "shapes"),
+        (lambda s: s["head"].update(three=torch.full((11,), float("nan"))), "head Fisher of three"),
+        (lambda s: s["tail"].update(out=torch.full((2, 3), -1.0)), "tail Fisher of out"),
+        (lambda s: s["mismatch"].update(three=torch.full((11,), float("inf"))), "mismatch of three"),
+    ],
+)
+def test_refuses_what_does_not_fit(change, why):
+    with pytest.raises(ValueError, match=why):
+        bad(change)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"depths": [4]}, {"depths": [-1]}, {"head_weights": [1.1]}, {"head_weights": [float("nan")]},
+        {"form": "papers"}, {"form": "damped", "damping": -1.0}, {"form": "damped", "damping": "evidence"},
+    ],
+)
+def test_refuses_cells_and_forms_that_do_not_exist(arguments):
+    with pytest.raises(ValueError):
+        proxy_of(statistics(0)).grid(**arguments)
+
+
+def test_the_evidence_is_a_fixed_point_of_its_rule():
+    numbers = statistics(0)
+    distances = (2.0, 5.0)
+    lam = proxy_of(numbers, distances).evidence()
+    fixed = []
+    for fishers, distance in zip(numbers[:2], distances):
+        values = np.concatenate([f.numpy().ravel() for f in fishers.values()])
+        each = 1.0
+        for _ in range(10_000):
+            each = (values / (values + each)).sum() / (N * distance)
+        fixed.append(each)
+    assert np.isclose(lam, np.sqrt(np.prod(fixed)), rtol=1e-4)
+    grid = proxy_of(numbers, distances).grid(form="damped", damping="evidence")
+    assert np.allclose(grid["total"], proxy_of(numbers).grid(form="damped", damping=lam)["total"])
+
+
+def test_traces_and_mismatch_by_depth():
+    head, tail, mismatch = numbers = statistics(0)
+    table = proxy_of(numbers).by_depth().set_index("depth")
+    assert table["parameters"].tolist() == [22, 24, 11]
+    assert np.isclose(table.at[2, "trace_tail"], float(tail["two"].sum()))
+    assert np.isclose(table.at[1, "mismatch_norm"], float((mismatch["embed"].square().sum() + mismatch["one"].square().sum()).sqrt()))
