@@ -15,6 +15,7 @@ STAGES = {
     "start": "Stage 0, or the given weights (02)",
     "stage1": "each task alone (03)",
     "fisher": "diagonal empirical Fisher of both tasks (03)",
+    "direct": "the encoder bias measured by forward passes (04)",
     "proxy": "Eq. (18) over C and w_A, selection.json (04)",
     "stage2": "weighted joint training (05)",
     "stage3": "assembly and refinement (06)",
@@ -37,8 +38,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        print(f"error: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m osdtw_lib", description=__doc__)
+    parser = _Parser(prog="python -m osdtw_lib", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     batch = commands.add_parser("run", help="all notebooks of one or more parameter files, then the report")
     batch.add_argument("params", nargs="*", default=[DEFAULT], help="parameter files (default: params/mnist_lt.yaml)")

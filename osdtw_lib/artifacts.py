@@ -29,6 +29,7 @@ from .config import PROJECT
 from .errors import UserError
 
 MANIFEST = "manifest.json"
+FORMAT = 1  # part of every key: raise it when the files of a stage, or how they are computed, change
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class Artifact:
     name: str
     folder: Path
     parameters: dict
-    inputs: tuple["Artifact", ...] = field(default=())
+    inputs: tuple[Artifact, ...] = field(default=())
 
     @cached_property
     def key(self) -> str:
-        parts = {"name": self.name, "parameters": self.parameters, "inputs": {a.name: a.key for a in self.inputs}}
+        parts = {"format": FORMAT, "name": self.name, "parameters": self.parameters, "inputs": {a.name: a.key for a in self.inputs}}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def manifest(self) -> dict | None:
@@ -67,7 +68,7 @@ class Artifact:
                 changes.append(f"{before.name} changed")
         return ", ".join(changes) or "made in another way"
 
-    def require(self, hint: str) -> "Artifact":
+    def require(self, hint: str) -> Artifact:
         """This artifact if it is done. Raises UserError saying why not, and `hint`."""
         reason = self.why_not_done()
         if reason:
@@ -75,7 +76,7 @@ class Artifact:
         return self
 
     @contextlib.contextmanager
-    def making(self, device: str = "cpu") -> Iterator["Writer"]:
+    def making(self, device: str = "cpu") -> Iterator[Writer]:
         """Yields a Writer; on leaving without an exception the manifest is written and checkpoints are removed."""
         make_folder(self.folder)
         (self.folder / MANIFEST).unlink(missing_ok=True)
@@ -94,8 +95,9 @@ class Artifact:
             "git_commit": git_commit(),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+        manifest["checksum"] = _own_checksum(manifest)
         write_text(self.folder / MANIFEST, json.dumps(manifest, indent=1))
-        for left_over in self.folder.glob("*.checkpoint"):
+        for left_over in (*self.folder.glob("*.checkpoint"), *self.folder.glob(".*.part")):
             left_over.unlink()
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
@@ -130,7 +132,7 @@ class Writer:
     def json(self, name: str, value) -> None:
         write_text(self._path(f"{name}.json"), json.dumps(value, indent=1))
 
-    def checkpoint(self, name: str) -> "Checkpoint":
+    def checkpoint(self, name: str) -> Checkpoint:
         return Checkpoint(self.artifact.folder / f"{name}.checkpoint", self.artifact.key, self)
 
     def elapsed(self) -> float:
@@ -169,11 +171,18 @@ class Checkpoint:
 
 
 def read_manifest(folder: Path) -> dict | None:
+    """The manifest in a folder, or None where there is none, it cannot be read, or it was edited."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        return manifest if isinstance(manifest, dict) and {"key", "files"} <= manifest.keys() else None
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
+    whole = isinstance(manifest, dict) and manifest.get("checksum") == _own_checksum(manifest)
+    return manifest if whole else None
+
+
+def _own_checksum(manifest: dict) -> str:
+    values = {name: value for name, value in manifest.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def damage(folder: Path, manifest: dict) -> str | None:

@@ -26,7 +26,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class Data(Section):
@@ -60,6 +60,12 @@ class Model(Section):
             raise ValueError("pooling 'token' needs class_token: true")
         return self
 
+    @model_validator(mode="after")
+    def _patches_cover_the_image(self):
+        if self.image_size and self.patch_size and self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        return self
+
 
 class Recipe(Section):
     """Optimisation shared by every training (section 6.2)."""
@@ -71,6 +77,7 @@ class Recipe(Section):
     weight_decay: NonNegative = 0.05
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    random_shift: Annotated[int, Field(ge=0)] = 0  # pixels, each way: an augmentation for small images
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
@@ -118,10 +125,18 @@ class Fisher(Section):
     buffer_megabytes: Positive = 64.0
 
 
+class Direct(Section):
+    """The measured bias: how many training images, at most, and how many at a time."""
+
+    images: Count = 2000
+    batch_size: Count = 64
+
+
 class Selection(Section):
     """Which form of the proxy selects, or the choice itself (both shared_depth and head_weight)."""
 
-    form: Literal["paper", "damped"] = "paper"
+    form: Literal["paper", "damped", "direct"] = "direct"
+    prior: Literal["training", "balanced"] = "balanced"
     damping: Literal["evidence"] | NonNegative = "evidence"
     shared_depth: Annotated[int, Field(ge=0)] | None = None
     head_weight: Fraction | None = None
@@ -146,10 +161,20 @@ class Config(Section):
     stage0: MaskedAutoencoding = MaskedAutoencoding()
     stage1: Stage1 = Stage1()
     fisher: Fisher = Fisher()
+    direct: Direct = Direct()
     selection: Selection = Selection()
     stage2: Stage2 = Stage2()
     stage3: Stage3 = Stage3()
     baselines: tuple[Literal["ce", "logit_adjusted_ce", "balanced_bce"], ...] = Field(BASELINES, strict=False)
+
+    @model_validator(mode="after")
+    def _model_fits_the_images(self):
+        if self.data.dataset == "digits" and (self.model.image_size, self.model.channels) != (28, 1):
+            raise ValueError("the digits are 28 x 28 and grey: set model.image_size: 28 and model.channels: 1")
+        for name in ("mean", "std"):
+            if len(getattr(self.data, name)) != self.model.channels:
+                raise ValueError(f"data.{name}: one number a channel, and model.channels is {self.model.channels}")
+        return self
 
     @property
     def folder(self) -> Path:
@@ -192,6 +217,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         seen = {}
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is a word", problem_mark=key_node.start_mark)
             if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
                 raise yaml.MarkedYAMLError(
                     problem=f"key '{key_node.value}' given twice", problem_mark=key_node.start_mark
@@ -217,7 +244,7 @@ def _parse(text: str, where: str) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{where}{line}: not valid YAML: {error.problem or error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, and the like
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -246,9 +273,10 @@ def _known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if not found:  # a key put in the wrong section, or without its section
-        found = [key for key in known if key.split(".")[-1] == word.split(".")[-1]]
+    # the same last word: put in the wrong section, or without its section
+    found = [key for key in known if key.split(".")[-1] == word.split(".")[-1]]
+    found.sort(key=lambda key: -difflib.SequenceMatcher(None, key, word).ratio())
+    found = found or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"; did you mean '{found[0]}'?" if found else f"; known keys: {', '.join(known[:12])} ..."
 
 

@@ -10,6 +10,7 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
 from .config import Data
 from .errors import UserError
@@ -26,7 +27,7 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, indices: np.ndarray) -> "LabelledImages":
+    def subset(self, indices: np.ndarray) -> LabelledImages:
         return LabelledImages(self.pixels[indices], self.labels[indices])
 
     def fingerprint(self) -> str:
@@ -100,14 +101,15 @@ def normalize(pixels: torch.Tensor, mean, std) -> torch.Tensor:
 class Batches:
     """Batches of (images float32 (B, channels, H, W), labels int64 (B,)) on a device.
 
-    With a seed, `epoch(e)` is shuffled by (seed, e) alone, so a resumed run sees the same batches. Iterating
-    over the object itself always gives the images in order: the same batches each time, as the Fisher needs.
+    `epoch(e)` is shuffled, and each image moved by up to `shift` pixels, by (seed, e) alone: a resumed run sees
+    the same batches. Iterating over the object itself gives the images as they are, in order: the same batches
+    each time, as evaluation and the Fisher need.
     """
 
-    def __init__(self, images: LabelledImages, data: Data, batch_size: int, device="cpu", seed: int = 0):
+    def __init__(self, images: LabelledImages, data: Data, batch_size: int, device="cpu", seed: int = 0, shift: int = 0):
         self.images = normalize(torch.from_numpy(images.pixels), data.mean, data.std).to(device)
         self.labels = torch.from_numpy(images.labels).to(device)
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.shift = batch_size, seed, shift
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
@@ -116,6 +118,19 @@ class Batches:
         return zip(self.images.split(self.batch_size), self.labels.split(self.batch_size))
 
     def epoch(self, number: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        order = np.random.default_rng((self.seed, number)).permutation(len(self.labels))
-        for chosen in torch.from_numpy(order).to(self.labels.device).split(self.batch_size):
-            yield self.images[chosen], self.labels[chosen]
+        rng = np.random.default_rng((self.seed, number))
+        for chosen in torch.from_numpy(rng.permutation(len(self.labels))).split(self.batch_size):
+            moves = torch.from_numpy(rng.integers(0, 2 * self.shift + 1, (2, len(chosen))))
+            chosen = chosen.to(self.labels.device)
+            yield _moved(self.images[chosen], moves.to(chosen.device), self.shift), self.labels[chosen]
+
+
+def _moved(images: torch.Tensor, moves: torch.Tensor, shift: int) -> torch.Tensor:
+    """Each image (B, channels, H, W) cut out anew at moves (2, B) in 0..2 * shift; borders are repeated."""
+    if not shift:
+        return images
+    _, _, height, width = images.shape
+    padded = F.pad(images, (shift,) * 4, mode="replicate").permute(0, 2, 3, 1)
+    rows = moves[0][:, None, None] + torch.arange(height, device=images.device)[None, :, None]
+    columns = moves[1][:, None, None] + torch.arange(width, device=images.device)[None, None, :]
+    return padded[torch.arange(len(images), device=images.device)[:, None, None], rows, columns].permute(0, 3, 1, 2).contiguous()

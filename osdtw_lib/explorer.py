@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipywidgets as widgets
-import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from . import figures
@@ -11,29 +11,30 @@ from .proxy import Proxy
 from .toy import boundary_under_resampling
 
 
-def proxy_explorer(search: Proxy, selected: dict, damping: float) -> widgets.VBox:
+def proxy_explorer(search: Proxy, selected: dict, damping: float, measured_bias: pd.DataFrame) -> widgets.VBox:
     """Sliders for the shared depth C and the head weight w_A: the three terms there, and where that is on the map."""
     depth = widgets.IntSlider(selected["shared_depth"], 0, search.n_depths, description="C")
     weight = widgets.FloatSlider(selected["head_weight"], min=0, max=1, step=0.01, description="w_A")
-    form = widgets.ToggleButtons(options=["paper", "damped"], value=selected["form"] if selected["form"] != "direct" else "damped")
+    form = widgets.ToggleButtons(options=["paper", "damped", "direct"], value=selected["form"])
     readout = widgets.HTML()
-    picked = {"selected": (selected["shared_depth"], selected["head_weight"])}
-    here = {"current": (selected["shared_depth"], selected["head_weight"])}
-    view = go.FigureWidget(figures.heat_map(search.grid(form=form.value, damping=damping), picked | here, " "))
+
+    def grid(depths=None, weights=None):
+        return search.grid(depths, weights, form.value, damping, measured_bias)
+
+    cell = (selected["shared_depth"], selected["head_weight"])
+    view = go.FigureWidget(figures.heat_map(grid(), {"selected": cell, "current": cell}, " "))
     table, current = view.data[0], view.data[2]
 
     def moved(_=None):
-        cell = search.grid([depth.value], [weight.value], form.value, damping).iloc[0]
+        here = grid([depth.value], [weight.value]).iloc[0]
         with view.batch_update():
             current.x, current.y = [depth.value], [weight.value]
-        parts = " + ".join(f"{name.replace('_', ' ')} {cell[name]:.4g}" for name in figures.TERMS)
-        readout.value = f"C = {depth.value}, w_A = {weight.value:.2f}: {parts} = <b>{cell['total']:.4g} nats</b>"
+        parts = " + ".join(f"{name.replace('_', ' ')} {here[name]:.4g}" for name in figures.TERMS)
+        readout.value = f"C = {depth.value}, w_A = {weight.value:.2f}: {parts} = <b>{here['total']:.4g} nats</b>"
 
     def changed(_=None):
-        grid = search.grid(form=form.value, damping=damping)
-        values = grid.pivot(index="head_weight", columns="shared_depth", values="total").to_numpy(dtype=float)
         with view.batch_update():
-            table.z = np.where(np.isfinite(values), values, np.nan)
+            table.z = figures.as_map(grid())[2]
             view.layout.title.text = f"Proxy, form “{form.value}”"
         moved()
 

@@ -100,13 +100,12 @@ def by_depth(table: pd.DataFrame) -> go.Figure:
 
 def heat_map(grid: pd.DataFrame, picks: dict[str, tuple[int, float]], title: str) -> go.Figure:
     """grid: one form's cells; picks: {label: (shared_depth, head_weight)} marked on it. Grey = not finite."""
-    table = grid.pivot(index="head_weight", columns="shared_depth", values="total")
-    values = table.to_numpy(dtype=float)
+    depths, weights, values = as_map(grid)
     figure = go.Figure(
         go.Heatmap(
-            x=table.columns,
-            y=table.index,
-            z=np.where(np.isfinite(values), values, np.nan),
+            x=depths,
+            y=weights,
+            z=values,
             colorscale="Cividis",
             colorbar={"title": "proxy (nats)"},
             hovertemplate="C %{x}, w_A %{y:.2f}: %{z:.4f} nats<extra></extra>",
@@ -124,6 +123,28 @@ def heat_map(grid: pd.DataFrame, picks: dict[str, tuple[int, float]], title: str
     figure.update_yaxes(title="head weight w_A", showgrid=False)
     figure.update_layout(title=title, plot_bgcolor="#999999", legend={"orientation": "h", "y": -0.25})
     return captioned(figure, f"{title}. The smallest value is the proxy's pick; grey cells are not finite.")
+
+
+def as_map(grid: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(depths, weights, totals (weights, depths)) of one form's cells; NaN where a total is not finite."""
+    table = grid.pivot(index="head_weight", columns="shared_depth", values="total")
+    values = table.to_numpy(dtype=float)
+    return table.columns.to_numpy(), table.index.to_numpy(), np.where(np.isfinite(values), values, np.nan)
+
+
+def direct_bias(table: pd.DataFrame) -> go.Figure:
+    """table: shared_depth, and bias_PRIOR and standard_error_PRIOR of both priors, at one head weight."""
+    figure = go.Figure()
+    for prior, colour in (("balanced", ORANGE), ("training", BLUE)):
+        figure.add_scatter(
+            x=table["shared_depth"], y=table[f"bias_{prior}"], name=prior, line={"color": colour},
+            error_y={"array": 2 * table[f"standard_error_{prior}"]},
+        )
+    weight = table["head_weight"].iloc[0]
+    figure.update_xaxes(title="shared depth C", dtick=1)
+    figure.update_yaxes(title="measured bias (nats a sample)")
+    figure.update_layout(title=f"Measured bias at w_A = {weight:g}")
+    return captioned(figure, "Loss added when the first C depths are the weighted optimum of both encoders; bars: two standard errors.")
 
 
 def terms(grid: pd.DataFrame, over: str, title: str) -> go.Figure:

@@ -91,7 +91,7 @@ def predict_files(folder: str | Path, files: list[str], top: int = 1) -> list[tu
                 images.append(image.copy())
         except FileNotFoundError:
             raise UserError(f"{file}: no such image") from None
-        except OSError as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
             raise UserError(f"{file}: cannot be read as an image ({error})") from None
     predictor = load_predictor(folder)
     rows = []

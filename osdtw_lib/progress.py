@@ -24,7 +24,8 @@ class Progress:
 
     def epoch(self, losses: dict[str, float]) -> None:
         self.finished += 1
-        self.losses = "  loss " + "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        if losses:
+            self.losses = "  loss " + "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
         if self.finished == self.epochs:
             self._line(f"epoch {self.epochs}/{self.epochs}, done")
 

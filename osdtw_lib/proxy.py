@@ -12,7 +12,7 @@ N samples and H = w_A a + w_B b, every term is a sum over parameters and splits 
 form "paper" is Eq. (18) to the letter (lam = 0 in the variance). form "damped" adds the ridge `lam` that weight
 decay and early stopping from a common start amount to; damping 0 is the exact second-order expansion, and
 damping to infinity gives the paper's bias. damping "evidence" takes lam from the two Fishers and the distance
-travelled since the start (MacKay 1992).
+travelled since the start (MacKay 1992). form "direct" has the damped variances and a bias that was measured.
 """
 
 from __future__ import annotations
@@ -101,11 +101,14 @@ class Proxy:
         head_weights: Iterable[float] | None = None,
         form: str = "paper",
         damping: float | str = 0.0,
+        measured_bias: pd.DataFrame | None = None,
     ) -> pd.DataFrame:
         """The three terms and their total, in nats, a row a cell.
 
-        depths: default 0..L; head_weights: default 0, 0.1 .. 1; form "paper" or "damped"; damping: a number, or
-        "evidence", for form "damped". Raises ValueError for a depth, weight, form or damping that does not exist.
+        depths: default 0..L; head_weights: default 0, 0.1 .. 1; form "paper", "damped" or "direct"; damping: a
+        number or "evidence", for the last two. "direct" takes the variances of "damped" and its encoder bias from
+        measured_bias (shared_depth, head_weight, bias: what `direct.direct_bias` gives), linear between weights.
+        Raises ValueError for a depth, weight, form or damping that does not exist or was not measured.
         """
         depths = list(range(self.n_depths + 1)) if depths is None else [int(c) for c in depths]
         weights = np.array(DEFAULT_WEIGHTS if head_weights is None else list(head_weights), dtype=float)
@@ -115,19 +118,35 @@ class Proxy:
             raise ValueError(f"head weights are 0..1, got {weights.tolist()}")
         if form == "paper":
             lam = 0.0
-        elif form == "damped":
+        elif form in ("damped", "direct"):
             lam = self.evidence() if damping == "evidence" else float(damping)
             if not lam >= 0:
                 raise ValueError(f"damping is at least 0, got {damping}")
         else:
-            raise ValueError(f"form is 'paper' or 'damped', got '{form}'")
-        variance, bias, decoder = self._by_depth(weights, lam, form)
+            raise ValueError(f"form is 'paper', 'damped' or 'direct', got '{form}'")
+        variance, by_depth, decoder = self._by_depth(weights, lam, form)
+        bias = np.vstack([np.zeros(len(weights)), by_depth.cumsum(0)])  # (L + 1, weights)
+        if form == "direct":
+            bias = self._measured(measured_bias, depths, weights)
         rows = []
         for depth in depths:
             for j, weight in enumerate(weights):
-                terms = variance[:depth, j].sum(), bias[:depth, j].sum(), decoder[depth:].sum()
+                terms = variance[:depth, j].sum(), bias[depth, j], decoder[depth:].sum()
                 rows.append((depth, float(weight), *map(float, terms), float(sum(terms))))
         return pd.DataFrame(rows, columns=COLUMNS)
+
+    def _measured(self, table: pd.DataFrame | None, depths: list[int], weights: np.ndarray) -> np.ndarray:
+        """The measured bias at (depth, weight), (L + 1, weights)."""
+        if table is None:
+            raise ValueError("form 'direct' needs measured_bias, the table that direct.direct_bias gives")
+        bias = np.full((self.n_depths + 1, len(weights)), np.nan)
+        for depth in depths:
+            there = table[table["shared_depth"] == depth].sort_values("head_weight")
+            known = there["head_weight"].to_numpy()
+            if not len(known) or weights.min() < known[0] - 1e-9 or weights.max() > known[-1] + 1e-9:
+                raise ValueError(f"measured_bias does not cover shared depth {depth} at head weights {weights.tolist()}")
+            bias[depth] = np.interp(weights, known, there["bias"])
+        return bias
 
     @staticmethod
     def select(grid: pd.DataFrame) -> Choice:

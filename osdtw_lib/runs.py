@@ -24,7 +24,7 @@ NOTEBOOKS = {
     "01_data_split": ("split",),
     "02_starting_point": ("start",),
     "03_stage1_fisher": ("stage1", "fisher"),
-    "04_proxy_explorer": ("proxy",),
+    "04_proxy_explorer": ("direct", "proxy"),
     "05_stage2_joint": ("stage2",),
     "06_stage3_tables": ("stage3", "baselines", "tables"),
 }
@@ -89,7 +89,7 @@ class Run:
     def batches(self, images: LabelledImages, batch_size: int | None = None) -> Batches:
         # the same seed for every stage and baseline: all see the same batches in the same order
         size = batch_size or self.config.recipe.batch_size
-        return Batches(images, self.config.data, size, self.device, self.config.seed)
+        return Batches(images, self.config.data, size, self.device, self.config.seed, self.config.recipe.random_shift)
 
     # models -----------------------------------------------------------------------------------------------
 
@@ -133,7 +133,9 @@ class Run:
         if name == "fisher":
             return self._make(name, ("stage1",), {"precision": c.recipe.precision})
         if name == "proxy":
-            return self._make(name, ("fisher",), dump("selection"))
+            return self._make(name, ("fisher", "direct"), dump("selection"))
+        if name == "direct":
+            return self._make(name, ("fisher",), {"images": c.direct.images, "damping": c.selection.damping})
         if name == "stage2":
             return self._make(name, ("start",), dump("stage2") | task | training | {"head_weight": head_weight})
         if name == "stage3":

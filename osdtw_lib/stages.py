@@ -10,23 +10,23 @@ import json
 import time
 from collections.abc import Callable
 
-import numpy as np
 import pandas as pd
 import torch
 
 from . import evaluation
-from .artifacts import Artifact, Writer, read_manifest, write_text
+from .artifacts import Artifact, Writer, write_text
 from .config import BASELINES
 from .datasets import index_hash
-from .errors import UserError
+from .direct import direct_bias, stratified_sample
 from .fisher import diagonal_fisher
 from .losses import baseline_likelihood
 from .masked_autoencoder import MaskedAutoencoder
 from .progress import clock
 from .proxy import Choice, Proxy
+from .results import assembled, cell, load_proxy, require, selection, stage1_networks, start_network, trained
 from .runs import TASKS, Run, notebook_of
 from .training import fit
-from .vit import TwoBranchViT, VisionTransformer, copy_encoder, depth_of, given_start, load_weights, weights
+from .vit import TwoBranchViT, copy_encoder, depth_of, given_start, weights
 
 METHODS = (*BASELINES, "stage1", "stage2", "osdtw_assembled", "osdtw")
 
@@ -70,18 +70,7 @@ def start(run: Run) -> Artifact:
                 autoencoder = MaskedAutoencoder(vit, config.stage0).to(run.device)
             # no layer decay: nothing here is fine-tuned
             depths = dict.fromkeys((n for n, _ in autoencoder.named_parameters()), 0)
-            curve = fit(
-                autoencoder,
-                lambda images, labels: {"reconstruction": autoencoder(images)},
-                run.batches(run.train),
-                config.recipe,
-                config.stage0,
-                depths,
-                write.checkpoint("stage0"),
-                run.seed("stage0"),
-                "start",
-            )
-            write.table("curve", curve)
+            _train(run, write, autoencoder, lambda images, labels: {"error": autoencoder(images)}, "stage0", depths, "start")
             write.tensors("autoencoder", weights(autoencoder))
         elif config.model.init == "scratch":
             origin = f"random weights of seed {config.seed}"
@@ -112,18 +101,7 @@ def stage1(run: Run) -> Artifact:
                     values[task] = -score.mean()
             return values
 
-        curves = fit(
-            networks,
-            losses,
-            run.batches(run.train),
-            run.config.recipe,
-            run.config.stage1,
-            depths,
-            write.checkpoint("stage1"),
-            run.seed("stage1"),
-            "stage1",
-        )
-        write.table("curves", curves)
+        _train(run, write, networks, losses, "stage1", depths, "stage1")
         for task in TASKS:
             write.tensors(task, weights(networks[task]))
 
@@ -153,23 +131,54 @@ def fisher(run: Run) -> Artifact:
     return _make(run, run.artifact("fisher"), make)
 
 
+def direct(run: Run) -> Artifact:
+    """Notebook 04: the encoder bias measured over (C, w_A) by forward passes of Stage 1's networks."""
+
+    def make(write: Writer) -> None:
+        settings = run.config.direct
+        chosen = stratified_sample(run.train.labels, settings.images, run.config.seed)
+        sample = run.batches(run.train.subset(chosen), settings.batch_size)
+        fishers = {task: run.artifact("fisher").tensors(task) for task in TASKS}
+        bias = direct_bias(
+            stage1_networks(run), fishers, run.likelihoods, sample, run.class_counts,
+            _damping(run, load_proxy(run)), checkpoint=write.checkpoint("direct"),
+        )
+        write.table("bias", bias)
+        share = write.elapsed() / run.artifact("stage1").seconds()
+        print(f"direct bias: {len(chosen)} images, {100 * share:.0f} % of Stage 1's time", flush=True)
+        write.notes |= {"images": len(chosen), "share_of_stage1": round(share, 4)}
+
+    return _make(run, run.artifact("direct"), make)
+
+
 def proxy(run: Run) -> Artifact:
-    """Notebook 04: Eq. (18) and its damped form over (C, w_A); selection.json (Algorithm 1, lines 6 to 13)."""
+    """Notebook 04: every form of the proxy over (C, w_A); selection.json (Algorithm 1, lines 6 to 13)."""
 
     def make(write: Writer) -> None:
         started = time.monotonic()
-        search = load_proxy(run)
-        forms = {"paper": 0.0, "damped": search.evidence()}
-        if isinstance(run.config.selection.damping, float):
-            forms["damped"] = run.config.selection.damping
-        grids = {form: search.grid(form=form, damping=damping) for form, damping in forms.items()}
+        search, wanted = load_proxy(run), run.config.selection
+        damping = _damping(run, search)
+        measured = run.artifact("direct").table("bias")
+        bias = measured.rename(columns={f"bias_{wanted.prior}": "bias"})
+        grids = {
+            "paper": search.grid(form="paper"),
+            "damped": search.grid(form="damped", damping=damping),
+            "direct": search.grid(form="direct", damping=damping, measured_bias=bias),
+        }
+        used = {form: 0.0 if form == "paper" else damping for form in grids}
         picks = {form: search.select(grid) for form, grid in grids.items()}
-        seconds = time.monotonic() - started
-        write.table("grid", pd.concat([g.assign(form=f, damping=forms[f]) for f, g in grids.items()]))
-        write.table("picks", pd.DataFrame([{"form": f, "damping": forms[f], **vars(p)} for f, p in picks.items()]))
+        write.notes |= {"search_seconds": round(time.monotonic() - started, 3), "dead_parameters": search.dead}
+        write.table("grid", pd.concat([grid.assign(form=form, damping=used[form]) for form, grid in grids.items()]))
+        write.table("picks", pd.DataFrame([{"form": f, "damping": used[f], **vars(pick)} for f, pick in picks.items()]))
         write.table("by_depth", search.by_depth())
-        write.json("selection", _selection(run, forms, grids, picks))
-        write.notes |= {"search_seconds": round(seconds, 3), "dead_parameters": search.dead}
+        if wanted.shared_depth is None:
+            pick, chosen_by = picks[wanted.form], "proxy"
+        else:
+            there = search.select(_nearest_cell(grids[wanted.form], wanted.shared_depth, wanted.head_weight))
+            pick, chosen_by = Choice(wanted.shared_depth, wanted.head_weight, there.total), "parameters"
+        chosen = {**vars(pick), "form": wanted.form, "damping": used[wanted.form], "chosen_by": chosen_by}
+        write.json("selection", chosen)
+        write_text(run.folder / "selection.json", json.dumps(chosen, indent=1))
 
     artifact = _make(run, run.artifact("proxy"), make)
     selected = selection(run)
@@ -177,36 +186,14 @@ def proxy(run: Run) -> Artifact:
     return artifact
 
 
-def _selection(run: Run, forms: dict, grids: dict, picks: dict[str, Choice]) -> dict:
-    wanted = run.config.selection
-    if wanted.shared_depth is None:
-        pick, chosen_by = picks[wanted.form], "proxy"
-    else:
-        pick, chosen_by = Choice(wanted.shared_depth, wanted.head_weight, float("nan")), "parameters"
-    return {
-        "shared_depth": pick.shared_depth,
-        "head_weight": pick.head_weight,
-        "form": wanted.form,
-        "damping": forms[wanted.form],
-        "total": pick.total if np.isfinite(pick.total) else None,
-        "chosen_by": chosen_by,
-    }
+def _damping(run: Run, search: Proxy) -> float:
+    damping = run.config.selection.damping
+    return search.evidence() if damping == "evidence" else damping
 
 
-def selection(run: Run) -> dict:
-    """The choice Stage 2 uses: shared_depth, head_weight, form, damping, total, chosen_by.
-
-    outputs/NAME/selection.json shows it; should that file have been edited, it is put right from the proxy's.
-    """
-    made = require(run, "proxy")
-    text = (made.folder / "selection.json").read_text()
-    shown = run.folder / "selection.json"
-    if not shown.exists() or shown.read_text() != text:
-        if shown.exists():
-            print("selection.json is not what the proxy wrote: put right (name shared_depth and head_weight in the "
-                  "parameter file to choose yourself)")
-        write_text(shown, text)
-    return json.loads(text)
+def _nearest_cell(grid: pd.DataFrame, depth: int, weight: float) -> pd.DataFrame:
+    cells = grid[grid["shared_depth"] == depth]
+    return cells.loc[[(cells["head_weight"] - weight).abs().idxmin()]]
 
 
 def stage2(run: Run) -> Artifact:
@@ -222,18 +209,7 @@ def stage2(run: Run) -> Artifact:
             logits = network(images)
             return {t: -share[t] * run.likelihoods[t](logits[t], labels).mean() for t in TASKS}
 
-        curves = fit(
-            network,
-            losses,
-            run.batches(run.train),
-            run.config.recipe,
-            run.config.stage2,
-            two_branch_depths(network),
-            write.checkpoint("stage2"),
-            run.seed("stage2"),
-            "stage2",
-        )
-        write.table("curves", curves)
+        _train(run, write, network, losses, "stage2", two_branch_depths(network), "stage2")
         write.tensors("network", weights(network))
 
     return _make(run, run.artifact("stage2", head_weight=weight), make)
@@ -252,18 +228,7 @@ def stage3(run: Run) -> Artifact:
             logits = network(images)
             return {t: -run.likelihoods[t](logits[t], labels).mean() for t in TASKS}
 
-        curves = fit(
-            network,
-            losses,
-            run.batches(run.train),
-            run.config.recipe,
-            run.config.stage3,
-            two_branch_depths(network),
-            write.checkpoint("stage3"),
-            run.seed("stage3"),
-            "refinement",
-        )
-        write.table("curves", curves)
+        _train(run, write, network, losses, "stage3", two_branch_depths(network), "refinement")
         write.tensors("network", weights(network))
         write.json(
             "predictor",
@@ -278,7 +243,7 @@ def stage3(run: Run) -> Artifact:
             },
         )
 
-    return _make(run, run.artifact("stage3", **_cell(selected)), make)
+    return _make(run, run.artifact("stage3", **cell(selected)), make)
 
 
 def baselines(run: Run) -> list[Artifact]:
@@ -287,18 +252,11 @@ def baselines(run: Run) -> list[Artifact]:
     def make(method: str, write: Writer) -> None:
         network = start_network(run, len(run.class_names))
         likelihood = baseline_likelihood(method, run.class_counts, run.config.logit_adjustment)
-        curves = fit(
-            network,
-            lambda images, labels: {method: -likelihood(network(images), labels).mean()},
-            run.batches(run.train),
-            run.config.recipe,
-            run.config.stage2,
-            depth_of(network),
-            write.checkpoint(method),
-            run.seed("stage2"),
-            f"baselines/{method}",
-        )
-        write.table("curves", curves)
+
+        def losses(images, labels):
+            return {method: -likelihood(network(images), labels).mean()}
+
+        _train(run, write, network, losses, "stage2", depth_of(network), f"baselines/{method}")
         write.tensors("network", weights(network))
 
     artifacts = [(method, run.artifact(f"baselines/{method}")) for method in run.config.baselines]
@@ -308,7 +266,7 @@ def baselines(run: Run) -> list[Artifact]:
 def tables(run: Run) -> Artifact:
     """Notebook 06: accuracy by group of every method, confusion matrix, run time a stage."""
     selected = selection(run)
-    made = [require(run, stage, **_cell(selected)) for stage in ("stage1", "fisher", "proxy", "stage2", "stage3")]
+    made = [require(run, stage, **cell(selected)) for stage in ("stage1", "fisher", "proxy", "stage2", "stage3")]
     made += [require(run, f"baselines/{method}") for method in run.config.baselines]
     artifact = Artifact("tables", run.folder / "tables", {"methods": METHODS}, tuple(made))
 
@@ -338,7 +296,8 @@ def runtime(run: Run, made: list[Artifact]) -> pd.DataFrame:
         "start": run.artifact("start").seconds(),
         "stage1": seconds["stage1"],
         "fisher": seconds["fisher"],
-        "search": (read_manifest(run.folder / "proxy") or {})["notes"]["search_seconds"],
+        "direct": run.artifact("direct").seconds(),
+        "search": run.artifact("proxy").notes()["search_seconds"],
         "stage2": seconds["stage2"],
         "refinement": seconds["stage3"],
         "baselines": sum(s for name, s in seconds.items() if name.startswith("baselines/")),
@@ -347,95 +306,18 @@ def runtime(run: Run, made: list[Artifact]) -> pd.DataFrame:
     return pd.DataFrame({"stage": rows.keys(), "seconds": [round(s, 2) for s in rows.values()]})
 
 
-# networks out of results ------------------------------------------------------------------------------------
-
-
-def start_network(run: Run, n_outputs: int) -> VisionTransformer:
-    """A fresh network whose encoder is the starting point."""
-    network = run.vit(n_outputs)
-    source = load_weights(run.vit(len(run.class_names)), run.artifact("start").tensors("weights"))
-    copy_encoder(source, network, run.n_depths)
-    return network
-
-
-def stage1_networks(run: Run) -> dict[str, VisionTransformer]:
-    made = run.artifact("stage1")
-    return {t: load_weights(run.vit(run.likelihoods[t].n_outputs), made.tensors(t)).eval() for t in TASKS}
-
-
-def stage2_network(run: Run, head_weight: float) -> TwoBranchViT:
-    made = run.artifact("stage2", head_weight=head_weight)
-    return load_weights(run.two_branch(run.n_depths), made.tensors("network")).eval()
-
-
-def assembled(run: Run, shared_depth: int, decoders: str = "stage1") -> TwoBranchViT:
-    """Eq. (15): Stage 2's first `shared_depth` depths under the decoders of Stage 1 (or of Stage 2 itself)."""
-    joint = stage2_network(run, selection(run)["head_weight"])
-    branches = stage1_networks(run) if decoders == "stage1" else {"head": joint.head, "tail": joint.tail}
-    network = run.two_branch(0)
-    for task in TASKS:
-        load_weights(getattr(network, task), weights(branches[task]))
-        copy_encoder(joint.head, getattr(network, task), shared_depth)
-    return TwoBranchViT(network.head, network.tail, shared_depth)
-
-
-def trained(run: Run, method: str, shared_depth: int):
-    """(network: images -> {task: logits}, {task: likelihood}) of a row of the accuracy table."""
-    if method in BASELINES:
-        vit = run.vit(len(run.class_names))
-        load_weights(vit, run.artifact(f"baselines/{method}").tensors("network"))
-        likelihood = baseline_likelihood(method, run.class_counts, run.config.logit_adjustment)
-        return _Single(vit), {"all": likelihood}
-    selected = selection(run)
-    if method == "stage1":  # two networks side by side: nothing is shared
-        networks = stage1_networks(run)
-        network = TwoBranchViT(networks["head"], networks["tail"], 0)
-    elif method == "stage2":
-        network = stage2_network(run, selected["head_weight"])
-    elif method == "osdtw_assembled":
-        network = assembled(run, shared_depth)
-    else:
-        network = load_weights(run.two_branch(shared_depth), run.artifact("stage3", **_cell(selected)).tensors("network"))
-    return network, run.likelihoods
-
-
-class _Single(torch.nn.Module):
-    """One network under the name "all", so that it scores as a two-branch one does."""
-
-    def __init__(self, network: VisionTransformer):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"all": self.network(images)}
-
-
-def load_proxy(run: Run) -> Proxy:
-    """The proxy of this run's Stage 1: Fishers, mismatch, and the way travelled from the start."""
-    made, networks = require(run, "fisher"), stage1_networks(run)
-    depths = depth_of(networks["head"])
-    moved = {t: weights(networks[t]) for t in TASKS}
-    mismatch = {n: (moved["tail"][n] - p).cpu() for n, p in moved["head"].items() if depths[n] <= run.n_depths}
-    distance = []
-    for task in TASKS:
-        origin = weights(start_network(run, run.likelihoods[task].n_outputs))
-        distance.append(sum(float((p - origin[n]).double().square().sum()) for n, p in moved[task].items()))
-    return Proxy(made.tensors("head"), made.tensors("tail"), mismatch, depths, len(run.train), tuple(distance))
+def _train(run: Run, write: Writer, network, losses, stage: str, depths: dict[str, int], label: str) -> None:
+    """Train with the parameters of a stage; the history becomes the table "curves"."""
+    length = getattr(run.config, stage)
+    checkpoint, seed = write.checkpoint("training"), run.seed(stage)
+    batches = run.batches(run.train)
+    write.table("curves", fit(network, losses, batches, run.config.recipe, length, depths, checkpoint, seed, label))
 
 
 def two_branch_depths(network: TwoBranchViT) -> dict[str, int]:
+    """{parameter name: depth} of a two-branch network, for the layer decay."""
     depths = {t: depth_of(getattr(network, t)) for t in TASKS}
     return {name: depths[name.split(".")[0]][name.split(".", 1)[1]] for name, _ in network.named_parameters()}
-
-
-def require(run: Run, stage: str, **cell) -> Artifact:
-    """The results of an earlier stage. Raises UserError naming the notebook to run where they are not there."""
-    artifact = run.artifact(stage, **cell if stage in ("stage2", "stage3") else {})
-    return artifact.require(f"run notebook {notebook_of(stage)} first (./run_all.sh --from {notebook_of(stage)[:2]})")
-
-
-def _cell(selected: dict) -> dict:
-    return {"head_weight": selected["head_weight"], "shared_depth": selected["shared_depth"]}
 
 
 def _make(run: Run, artifact: Artifact, make: Callable[[Writer], None]) -> Artifact:
@@ -452,4 +334,4 @@ def _make(run: Run, artifact: Artifact, make: Callable[[Writer], None]) -> Artif
     return artifact
 
 
-STAGES = {f.__name__: f for f in (split, start, stage1, fisher, proxy, stage2, stage3, baselines, tables)}
+STAGES = {f.__name__: f for f in (split, start, stage1, fisher, direct, proxy, stage2, stage3, baselines, tables)}

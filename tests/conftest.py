@@ -1,0 +1,130 @@
+"""One tiny parameter file, and one finished run of it that every test may read and none may change."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # so that child processes add up in the same order as this one
+
+import contextlib
+import copy
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from osdtw_lib.__main__ import main
+from osdtw_lib.config import PROJECT, load_config
+from osdtw_lib.runs import Run
+from osdtw_lib.stages import STAGES
+
+torch.set_num_threads(1)
+
+SMALL = {
+    "name": "small",
+    "data": {"dataset": "digits", "largest": 40, "imbalance_ratio": 10, "test_per_class": 10},
+    "model": {"image_size": 28, "patch_size": 14, "width": 16, "depth": 3, "heads": 2, "channels": 1, "class_token": False},
+    "recipe": {"batch_size": 32, "drop_path": 0.1},
+    "stage0": {
+        "epochs": 2, "warmup_epochs": 1, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2, "normalize_patches": False,
+    },
+    "stage1": {"epochs": 2, "warmup_epochs": 1},
+    "stage2": {"epochs": 2, "warmup_epochs": 1},
+    "stage3": {"epochs": 2},
+    "selection": {"form": "damped", "shared_depth": 2, "head_weight": 0.4},
+}
+
+
+def write_small(folder: Path, changes: dict | None = None) -> Path:
+    """The tiny parameter file with dotted keys replaced; its results go to folder/outputs."""
+    values = copy.deepcopy(SMALL) | {"outputs": str(folder / "outputs")}
+    for key, value in (changes or {}).items():
+        *sections, last = key.split(".")
+        section = values
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    path = folder / f"{values['name'].replace('/', '_')}.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+def run_all_stages(params: Path) -> Run:
+    run = Run(load_config(params))
+    with contextlib.redirect_stdout(io.StringIO()):
+        for stage in STAGES.values():
+            stage(run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    return PROJECT
+
+
+@pytest.fixture
+def params(tmp_path):
+    """params({"stage1.epochs": 3}) writes a parameter file of this test's own and returns its path."""
+    return lambda changes=None: write_small(tmp_path, changes)
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory):
+    """chain({...}) runs every stage on the tiny configuration in a folder of its own and returns the Run."""
+    return lambda changes=None: run_all_stages(write_small(tmp_path_factory.mktemp("chain"), changes))
+
+
+@pytest.fixture(scope="session")
+def finished(chain) -> Run:
+    """Every stage done. For reading only."""
+    return chain()
+
+
+@pytest.fixture
+def finished_copy(finished, tmp_path):
+    """finished_copy({...}) opens a parameter file on a copy of the finished results, free to be damaged."""
+    shutil.copytree(finished.folder, tmp_path / "outputs" / "small")
+    return lambda changes=None: Run(load_config(write_small(tmp_path, changes)))
+
+
+@pytest.fixture
+def command(capsys):
+    """command("split", path) -> (exit status, stdout, stderr) of the command line, in this process."""
+
+    def call(*arguments) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = main([str(a) for a in arguments])
+        except SystemExit as leaving:  # argparse leaves this way
+            status = leaving.code
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def refused(command):
+    """refused("split", path) -> the one line on stderr; fails unless the exit status is 2."""
+
+    def call(*arguments) -> str:
+        status, _, err = command(*arguments)
+        assert status == 2, err
+        assert err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n"), err
+        return err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def python():
+    """python("-c", code) -> the finished process, run from the project's folder."""
+
+    def call(*arguments, **options) -> subprocess.CompletedProcess:
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300, **options)
+
+    return call
