@@ -19,7 +19,7 @@ wanted_install() { cat "$here/pyproject.toml" "$here/constraints.txt" | cksum; }
 make_environment() {
     local venv="$here/.venv" mark="$here/.venv/.installed"
     PYTHON="$venv/bin/python"
-    if [ -f "$mark" ] && [ "$(cat "$mark")" = "$(wanted_install)" ]; then return 0; fi
+    if [ -f "$mark" ] && [ "$(cat "$mark")" = "$(wanted_install)" ] && has_project "$PYTHON"; then return 0; fi
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
         echo "error: python3 of version 3.11 or newer is needed, found: $(python3 --version 2>&1)" >&2; return 2; }
     echo "setting up .venv (a few minutes, once) ..."
@@ -29,7 +29,7 @@ make_environment() {
         python3 -m venv "$venv" || { rm -rf "$venv"; echo "error: python3 -m venv failed (Debian: install python3-venv)" >&2; return 2; }
     fi
     if ! (cd "$here" && "$PYTHON" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]' 2>"$venv/install.log"); then
-        grep -E '^ERROR' "$venv/install.log" >&2 || tail -n 5 "$venv/install.log" >&2
+        grep -E '^ *ERROR' "$venv/install.log" >&2 || tail -n 5 "$venv/install.log" >&2
         echo "error: the installation failed (above); nothing is kept of it, run the command again when it is mended" >&2
         rm -rf "$venv"
         return 2

@@ -68,7 +68,7 @@ class Artifact:
                 changes.append(f"{before.name} changed")
         return ", ".join(changes) or "made in another way"
 
-    def require(self, hint: str) -> Artifact:
+    def require(self, hint: str = "run it again") -> Artifact:
         """This artifact if it is done. Raises UserError saying why not, and `hint`."""
         reason = self.why_not_done()
         if reason:
@@ -101,10 +101,11 @@ class Artifact:
             left_over.unlink()
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
-        return read_tensors(self.folder / f"{name}.safetensors")
+        """Raises UserError where the stage is not done: what is stale or was changed is never read."""
+        return read_tensors(self.require().folder / f"{name}.safetensors")
 
     def table(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.folder / f"{name}.csv")
+        return pd.read_csv(self.require().folder / f"{name}.csv")
 
     def notes(self) -> dict:
         return (self.manifest() or {}).get("notes", {})

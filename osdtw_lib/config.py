@@ -289,8 +289,8 @@ def _nearest_file(path: Path) -> str:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first problem of a pydantic error, in one line a user can act on."""
-    first = error.errors()[0]
+    """The first problem of a pydantic error, in one line a user can act on; a misspelt key before what it leaves unset."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     # keep only names of keys: a union adds the names of its members to the location
     key = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or re.fullmatch(r"[a-z_0-9]+", str(part)))
     known = _known_keys()

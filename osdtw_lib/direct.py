@@ -82,7 +82,7 @@ def direct_bias(
                 depths[depth].append(_losses(networks, likelihoods, hidden, target, depth))
             progress.step(len(target))
         for depth in range(1, last + 1):
-            sums[i, depth] = torch.tensor(_estimates(torch.cat(depths[depth]) - own, labels, class_counts))
+            sums[i, depth] = torch.as_tensor(_estimates(torch.cat(depths[depth]) - own, labels, class_counts))
         progress.epoch({})
         if checkpoint is not None:
             checkpoint.save({"sums": sums}, {"weights": i + 1})
@@ -126,8 +126,8 @@ def _losses(networks: dict, likelihoods: dict, hidden: Tensor, labels: Tensor, d
     return -sum(scores).cpu()
 
 
-def _estimates(excess: Tensor, labels: np.ndarray, class_counts) -> list[float]:
-    """[mean, standard error] under each prior, of a sample stratified by class (n,)."""
+def _estimates(excess: Tensor, labels: np.ndarray, class_counts) -> np.ndarray:
+    """(mean, standard error) under each prior, float64 (4,), of a sample stratified by class (n,)."""
     excess, counts = excess.numpy(), np.asarray(class_counts, dtype=float)
     present = np.unique(labels)
     means = np.array([excess[labels == k].mean() for k in present])
@@ -138,4 +138,4 @@ def _estimates(excess: Tensor, labels: np.ndarray, class_counts) -> list[float]:
     for prior in PRIORS:
         share = counts[present] / counts[present].sum() if prior == "training" else np.full(len(present), 1 / len(present))
         values += [float(share @ means), math.sqrt(float((share**2 * spread / sizes * rest).sum()))]
-    return values
+    return np.array(values)

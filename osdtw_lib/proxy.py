@@ -26,9 +26,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from .terms import encoder_sums
+
 COLUMNS = ["shared_depth", "head_weight", "encoder_variance", "encoder_bias", "decoder_variance", "total"]
 DEFAULT_WEIGHTS = tuple(i / 10 for i in range(11))
-CHUNK = 1 << 15  # parameters at a time: the working set stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,10 @@ class Proxy:
     L + 1 for decoder-only ones; n_samples: N, all samples, seen by both tasks.
     distance_from_start: (||theta^A - theta_0||^2, ||theta^B - theta_0||^2), needed for damping "evidence" alone.
 
-    A dead parameter (a = b = 0) adds nothing to any sum and is counted in `dead`. One with b = 0 makes the
-    undamped variance infinite at w_A = 0 (a = 0: at w_A = 1); such a cell is reported and never selected.
-    Raises ValueError for names or shapes that do not match, values that are negative or not finite, N <= 0.
+    A dead parameter (a = b = 0) adds nothing to the encoder's sums and is counted in `dead`. One with b = 0 makes
+    the undamped variance infinite at w_A = 0 (a = 0: at w_A = 1); such a cell is never selected.
+    Raises ValueError for names or shapes that do not match and N <= 0; `grid`, which reads the values, for one that
+    is negative or not finite.
     """
 
     def __init__(
@@ -72,14 +74,10 @@ class Proxy:
         self.n_samples, self.distance_from_start = n_samples, distance_from_start
         # L is the largest depth with a mismatch; whatever lies beyond is the decoders' alone
         self.n_depths = max((depth_of[name] for name in mismatch), default=max(depth_of.values(), default=1) - 1)
-        self.dead = 0
-        self._encoder: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in range(self.n_depths)]
+        self._encoder: list[list[tuple[str, Tensor, Tensor, Tensor]]] = [[] for _ in range(self.n_depths)]
         self._task_blocks = {task: [[] for _ in range(self.n_depths + 1)] for task in fishers}  # L + 1: decoder only
         for task, named in fishers.items():
             for name, fisher in named.items():
-                total = _sum(fisher)
-                if not math.isfinite(total) or (fisher.numel() and float(fisher.min()) < 0):
-                    raise ValueError(f"the {task} Fisher of {name} holds a value that is negative or not finite")
                 self._task_blocks[task][min(depth_of[name], self.n_depths + 1) - 1].append(fisher.reshape(-1))
         encoder = {name for named in (*fishers.values(), mismatch) for name in named if depth_of[name] <= self.n_depths}
         for name in sorted(encoder):
@@ -89,11 +87,7 @@ class Proxy:
                 raise ValueError(f"{' and '.join(lacking)} has no entry for the encoder's parameter {name}")
             if len({tuple(entry.shape) for entry in entries}) > 1:
                 raise ValueError(f"{name}: shapes differ: {[tuple(entry.shape) for entry in entries]}")
-            if not math.isfinite(_sum(mismatch[name])):
-                raise ValueError(f"the mismatch of {name} holds a value that is not finite")
-            a, b, delta = (entry.reshape(-1) for entry in entries)
-            self._encoder[depth_of[name] - 1].append((a, b, delta))
-            self.dead += int(((a == 0) & (b == 0)).sum())
+            self._encoder[depth_of[name] - 1].append((name, *(entry.reshape(-1) for entry in entries)))
 
     def grid(
         self,
@@ -178,6 +172,11 @@ class Proxy:
             found.append(lam)
         return math.sqrt(found[0] * found[1])
 
+    @property
+    def dead(self) -> int:
+        """Encoder parameters without information for either task: a = b = 0."""
+        return sum(int(((a == 0) & (b == 0)).sum()) for depth in self._encoder for _, a, b, _ in depth)
+
     def by_depth(self) -> pd.DataFrame:
         """A row a depth: parameters, Fisher traces of head and tail, norm of the mismatch."""
         rows = []
@@ -185,56 +184,29 @@ class Proxy:
             rows.append(
                 {
                     "depth": depth,
-                    "parameters": sum(a.numel() for a, _, _ in entries),
-                    "trace_head": sum(_sum(a) for a, _, _ in entries),
-                    "trace_tail": sum(_sum(b) for _, b, _ in entries),
-                    "mismatch_norm": math.sqrt(sum(_sum(d.double() ** 2) for _, _, d in entries)),
+                    "parameters": sum(a.numel() for _, a, _, _ in entries),
+                    "trace_head": sum(_sum(a) for _, a, _, _ in entries),
+                    "trace_tail": sum(_sum(b) for _, _, b, _ in entries),
+                    "mismatch_norm": math.sqrt(sum(_sum(d.double() ** 2) for *_, d in entries)),
                 }
             )
         return pd.DataFrame(rows)
 
     def _by_depth(self, weights: np.ndarray, lam: float, form: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """variance (L, W), bias (L, W) and decoder variance (L + 1,) of each depth alone."""
-        variance = np.zeros((self.n_depths, len(weights)))
-        bias = np.zeros((self.n_depths, len(weights)))
-        for depth, entries in enumerate(self._encoder):
-            for whole in entries:
-                for a, b, d in zip(*(t.split(CHUNK) for t in whole)):
-                    v, e = _encoder_sums(a, b, d, weights, lam, form)
-                    variance[depth] += v
-                    bias[depth] += e
+        encoder = np.zeros((self.n_depths, 2, len(weights)))
+        entries = [(depth, *entry) for depth, named in enumerate(self._encoder) for entry in named]
+        sums = encoder_sums([tensors for _, _, *tensors in entries], weights, lam, form)
+        for (depth, name, *_), found in zip(entries, sums):
+            if np.isnan(found).any() or np.isinf(found[1]).any():
+                raise ValueError(f"the Fisher or the mismatch of {name} holds a value that is negative or not finite")
+            encoder[depth] += found
         count = torch.Tensor.numel if form == "paper" else lambda fisher: _sum(_ratio(fisher, lam) ** 2)
         blocks = zip(*self._task_blocks.values())
         decoder = np.array([sum(count(fisher) for fisher in head + tail) for head, tail in blocks], dtype=float)
-        return variance / (2 * self.n_samples), bias / 2, decoder / (2 * self.n_samples)
-
-
-def _encoder_sums(a: Tensor, b: Tensor, d: Tensor, weights: np.ndarray, lam: float, form: str):
-    """sum (a + b) G / (H + lam)^2 and sum D^2 [...] of one chunk, for every weight."""
-    a, b, d2 = a.double(), b.double(), d.double().square()
-    s = a + b
-    alive = s > 0
-    if not bool(alive.all()):
-        a, b, d2, s = a[alive], b[alive], d2[alive], s[alive]
-    variance, bias = np.zeros(len(weights)), np.zeros(len(weights))
-    bias_a, bias_b = float(d2 @ a), float(d2 @ b)
-    for j, wa in enumerate(weights):
-        wb = 1 - wa
-        inverse = 1 / (wa * a + wb * b + lam)  # infinite where one Fisher is zero and has all the weight
-        if wa == 0.5 and lam == 0:
-            variance[j] = len(a)  # every term is exactly 1
-        else:
-            variance[j] = float((s * inverse * ((wa * wa * a + wb * wb * b) * inverse)).nansum()) + _infinite(inverse)
-        if form == "paper":
-            bias[j] = wb * wb * bias_a + wa * wa * bias_b
-        else:
-            pull_a, pull_b = wb * (b + lam) * inverse, wa * (a + lam) * inverse
-            bias[j] = float((d2 * (a * pull_a.square() + b * pull_b.square())).nansum())
-    return variance, bias
-
-
-def _infinite(inverse: Tensor) -> float:
-    return math.inf if bool(torch.isinf(inverse).any()) else 0.0
+        if not all(_sum(fisher) >= 0 for task in self._task_blocks.values() for fisher in task[-1]):
+            raise ValueError("a Fisher of the decoder holds a value that is negative or not finite")
+        return encoder[:, 0] / (2 * self.n_samples), encoder[:, 1] / 2, decoder / (2 * self.n_samples)
 
 
 def _ratio(fisher: Tensor, lam: float) -> Tensor:

@@ -20,7 +20,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 from plotly.offline import get_plotlyjs
 
-from .artifacts import read_manifest, write_text
+from .artifacts import damage, read_manifest, write_text
 from .config import BASELINES
 from .errors import UserError
 from .evaluation import METHOD_NAMES, how_to_run_missing, shown
@@ -56,10 +56,11 @@ def write_index(outputs: Path) -> Path:
     """outputs/index.html and outputs/NAME/index.html of every run that has tables."""
     runs = []
     for folder in sorted(path.parent.parent for path in outputs.glob("*/tables/manifest.json")):
-        manifest = read_manifest(folder / "tables")
-        if manifest is None or not (folder / "selection.json").exists():
+        manifest, chosen = read_manifest(folder / "tables"), read_manifest(folder / "proxy")
+        if not manifest or not chosen or damage(folder / "tables", manifest) or damage(folder / "proxy", chosen):
+            print(f"{folder}: left out of the report, its tables are not as they were written; run it again", flush=True)
             continue
-        selection = json.loads((folder / "selection.json").read_text())
+        selection = json.loads((folder / "proxy" / "selection.json").read_text())
         accuracy = pd.read_csv(folder / "tables" / "accuracy.csv")
         runs.append(_summary(folder.name, accuracy, selection, manifest))
         _write_run(folder, accuracy, selection, manifest)
@@ -71,12 +72,16 @@ def write_index(outputs: Path) -> Path:
 
 
 def formulas(markdown: str) -> str:
-    """$$...$$ and $...$ in a markdown text as MathML."""
-    pattern = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\w)", re.DOTALL)
+    """$$...$$ and $...$ in a markdown text as MathML; code is left as it is."""
+    pattern = re.compile(r"```.*?```|`[^`]*`|\$\$(.+?)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?!\w)", re.DOTALL)
 
     def convert(match: re.Match) -> str:
+        if match.group(0).startswith("`"):
+            return match.group(0)
         display = "block" if match.group(1) else "inline"
-        return latex2mathml.converter.convert((match.group(1) or match.group(2)).strip(), display=display).replace("\n", "")
+        made = latex2mathml.converter.convert((match.group(1) or match.group(2)).strip(), display=display)
+        # HTML needs no namespace, and nbconvert would turn it into a prefix in headings
+        return made.replace("\n", "").replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
 
     return pattern.sub(convert, markdown)
 

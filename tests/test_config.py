@@ -78,6 +78,7 @@ BAD_TEXT = {
     "object to construct": ("name: !!python/object:os.system x\n", ["line 1", "YAML"]),
     "date that does not exist": ("name: x\nseed: 2024-13-45\n", ["YAML"]),
     "images of another size than the model's default": ("name: x\ndata: {dataset: digits}\n", ["28"]),
+    "misspelt data": ("name: x\ndatta: {dataset: digits}\n", ["unknown key 'datta'", "'data'"]),
     "no data": ("name: x\n", ["'data' is missing"]),
     "no name": ("data: {dataset: digits}\n", ["'name' is missing"]),
 }

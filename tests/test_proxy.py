@@ -144,7 +144,7 @@ def bad(change):
     head, tail, mismatch = statistics(0)
     settings = {"head": head, "tail": tail, "mismatch": mismatch, "depth_of": dict(DEPTH_OF), "n": N}
     change(settings)
-    return Proxy(settings["head"], settings["tail"], settings["mismatch"], settings["depth_of"], settings["n"])
+    return Proxy(settings["head"], settings["tail"], settings["mismatch"], settings["depth_of"], settings["n"]).grid()
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,12 @@ def bad(change):
         (lambda s: s["depth_of"].pop("out"), "out"),
         (lambda s: s["tail"].update(three=torch.ones(12)), "shapes"),
         (lambda s: s["mismatch"].update(three=torch.ones(12)), "shapes"),
-        (lambda s: s["head"].update(three=torch.full((11,), float("nan"))), "head Fisher of three"),
-        (lambda s: s["tail"].update(out=torch.full((2, 3), -1.0)), "tail Fisher of out"),
+        (lambda s: s["head"].update(three=torch.full((11,), float("nan"))), "of three holds"),
+        (lambda s: s["tail"].update(out=torch.full((2, 3), -1.0)), "Fisher of the decoder"),
+        (lambda s: s["head"].update(three=torch.full((11,), float("inf"))), "of three holds"),
+        (lambda s: s["tail"]["two"].__setitem__((0, 0), -1e-3), "of two holds"),
         (lambda s: s["mismatch"].update(three=torch.full((11,), float("inf"))), "mismatch of three"),
+        (lambda s: s["mismatch"]["two"].__setitem__((0, 0), float("nan")), "mismatch of two"),
     ],
 )
 def test_refuses_what_does_not_fit(change, why):

@@ -1,0 +1,67 @@
+"""python -m osdtw_lib: what it offers, and what it says to a command it does not know."""
+
+import os
+
+import pytest
+
+from osdtw_lib import __main__
+from osdtw_lib.stages import STAGES
+
+
+def test_help_names_every_command(command):
+    status, out, err = command("--help")
+    assert (status, err) == (0, "")
+    assert all(name in out for name in (*STAGES, "run", "predict", "lab"))
+
+
+@pytest.mark.parametrize("name", [*STAGES, "run", "predict", "lab"])
+def test_every_command_has_a_help_text(command, name):
+    status, out, _ = command(name, "--help")
+    assert status == 0 and out.startswith("usage:")
+
+
+def test_a_shell_sees_the_help_and_status_0(python):
+    done = python("-m", "osdtw_lib", "--help")
+    assert done.returncode == 0 and "predict" in done.stdout and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["stage9"], ["run", "--form", "05"], ["split", "--set"], ["predict"], ["predict", "folder"], ["predict", "f", "i", "--top", "x"]],
+)
+def test_a_command_it_does_not_know_is_one_line(refused, arguments):
+    assert "--help" in refused(*arguments)
+
+
+def test_a_stage_runs_and_says_what_it_does(params, command, tmp_path):
+    path = params()
+    status, out, err = command("split", path)
+    assert (status, err) == (0, "") and "split: runs, no result yet" in out
+    assert (tmp_path / "outputs" / "small" / "split" / "manifest.json").exists()
+    assert "split: up to date" in command("split", path)[1]
+
+
+def test_set_reaches_the_stage(params, command, tmp_path):
+    assert command("split", params(), "--set", "name=other", "--set", "data.largest=20")[0] == 0
+    table = (tmp_path / "outputs" / "other" / "split" / "classes.csv").read_text()
+    assert table.splitlines()[1].startswith("0,20,")
+
+
+def test_lab_opens_the_first_notebook_from_the_projects_folder(monkeypatch, project, tmp_path):
+    started = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(__main__.os, "execv", lambda program, arguments: started.append((os.getcwd(), arguments)))
+    __main__.main(["lab"])
+    folder, arguments = started[0]
+    assert folder == str(project) and "jupyterlab" in arguments
+    page = next(a for a in arguments if "default_url" in a).split("/lab/tree/")[1]
+    assert (project / page).is_file()
+
+
+def test_an_interrupt_says_that_nothing_is_lost(monkeypatch, params, command):
+    def interrupted(run):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(STAGES, "split", interrupted)
+    status, _, err = command("split", params())
+    assert status == 130 and "goes on from the last checkpoint" in err and err.count("\n") == 1
