@@ -47,7 +47,6 @@ def run_all(params_files: list[str], overrides: list[str] = (), first: str | Non
 def _run_one(config, first: str | None) -> None:
     started = time.monotonic()
     run = Run(config)
-    run.train  # data is checked before anything is written
     books = _books_from(run, first)
     resolved = run.folder / "params.yaml"
     write_text(resolved, dump_config(config))

@@ -24,6 +24,8 @@ class MaskedAutoencoder(nn.Module):
         self.encoder, self.mask_ratio, self.normalize_patches = encoder, settings.mask_ratio, settings.normalize_patches
         patches, width = encoder.patch_embed.num_patches, settings.decoder_width
         self.n_visible = max(1, round(patches * (1 - settings.mask_ratio)))
+        if self.n_visible >= patches:
+            raise UserError(f"stage0.mask_ratio {settings.mask_ratio} hides none of the {patches} patches; raise it")
         self.patch_values = encoder.patch_embed.proj.weight[0].numel()  # channels * patch height * patch width
         with torch.no_grad():  # where a patch lies is known from the first step, not learned from noise
             encoder.pos_embed[:, -patches:] = _sine_positions(encoder, encoder.embed_dim)

@@ -34,8 +34,7 @@ class Run:
     """A parameter file with everything derived from it; holds no results, but knows where they are."""
 
     def __init__(self, config: Config):
-        self.config = config
-        self.folder = make_folder(config.folder)
+        self.config, self.folder = config, config.folder
         if config.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device: cuda was asked for and none is visible; set device: auto")
         auto = "cuda" if torch.cuda.is_available() else "cpu"
@@ -43,6 +42,8 @@ class Run:
         chosen = config.selection.shared_depth
         if chosen is not None and chosen > self.n_depths:
             raise UserError(f"selection.shared_depth: the model has {self.n_depths} blocks, got {chosen}")
+        self.train  # noqa: B018  data that cannot be had is said before a folder is made
+        make_folder(self.folder)
 
     # data -------------------------------------------------------------------------------------------------
 

@@ -18,11 +18,21 @@ def add_squared_products(total: Tensor, g: Tensor, x: Tensor, buffer_bytes: int)
     if g.shape[1] == 1:  # one token: the square of a product is the product of squares
         total.addmm_(g[:, 0].square().T, x[:, 0].square())
         return
-    limit = min(buffer_bytes, CACHE_BYTES) if total.device.type == "cpu" else buffer_bytes
-    chunk = max(1, min(len(g), limit // (total.numel() * total.element_size())))
-    buffer = torch.empty(chunk, *total.shape, dtype=total.dtype, device=total.device)
-    for gs, xs in zip(g.split(chunk), x.split(chunk)):
-        products = buffer[: len(gs)]
-        torch.bmm(gs.transpose(1, 2), xs, out=products)
-        for product in products:
-            total.addcmul_(product, product)
+    (batch, outs), ins, size = (len(g), g.shape[2]), x.shape[2], total.element_size()
+    if total.device.type == "cpu":  # rows of the total that stay in cache while the samples go by
+        buffer_bytes = min(buffer_bytes, CACHE_BYTES)
+        rows = max(1, min(outs, buffer_bytes // 2 // (ins * size)))
+    else:
+        rows = outs
+    chunk = max(1, min(batch, buffer_bytes // (rows * ins * size)))
+    buffer = torch.empty(chunk, rows * ins, dtype=total.dtype, device=total.device)
+    ones = torch.ones(chunk, dtype=total.dtype, device=total.device)
+    for first in range(0, outs, rows):
+        part = total[first : first + rows].view(-1)
+        for gs, xs in zip(g[:, :, first : first + rows].split(chunk), x.split(chunk)):
+            products = buffer[: len(gs), : len(part)]
+            torch.bmm(gs.transpose(1, 2), xs, out=products.view(len(gs), -1, ins))
+            if len(gs) == 1:
+                part.addcmul_(products[0], products[0])
+            else:
+                part.addmv_(products.mul_(products).T, ones[: len(gs)])

@@ -91,8 +91,10 @@ class UndampedSums:
                 result[0, weights == end] = n + float(torch.reciprocal(fisher, out=one) @ other)
         mul(d, d, out=one)
         bias_a, bias_b = float(one @ a), float(one @ b)
+        if not math.isfinite(bias_a + bias_b):
+            return None
         result[1] = (1 - weights) ** 2 * bias_a + weights**2 * bias_b
-        return result if math.isfinite(bias_a + bias_b) else None
+        return result
 
 
 def damped_sums(a: Tensor, b: Tensor, d: Tensor, weights: np.ndarray, lam: float) -> np.ndarray | None:
