@@ -26,7 +26,7 @@ from torch import Tensor
 
 from . import distributed
 from .progress import Progress
-from .proxy import DEFAULT_WEIGHTS
+from .search import DEFAULT_WEIGHTS
 from .vit import VisionTransformer, decode, depth_of, embed, n_depths
 
 PRIORS = ("training", "balanced")

@@ -7,19 +7,20 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from . import figures
-from .proxy import Proxy
+from .search import Search
 from .toy import boundary_under_resampling
 
 
-def proxy_explorer(search: Proxy, selected: dict, damping: float, measured_bias: pd.DataFrame) -> widgets.VBox:
+def proxy_explorer(search: Search, selected: dict, measured_bias: pd.DataFrame) -> widgets.VBox:
     """Sliders for the shared depth C and the head weight w_A: the three terms there, and where that is on the map."""
     depth = widgets.IntSlider(selected["shared_depth"], 0, search.n_depths, description="C")
     weight = widgets.FloatSlider(selected["head_weight"], min=0, max=1, step=0.01, description="w_A")
     form = widgets.ToggleButtons(options=["paper", "damped", "direct"], value=selected["form"])
     readout = widgets.HTML()
+    selected_damping = selected["damping"] or search.evidence()
 
     def grid(depths=None, weights=None):
-        return search.grid(depths, weights, form.value, damping, measured_bias)
+        return search.grid(depths, weights, form.value, selected_damping, measured_bias)
 
     cell = (selected["shared_depth"], selected["head_weight"])
     view = go.FigureWidget(figures.heat_map(grid(), {"selected": cell, "current": cell}, " "))

@@ -18,30 +18,17 @@ travelled since the start (MacKay 1992). form "direct" has the damped variances 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from .search import Search
 from .terms import encoder_sums
 
-COLUMNS = ["shared_depth", "head_weight", "encoder_variance", "encoder_bias", "decoder_variance", "total"]
-DEFAULT_WEIGHTS = tuple(i / 10 for i in range(11))
 
-
-@dataclass(frozen=True)
-class Choice:
-    """The cell a form of the proxy picks."""
-
-    shared_depth: int
-    head_weight: float
-    total: float
-
-
-class Proxy:
+class Proxy(Search):
     """Sums over the encoder's parameters, a depth at a time, for any head weight and damping.
 
     fisher_head, fisher_tail: {name: tensor}, all parameters of each task's network; mismatch: {name: tensor},
@@ -89,68 +76,6 @@ class Proxy:
                 raise ValueError(f"{name}: shapes differ: {[tuple(entry.shape) for entry in entries]}")
             self._encoder[depth_of[name] - 1].append((name, *(entry.reshape(-1) for entry in entries)))
 
-    def grid(
-        self,
-        depths: Iterable[int] | None = None,
-        head_weights: Iterable[float] | None = None,
-        form: str = "paper",
-        damping: float | str = 0.0,
-        measured_bias: pd.DataFrame | None = None,
-    ) -> pd.DataFrame:
-        """The three terms and their total, in nats, a row a cell.
-
-        depths: default 0..L; head_weights: default 0, 0.1 .. 1; form "paper", "damped" or "direct"; damping: a
-        number or "evidence", for the last two. "direct" takes the variances of "damped" and its encoder bias from
-        measured_bias (shared_depth, head_weight, bias: what `direct.direct_bias` gives), linear between weights.
-        Raises ValueError for a depth, weight, form or damping that does not exist or was not measured.
-        """
-        depths = list(range(self.n_depths + 1)) if depths is None else [int(c) for c in depths]
-        weights = np.array(DEFAULT_WEIGHTS if head_weights is None else list(head_weights), dtype=float)
-        if any(not 0 <= c <= self.n_depths for c in depths):
-            raise ValueError(f"shared depths are 0..{self.n_depths}, got {depths}")
-        if not ((weights >= 0) & (weights <= 1)).all():
-            raise ValueError(f"head weights are 0..1, got {weights.tolist()}")
-        if form == "paper":
-            lam = 0.0
-        elif form in ("damped", "direct"):
-            lam = self.evidence() if damping == "evidence" else float(damping)
-            if not lam >= 0:
-                raise ValueError(f"damping is at least 0, got {damping}")
-        else:
-            raise ValueError(f"form is 'paper', 'damped' or 'direct', got '{form}'")
-        variance, by_depth, decoder = self._by_depth(weights, lam, form)
-        bias = np.vstack([np.zeros(len(weights)), by_depth.cumsum(0)])  # (L + 1, weights)
-        if form == "direct":
-            bias = self._measured(measured_bias, depths, weights)
-        rows = []
-        for depth in depths:
-            for j, weight in enumerate(weights):
-                terms = variance[:depth, j].sum(), bias[depth, j], decoder[depth:].sum()
-                rows.append((depth, float(weight), *map(float, terms), float(sum(terms))))
-        return pd.DataFrame(rows, columns=COLUMNS)
-
-    def _measured(self, table: pd.DataFrame | None, depths: list[int], weights: np.ndarray) -> np.ndarray:
-        """The measured bias at (depth, weight), (L + 1, weights)."""
-        if table is None:
-            raise ValueError("form 'direct' needs measured_bias, the table that direct.direct_bias gives")
-        bias = np.full((self.n_depths + 1, len(weights)), np.nan)
-        for depth in depths:
-            there = table[table["shared_depth"] == depth].sort_values("head_weight")
-            known = there["head_weight"].to_numpy()
-            if not len(known) or weights.min() < known[0] - 1e-9 or weights.max() > known[-1] + 1e-9:
-                raise ValueError(f"measured_bias does not cover shared depth {depth} at head weights {weights.tolist()}")
-            bias[depth] = np.interp(weights, known, there["bias"])
-        return bias
-
-    @staticmethod
-    def select(grid: pd.DataFrame) -> Choice:
-        """The cell with the smallest finite total (Algorithm 1, line 13); ties go to the first row."""
-        finite = grid[np.isfinite(grid["total"])]
-        if finite.empty:
-            raise ValueError("no cell of the grid has a finite total")
-        row = finite.loc[finite["total"].idxmin()]
-        return Choice(int(row["shared_depth"]), float(row["head_weight"]), float(row["total"]))
-
     def evidence(self, iterations: int = 200) -> float:
         """lam by the evidence rule: the geometric mean of both tasks' fixed points of
 
@@ -172,6 +97,14 @@ class Proxy:
             found.append(lam)
         return math.sqrt(found[0] * found[1])
 
+    def encoder_tensors(self) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
+        """For each depth 1..L the flat (a, b, D) of its parameters."""
+        return [[tuple(tensors) for _, *tensors in entries] for entries in self._encoder]
+
+    def fishers_by_depth(self) -> list[list[Tensor]]:
+        """For each depth 1..L + 1 the flat Fishers of both tasks; L + 1 is the decoders' alone."""
+        return [head + tail for head, tail in zip(*self._task_blocks.values())]
+
     @property
     def dead(self) -> int:
         """Encoder parameters without information for either task: a = b = 0."""
@@ -192,7 +125,7 @@ class Proxy:
             )
         return pd.DataFrame(rows)
 
-    def _by_depth(self, weights: np.ndarray, lam: float, form: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def terms_by_depth(self, weights: np.ndarray, lam: float, form: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """variance (L, W), bias (L, W) and decoder variance (L + 1,) of each depth alone."""
         encoder = np.zeros((self.n_depths, 2, len(weights)))
         entries = [(depth, *entry) for depth, named in enumerate(self._encoder) for entry in named]
@@ -202,8 +135,7 @@ class Proxy:
                 raise ValueError(f"the Fisher or the mismatch of {name} holds a value that is negative or not finite")
             encoder[depth] += found
         count = torch.Tensor.numel if form == "paper" else lambda fisher: _sum(_ratio(fisher, lam) ** 2)
-        blocks = zip(*self._task_blocks.values())
-        decoder = np.array([sum(count(fisher) for fisher in head + tail) for head, tail in blocks], dtype=float)
+        decoder = np.array([sum(map(count, fishers)) for fishers in self.fishers_by_depth()], dtype=float)
         if not all(_sum(fisher) >= 0 for task in self._task_blocks.values() for fisher in task[-1]):
             raise ValueError("a Fisher of the decoder holds a value that is negative or not finite")
         return encoder[:, 0] / (2 * self.n_samples), encoder[:, 1] / 2, decoder / (2 * self.n_samples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import torch
 
 from .artifacts import Artifact, write_text
@@ -11,6 +12,7 @@ from .config import BASELINES
 from .losses import baseline_likelihood
 from .proxy import Proxy
 from .runs import TASKS, Run, notebook_of
+from .summary import ProxySummary
 from .vit import TwoBranchViT, VisionTransformer, copy_encoder, depth_of, load_weights, weights
 
 
@@ -112,3 +114,16 @@ def load_proxy(run: Run) -> Proxy:
         origin = weights(start_network(run, run.likelihoods[task].n_outputs))
         distance.append(sum(float((p - origin[n]).double().square().sum()) for n, p in moved[task].items()))
     return Proxy(made.tensors("head"), made.tensors("tail"), mismatch, depths, len(run.train), tuple(distance))
+
+
+def load_summary(run: Run) -> ProxySummary:
+    """The proxy gathered into bins, for the explorer: any weight and damping within milliseconds."""
+    made = require(run, "proxy")
+    encoder, decoders, evidence = made.table("encoder_bins"), made.table("decoder_bins"), made.notes()["evidence"]
+    return ProxySummary(encoder, decoders, run.n_depths, len(run.train), evidence)
+
+
+def measured_bias(run: Run) -> pd.DataFrame:
+    """The direct bias under the prior the parameter file selects with: shared_depth, head_weight, bias."""
+    table = require(run, "direct").table("bias")
+    return table.rename(columns={f"bias_{run.config.selection.prior}": "bias"})[["shared_depth", "head_weight", "bias"]]

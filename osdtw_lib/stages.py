@@ -22,9 +22,11 @@ from .fisher import diagonal_fisher
 from .losses import baseline_likelihood
 from .masked_autoencoder import MaskedAutoencoder
 from .progress import clock
-from .proxy import Choice, Proxy
-from .results import assembled, cell, load_proxy, require, selection, stage1_networks, start_network, trained
+from .proxy import Proxy
+from .results import assembled, cell, load_proxy, measured_bias, require, selection, stage1_networks, start_network, trained
 from .runs import TASKS, Run, notebook_of
+from .search import Choice
+from .summary import ProxySummary
 from .training import fit
 from .vit import TwoBranchViT, copy_encoder, depth_of, given_start, weights
 
@@ -158,12 +160,10 @@ def proxy(run: Run) -> Artifact:
         started = time.monotonic()
         search, wanted = load_proxy(run), run.config.selection
         damping = _damping(run, search)
-        measured = run.artifact("direct").table("bias")
-        bias = measured.rename(columns={f"bias_{wanted.prior}": "bias"})
         grids = {
             "paper": search.grid(form="paper"),
             "damped": search.grid(form="damped", damping=damping),
-            "direct": search.grid(form="direct", damping=damping, measured_bias=bias),
+            "direct": search.grid(form="direct", damping=damping, measured_bias=measured_bias(run)),
         }
         used = {form: 0.0 if form == "paper" else damping for form in grids}
         picks = {form: search.select(grid) for form, grid in grids.items()}
@@ -171,6 +171,10 @@ def proxy(run: Run) -> Artifact:
         write.table("grid", pd.concat([grid.assign(form=form, damping=used[form]) for form, grid in grids.items()]))
         write.table("picks", pd.DataFrame([{"form": f, "damping": used[f], **vars(pick)} for f, pick in picks.items()]))
         write.table("by_depth", search.by_depth())
+        summary = ProxySummary.of(search)
+        write.table("encoder_bins", summary.encoder)
+        write.table("decoder_bins", summary.decoders)
+        write.notes["evidence"] = summary.evidence()
         if wanted.shared_depth is None:
             pick, chosen_by = picks[wanted.form], "proxy"
         else:

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from osdtw_lib.proxy import COLUMNS, Proxy
+from osdtw_lib.proxy import Proxy
+from osdtw_lib.search import COLUMNS
 
 N = 50
 DEPTH_OF = {"embed": 1, "one": 1, "two": 2, "three": 3, "norm": 4, "out": 4}
