@@ -86,7 +86,7 @@ def trained(run: Run, method: str, shared_depth: int):
     elif method == "stage2":
         network = stage2_network(run, selected["head_weight"])
     elif method == "osdtw_assembled":
-        network = assembled(run, shared_depth)
+        network = assembled(run, shared_depth, run.config.stage3.decoders)
     else:
         network = load_weights(run.two_branch(shared_depth), run.artifact("stage3", **cell(selected)).tensors("network"))
     return network, run.likelihoods

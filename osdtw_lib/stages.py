@@ -7,6 +7,7 @@ batch. Each returns its Artifact and says in one line why it ran or did not.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 
@@ -178,8 +179,8 @@ def proxy(run: Run) -> Artifact:
         if wanted.shared_depth is None:
             pick, chosen_by = picks[wanted.form], "proxy"
         else:
-            there = search.select(_nearest_cell(grids[wanted.form], wanted.shared_depth, wanted.head_weight))
-            pick, chosen_by = Choice(wanted.shared_depth, wanted.head_weight, there.total), "parameters"
+            total = _total_there(grids[wanted.form], wanted.shared_depth, wanted.head_weight)
+            pick, chosen_by = Choice(wanted.shared_depth, wanted.head_weight, total), "parameters"
         chosen = {**vars(pick), "form": wanted.form, "damping": used[wanted.form], "chosen_by": chosen_by}
         write.json("selection", chosen)
         write_text(run.folder / "selection.json", json.dumps(chosen, indent=1))
@@ -195,9 +196,11 @@ def _damping(run: Run, search: Proxy) -> float:
     return search.evidence() if damping == "evidence" else damping
 
 
-def _nearest_cell(grid: pd.DataFrame, depth: int, weight: float) -> pd.DataFrame:
+def _total_there(grid: pd.DataFrame, depth: int, weight: float) -> float | None:
+    """The proxy at the cell nearest to a choice that was named; None where it is not finite."""
     cells = grid[grid["shared_depth"] == depth]
-    return cells.loc[[(cells["head_weight"] - weight).abs().idxmin()]]
+    total = float(cells.loc[(cells["head_weight"] - weight).abs().idxmin(), "total"])
+    return total if math.isfinite(total) else None
 
 
 def stage2(run: Run) -> Artifact:
@@ -225,8 +228,7 @@ def stage3(run: Run) -> Artifact:
 
     def make(write: Writer) -> None:
         network = assembled(run, selected["shared_depth"], run.config.stage3.decoders)
-        for parameter in network.encoder_parameters().values():
-            parameter.requires_grad_(False)
+        network.freeze_encoder()
 
         def losses(images, labels):
             logits = network(images)

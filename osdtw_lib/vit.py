@@ -99,7 +99,7 @@ class TwoBranchViT(nn.Module):
         super().__init__()
         if not 0 <= shared_depth <= n_depths(head):
             raise ValueError(f"shared_depth is 0..{n_depths(head)} for this model, got {shared_depth}")
-        self.head, self.tail, self.shared_depth = head, tail, shared_depth
+        self.head, self.tail, self.shared_depth, self.frozen = head, tail, shared_depth, False
         if shared_depth:
             for name in ("patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token"):
                 setattr(tail, name, getattr(head, name))
@@ -109,6 +109,20 @@ class TwoBranchViT(nn.Module):
     def encoder_parameters(self) -> dict[str, nn.Parameter]:
         depths = depth_of(self.head)
         return {n: p for n, p in self.head.named_parameters() if depths[n] <= self.shared_depth}
+
+    def freeze_encoder(self) -> None:
+        """The shared encoder as a fixed function: no gradients, and evaluation mode also while the decoders train."""
+        for parameter in self.encoder_parameters().values():
+            parameter.requires_grad_(False)
+        self.frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if self.frozen and self.shared_depth:
+            for module in (self.head.patch_embed, self.head.norm_pre, *self.head.blocks[: self.shared_depth]):
+                module.eval()
+        return self
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         hidden = encode(self.head, images, self.shared_depth)

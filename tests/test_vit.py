@@ -204,3 +204,13 @@ def test_a_model_that_cannot_be_built_is_one_line(model):
     with pytest.raises(UserError, match="model.architecture") as caught:
         build_vit(Model(**model), 3)
     assert "\n" not in str(caught.value)
+
+
+def test_a_frozen_encoder_stays_in_evaluation_mode_while_the_decoders_train():
+    network = TwoBranchViT(small(3), small(2), 1)
+    network.freeze_encoder()
+    network.train()
+    assert not network.head.blocks[0].training and not network.head.patch_embed.training
+    assert network.head.blocks[1].training and network.tail.blocks[1].training
+    assert not any(p.requires_grad for p in network.encoder_parameters().values())
+    assert network.head.blocks[1].mlp.fc1.weight.requires_grad and network.tail.head.weight.requires_grad

@@ -1,0 +1,113 @@
+"""What both benchmarks need: the line about the machine, tables, and peak memory in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import multiprocessing
+import os
+import platform
+from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+OUT = Path(__file__).resolve().parents[1] / "outputs" / "benchmarks"
+PACKAGES = ("torch", "timm", "numpy", "opacus", "backpack-for-pytorch", "opt_einsum")
+
+
+def arguments(description: str, **flags: str) -> argparse.Namespace:
+    """--quick, --out FOLDER and the given flags {name: help}."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, a few seconds: shows that it runs, measures nothing")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder for the CSV files (default: outputs/benchmarks)")
+    for name, text in flags.items():
+        parser.add_argument(f"--{name}", action="store_true", help=text)
+    return parser.parse_args()
+
+
+def machine() -> str:
+    """Processor, threads, memory, accelerator, versions and date, in two lines."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    parts = [_processor(), f"{cores} cores", f"{torch.get_num_threads()} threads", f"{memory:.0f} GiB of memory"]
+    parts.append(torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")
+    versions = [f"Python {platform.python_version()}"] + [f"{p} {_version(p)}" for p in PACKAGES if _version(p)]
+    return f"Machine: {', '.join(parts)}\nVersions: {', '.join(versions)}; {datetime.date.today().isoformat()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def show(title: str, table: pd.DataFrame) -> None:
+    """The table in Markdown; what is not a number is left blank."""
+    print(f"\n### {title}\n\n| {' | '.join(table.columns)} |\n|{' --- |' * len(table.columns)}")
+    for row in table.itertuples(index=False):
+        print(f"| {' | '.join(map(_cell, row))} |")
+    print(flush=True)
+
+
+def _cell(value) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return "" if value != value else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def write(table: pd.DataFrame, folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    table.to_csv(folder / name, index=False)
+    print(f"wrote {folder / name}", flush=True)
+
+
+def in_own_process(function, *args):
+    """function(*args) in a process that has done nothing before and gives freed memory back at once."""
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # read at a process's start
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["osdtw_lib.fisher", "osdtw_lib.vit", "osdtw_lib.proxy", "pandas"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *args).result()
+
+
+def resident_bytes() -> int:
+    """Memory this process holds now; 0 where the system does not say."""
+    return _status("VmRSS")
+
+
+def forget_peak() -> None:
+    """From here on peak_bytes counts anew."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held since forget_peak; 0 where the system does not say."""
+    return _status("VmHWM")
+
+
+def _status(field: str) -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":")), 0)
+
+
+def ratio(a: float, b: float) -> float:
+    return a / b if b else float("nan")

@@ -1,0 +1,349 @@
+"""Exact diagonal empirical Fisher against a plain forward + backward and against other ways to get it.
+
+    python benchmarks/fisher.py [--quick] [--out FOLDER]
+
+Everything is measured in one run, in interleaved rounds: a plain pass (forward + backward, gradients of every
+parameter), then each method on the same model, batches and log-likelihood. A ratio is the median over the rounds
+of a method's time by that round's plain pass. Columns: benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from statistics import median
+
+import numpy as np
+import pandas as pd
+import torch
+from common import arguments, forget_peak, in_own_process, machine, peak_bytes, ratio, resident_bytes, show, write
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from osdtw_lib import config as cfg
+from osdtw_lib.fisher import diagonal_fisher
+from osdtw_lib.losses import Bernoulli, task_likelihoods
+from osdtw_lib.vit import build_vit
+
+COLUMNS = ["model", "device", "method", "ratio", "peak_memory_ratio", "max_relative_error", "tensors_covered", "tensors_total"]
+PLAIN, OURS = "plain forward + backward", "diagonal_fisher"
+Batches = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is measured on: sizes, device and how often."""
+
+    name: str
+    model: cfg.Model
+    classes: int  # the head task has half of them
+    batch_size: int
+    n_batches: int
+    rounds: int
+    device: str = "cpu"
+    precision: str = "fp32"
+
+    def likelihood(self) -> Bernoulli:
+        counts = np.geomspace(400, 4, self.classes).round()
+        half = self.classes // 2
+        return task_likelihoods("bernoulli", counts, {"head": np.arange(half), "tail": np.arange(half, self.classes)})["head"]
+
+    def network(self) -> nn.Module:
+        torch.manual_seed(0)
+        model = build_vit(self.model, self.likelihood().n_outputs)
+        with torch.no_grad():
+            for p in model.parameters():  # away from zero biases and unit scales
+                p.add_(0.02 * torch.randn_like(p))
+        return model.to(self.device).eval()
+
+    def batches(self, count: int | None = None, size: int | None = None) -> Batches:
+        g = torch.Generator().manual_seed(1)
+        side, size = self.model.image_size or 224, size or self.batch_size
+        shape = (size, self.model.channels, side, side)
+        made = [(torch.randn(shape, generator=g), torch.randint(self.classes, (size,), generator=g))
+                for _ in range(count or self.n_batches)]
+        return [(images.to(self.device), labels.to(self.device)) for images, labels in made]
+
+
+def setups(quick: bool) -> list[Setup]:
+    digits = cfg.load_config(cfg.PROJECT / "params" / "mnist_lt.yaml").model
+    vit_b = cfg.Model(architecture="vit_base_patch16_224")
+    if quick:
+        small = digits.model_copy(update={"depth": 2, "width": 16, "heads": 2})
+        smaller = vit_b.model_copy(update={"depth": 1, "width": 24, "heads": 2, "image_size": 32})
+        return [Setup("digits ViT (quick)", small, 10, 4, 2, 2), Setup("ViT-B shapes (quick)", smaller, 20, 2, 2, 2)]
+    two_blocks = vit_b.model_copy(update={"depth": 2})
+    listed = [
+        Setup("digits ViT, 12 blocks of width 64, 28 px", digits, 10, batch_size=64, n_batches=16, rounds=9),
+        Setup("ViT-B/16 shapes, 2 blocks, 224 px", two_blocks, 1000, batch_size=8, n_batches=3, rounds=5),
+    ]
+    if torch.cuda.is_available():
+        gpu = {"batch_size": 64, "n_batches": 4, "rounds": 7, "device": "cuda", "precision": "bf16"}
+        listed.append(Setup("ViT-B/16, 224 px, bf16", vit_b, 1000, **gpu))
+    return listed
+
+
+def scores(model: Callable, images: Tensor, labels: Tensor, setup: Setup) -> Tensor:
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=setup.precision == "bf16"):
+        logits = model(images)
+    return setup.likelihood()(logits, labels)
+
+
+# Every method: a function of (model, setup), what comes before any pass, that returns run(batches), the pass;
+# run gives the mean square of the scores for each tensor the method supports.
+
+
+def plain(model: nn.Module, setup: Setup):
+    def run(batches: Batches) -> dict[str, Tensor]:
+        for images, labels in batches:
+            scores(model, images, labels, setup).sum().backward()
+            model.zero_grad(set_to_none=True)
+        return {}
+
+    return run
+
+
+def ours(model: nn.Module, setup: Setup):
+    return lambda batches: diagonal_fisher(model, batches, setup.likelihood(), precision=setup.precision)
+
+
+def one_sample_at_a_time(model: nn.Module, setup: Setup):
+    def run(batches: Batches) -> dict[str, Tensor]:
+        sums = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+        for images, labels in batches:
+            for i in range(len(labels)):
+                scores(model, images[i : i + 1], labels[i : i + 1], setup).sum().backward()
+                for name, p in model.named_parameters():
+                    sums[name].addcmul_(p.grad, p.grad)
+                model.zero_grad(set_to_none=True)
+        return mean(sums, batches)
+
+    return run
+
+
+def vmap_of_grad(model: nn.Module, setup: Setup):
+    without_fused_attention(model)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    budget = 1e9 if setup.device == "cpu" else 16e9  # bytes for the gradients of a chunk's samples
+    chunk = max(1, int(budget / sum(4 * p.numel() for p in parameters.values())))
+
+    def one(values: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        return scores(lambda x: functional_call(model, values, (x,)), image[None], label[None], setup)[0]
+
+    per_sample = vmap(grad(one), in_dims=(None, 0, 0))
+
+    def run(batches: Batches) -> dict[str, Tensor]:
+        sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        for images, labels in batches:
+            for some, their in zip(images.split(chunk), labels.split(chunk)):
+                add_squares(sums, per_sample(parameters, some, their))
+        return mean(sums, batches)
+
+    return run
+
+
+def opacus(model: nn.Module, setup: Setup):
+    """Raw parameters (position embedding, class token) send the whole network through torch.func."""
+    from opacus.grad_sample import GradSampleModule
+
+    wrapped = GradSampleModule(without_fused_attention(model), batch_first=True, loss_reduction="sum")
+    chosen = {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+    def run(batches: Batches) -> dict[str, Tensor]:
+        sums = {name: torch.zeros_like(p) for name, p in chosen.items()}
+        for images, labels in batches:
+            scores(wrapped, images, labels, setup).sum().backward()
+            add_squares(sums, {name: p.grad_sample for name, p in chosen.items()})
+            for p in chosen.values():
+                p.grad = p.grad_sample = None
+        return mean(sums, batches)
+
+    return run
+
+
+def opacus_layers_only(model: nn.Module, setup: Setup):
+    for name, p in model.named_parameters():
+        p.requires_grad_(name not in ("pos_embed", "cls_token"))
+    return opacus(model, setup)
+
+
+def backpack(model: nn.Module, setup: Setup):
+    """Linear layers alone: there is no rule for LayerNorm or raw parameters."""
+    from backpack import backpack as extended
+    from backpack import extend
+    from backpack.extensions import SumGradSquared
+
+    model.requires_grad_(False)
+    chosen = {}
+    for path, module in model.named_modules():
+        if type(module) is nn.Linear:
+            extend(module.requires_grad_())
+            chosen |= {f"{path}.{name}": p for name, p in module.named_parameters()}
+
+    def run(batches: Batches) -> dict[str, Tensor]:
+        sums = {name: torch.zeros_like(p) for name, p in chosen.items()}
+        for images, labels in batches:
+            with extended(SumGradSquared()):
+                scores(model, images, labels, setup).sum().backward()
+            for name, p in chosen.items():
+                sums[name] += p.sum_grad_squared
+                p.grad = None
+                del p.sum_grad_squared
+        return mean(sums, batches)
+
+    return run
+
+
+METHODS = {  # name: (function, packages it needs)
+    OURS: (ours, ()),
+    "one sample at a time": (one_sample_at_a_time, ()),
+    "torch.func vmap(grad)": (vmap_of_grad, ()),
+    "Opacus": (opacus, ("opacus",)),
+    "Opacus, raw parameters frozen": (opacus_layers_only, ("opacus",)),
+    "BackPACK": (backpack, ("backpack", "opt_einsum")),
+}
+
+
+def without_fused_attention(model: nn.Module) -> nn.Module:
+    """torch.func has no batching rule for fused attention on a CPU."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+    return model
+
+
+def add_squares(sums: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
+    for name, total in sums.items():
+        total += gradients[name].to(total.dtype).square_().sum(0).view_as(total)
+
+
+def mean(sums: dict[str, Tensor], batches: Batches) -> dict[str, Tensor]:
+    return {name: total / sum(len(labels) for _, labels in batches) for name, total in sums.items()}
+
+
+def seconds(run: Callable, batches: Batches) -> float:
+    gc.collect()
+    on_gpu = batches[0][0].is_cuda
+    if on_gpu:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    run(batches)
+    if on_gpu:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak(setup: Setup, method: str) -> int:
+    """Most bytes a pass over two batches holds beyond what was there before: the model and the batches."""
+    run = (plain if method == PLAIN else METHODS[method][0])(setup.network(), setup)
+    batches = setup.batches(2)
+    run(setup.batches(1, size=1))  # what torch loads at its first use
+    gc.collect()
+    if setup.device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run(batches)
+        return torch.cuda.max_memory_allocated() - before
+    forget_peak()
+    before = resident_bytes()
+    run(batches)
+    return peak_bytes() - before
+
+
+def peak_of(setup: Setup, method: str) -> int:
+    return in_own_process(peak, setup, method) if setup.device == "cpu" else peak(setup, method)
+
+
+def largest_error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> float:
+    """Over the tensors found: largest difference by the reference's largest entry."""
+    return max(float((found[n].double() - reference[n]).abs().max() / reference[n].abs().max()) for n in found)
+
+
+def measure(setup: Setup) -> list[dict]:
+    model = setup.network()
+    few, one_image, batches = setup.batches(2, min(4, setup.batch_size)), setup.batches(1, 1), setup.batches()
+    exact = Setup(**{**vars(setup), "precision": "fp32"})
+    reference = one_sample_at_a_time(copy.deepcopy(model).double(), exact)([(x.double(), y) for x, y in few])
+    rows, runs = {}, {}
+    for name, (prepare, packages) in METHODS.items():
+        rows[name] = dict.fromkeys(COLUMNS, math.nan) | {"model": setup.name, "device": setup.device, "method": name}
+        rows[name] |= {"tensors_covered": 0, "tensors_total": len(reference), "note": ""}
+        if not all(map(find_spec, packages)):
+            rows[name]["note"] = "not installed: pip install -e .[bench]"
+            continue
+        try:
+            run = prepare(copy.deepcopy(model), setup)
+            found = run(few)
+            run(batches[:1])
+        except Exception as error:  # a peer that cannot do this model says so in its row
+            if name == OURS:
+                raise
+            rows[name]["note"] = f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
+            continue
+        rows[name] |= {"max_relative_error": largest_error(found, reference), "tensors_covered": len(found)}
+        runs[name] = run
+    base = plain(model, setup)
+    base(one_image), base(batches[:1])
+    times, ratios = [], {name: [] for name in runs}
+    for _ in range(setup.rounds):
+        times.append(seconds(base, batches))
+        for name, run in runs.items():
+            ratios[name].append(seconds(run, batches) / times[-1])
+    del runs, base
+    plain_peak = peak_of(setup, PLAIN)
+    for name, values in ratios.items():
+        rows[name] |= {"ratio": median(values), "peak_memory_ratio": ratio(peak_of(setup, name), plain_peak)}
+        rows[name]["note"] = f"{min(values):.2f} to {max(values):.2f} in {len(values)} rounds"
+    images = setup.batch_size * setup.n_batches
+    print(f"{setup.name} ({setup.device}): {PLAIN} {median(times):.3g} s for {images} images in batches of {setup.batch_size}, "
+          f"peak {plain_peak / 2**20:.0f} MiB beyond model and batches", flush=True)
+    return list(rows.values())
+
+
+def growth(quick: bool) -> pd.DataFrame:
+    """Seconds of a pass against images, tokens and width, one at a time, from the digits ViT."""
+    digits, size = setups(False)[0].model, 4 if quick else 64
+    if quick:
+        digits = digits.model_copy(update={"depth": 1, "width": 16, "heads": 2})
+    cases = [("images", n * size, {}, n) for n in ((1, 2) if quick else (2, 4, 8, 16))]
+    cases += [("tokens", (28 // p) ** 2, {"patch_size": p}, 2) for p in ((14, 7) if quick else (14, 7, 4, 2))]
+    cases += [("width", w, {"width": w}, 2) for w in ((16, 32) if quick else (64, 128, 256))]
+    rows = []
+    for what, value, change, n_batches in cases:
+        setup = Setup("growth", digits.model_copy(update=change), 10, size, n_batches, rounds=1 if quick else 3)
+        model, batches = setup.network(), setup.batches()
+        runs = [plain(copy.deepcopy(model), setup), ours(model, setup)]
+        for run in runs:
+            run(batches[:1])
+        times = np.array([[seconds(run, batches) for run in runs] for _ in range(setup.rounds)])
+        both = np.median(times, 0)
+        rows.append({"against": what, "value": value, "plain_seconds": both[0], "fisher_seconds": both[1],
+                     "fisher_ms_per_image": 1e3 * both[1] / (size * n_batches), "ratio": float(np.median(times[:, 1] / times[:, 0]))})
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    options = arguments(__doc__.splitlines()[0])
+    warnings.filterwarnings("ignore", module="opacus|backpack|torch")
+    print(machine(), flush=True)
+    rows = [row for setup in setups(options.quick) for row in measure(setup)]
+    if not torch.cuda.is_available():
+        note = "not measured on a GPU; on one: python benchmarks/fisher.py"
+        rows.append(dict.fromkeys(COLUMNS, math.nan) | {"model": "ViT-B/16, 224 px, bf16", "device": "cuda", "method": OURS, "note": note})
+    table = pd.DataFrame(rows).astype({"tensors_covered": "Int64", "tensors_total": "Int64"})
+    grown = growth(options.quick)
+    for name, part in table.groupby("model", sort=False):
+        show(f"Fisher: {name}", part.drop(columns="model"))
+    show("Growth of a Fisher pass, digits ViT, CPU", grown)
+    write(table, options.out, "fisher.csv")
+    write(grown, options.out, "fisher_growth.csv")
+
+
+if __name__ == "__main__":
+    main()
