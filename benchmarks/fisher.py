@@ -10,6 +10,8 @@ of a method's time by that round's plain pass. Columns: benchmarks/README.md.
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
 import gc
 import math
 import time
@@ -34,6 +36,7 @@ from osdtw_lib.vit import build_vit
 COLUMNS = ["model", "device", "method", "ratio", "peak_memory_ratio", "max_relative_error", "tensors_covered", "tensors_total"]
 PLAIN, OURS = "plain forward + backward", "diagonal_fisher"
 Batches = list[tuple[Tensor, Tensor]]
+warnings.filterwarnings("ignore", message="Full backward hook is firing")  # the peers' hooks at the first layer
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Setup:
     device: str = "cpu"
     precision: str = "fp32"
 
+    @functools.cache  # noqa: B019: a handful of setups, all kept
     def likelihood(self) -> Bernoulli:
         counts = np.geomspace(400, 4, self.classes).round()
         half = self.classes // 2
@@ -153,6 +157,7 @@ def opacus(model: nn.Module, setup: Setup):
     from opacus.grad_sample import GradSampleModule
 
     wrapped = GradSampleModule(without_fused_attention(model), batch_first=True, loss_reduction="sum")
+    wrapped.train()  # it looks at nothing in evaluation mode; there is no dropout to be switched on
     chosen = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def run(batches: Batches) -> dict[str, Tensor]:
@@ -220,7 +225,7 @@ def without_fused_attention(model: nn.Module) -> nn.Module:
 
 def add_squares(sums: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
     for name, total in sums.items():
-        total += gradients[name].to(total.dtype).square_().sum(0).view_as(total)
+        total += gradients[name].to(total.dtype).square().sum(0).view_as(total)  # gradients may share memory
 
 
 def mean(sums: dict[str, Tensor], batches: Batches) -> dict[str, Tensor]:
@@ -268,7 +273,7 @@ def largest_error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> flo
 def measure(setup: Setup) -> list[dict]:
     model = setup.network()
     few, one_image, batches = setup.batches(2, min(4, setup.batch_size)), setup.batches(1, 1), setup.batches()
-    exact = Setup(**{**vars(setup), "precision": "fp32"})
+    exact = dataclasses.replace(setup, precision="fp32")
     reference = one_sample_at_a_time(copy.deepcopy(model).double(), exact)([(x.double(), y) for x, y in few])
     rows, runs = {}, {}
     for name, (prepare, packages) in METHODS.items():
@@ -330,7 +335,6 @@ def growth(quick: bool) -> pd.DataFrame:
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0])
-    warnings.filterwarnings("ignore", module="opacus|backpack|torch")
     print(machine(), flush=True)
     rows = [row for setup in setups(options.quick) for row in measure(setup)]
     if not torch.cuda.is_available():

@@ -49,6 +49,7 @@ def _run_one(config, first: str | None) -> None:
     run = Run(config)
     books = _books_from(run, first)
     resolved = run.folder / "params.yaml"
+    make_folder(run.folder)
     write_text(resolved, dump_config(config))
     for number, book in enumerate(books, start=1):
         print(f"\n{config.name}: notebook {book} ({number} of {len(books)})", flush=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from . import longtail
-from .artifacts import Artifact, checksum, make_folder
+from .artifacts import Artifact, checksum
 from .config import Config, load_config
 from .datasets import Batches, LabelledImages, load_source, long_tail_split
 from .errors import UserError
@@ -42,8 +42,7 @@ class Run:
         chosen = config.selection.shared_depth
         if chosen is not None and chosen > self.n_depths:
             raise UserError(f"selection.shared_depth: the model has {self.n_depths} blocks, got {chosen}")
-        self.train  # noqa: B018  data that cannot be had is said before a folder is made
-        make_folder(self.folder)
+        self.train  # noqa: B018  data that cannot be had is said at once
 
     # data -------------------------------------------------------------------------------------------------
 
