@@ -95,8 +95,8 @@ def _predict(chosen) -> None:
 
 def _lab(chosen) -> None:
     os.chdir(PROJECT)
-    command = [sys.executable, "-m", "jupyterlab", "--ServerApp.root_dir=.", "--LabApp.default_url=/lab/tree/notebooks/01_data_split.ipynb"]
-    os.execv(sys.executable, command)
+    first = "/lab/tree/notebooks/01_data_split.ipynb"
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--ServerApp.root_dir=.", f"--LabApp.default_url={first}"])
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ class Artifact:
 
     @cached_property
     def key(self) -> str:
-        parts = {"format": FORMAT, "name": self.name, "parameters": self.parameters, "inputs": {a.name: a.key for a in self.inputs}}
+        parts = {"format": FORMAT, "name": self.name, "parameters": self.parameters}
+        parts["inputs"] = {a.name: a.key for a in self.inputs}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def manifest(self) -> dict | None:
@@ -239,7 +240,7 @@ def make_folder(folder: Path) -> Path:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        raise UserError(f"{folder}: results cannot be written here ({error.strerror}); set `outputs` to a folder you own") from None
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); set `outputs` to a folder you own") from None
     return folder
 
 

@@ -210,7 +210,7 @@ class _Pass:
                 self.one_by_one += [f"{path}.{n}" if path else n for n, _ in module.named_parameters(recurse=False)]
             scores = self._log_likelihood(copies, images, labels)  # graph anew, without those rules
         if scores.shape != labels.shape[:1]:
-            raise ValueError(f"log_likelihood must return one number a sample {tuple(labels.shape[:1])}, got {tuple(scores.shape)}")
+            raise ValueError(f"log_likelihood must return one number a sample ({len(labels)},), got {tuple(scores.shape)}")
         bad = (~torch.isfinite(scores.detach())).nonzero()
         if len(bad):
             raise UserError(f"the log-likelihood of sample {self.samples + int(bad[0])} (batch {number}) is not finite")

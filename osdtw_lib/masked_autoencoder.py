@@ -34,7 +34,8 @@ class MaskedAutoencoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.decoder_position = nn.Parameter(_sine_positions(encoder, width))
         block = timm.models.vision_transformer.Block
-        self.decoder = nn.Sequential(*[block(width, settings.decoder_heads, qkv_bias=True) for _ in range(settings.decoder_depth)])
+        blocks = [block(width, settings.decoder_heads, qkv_bias=True) for _ in range(settings.decoder_depth)]
+        self.decoder = nn.Sequential(*blocks)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.patch_values))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,8 @@ class Predictor:
 
     def _pixels(self, images) -> torch.Tensor:
         if not isinstance(images, (np.ndarray, torch.Tensor)):
-            return torch.from_numpy(np.stack([self._array(image) for image in images]) if len(images) else np.zeros((0, 1, 1, 1), np.uint8))
+            arrays = [self._array(image) for image in images]
+            return torch.from_numpy(np.stack(arrays) if arrays else np.zeros((0, *self.size, self.channels), np.uint8))
         array = images.numpy() if isinstance(images, torch.Tensor) else images
         if array.dtype != np.uint8 or array.ndim != 4:
             raise ValueError(f"images are uint8 of shape (B, H, W, C), got {array.dtype} of shape {tuple(array.shape)}")

@@ -95,7 +95,8 @@ def _decoder_bins(depth: int, fishers: Iterable[Tensor]) -> pd.DataFrame:
     for whole in fishers:
         for j in whole.split(1 << 20):
             keys, place = torch.unique(_octave_bin(j), return_inverse=True)
-            part = pd.DataFrame({"count": torch.bincount(place).double(), "j": torch.bincount(place, j.double())}, index=keys.numpy())
+            sums = {"count": torch.bincount(place).double(), "j": torch.bincount(place, j.double())}
+            part = pd.DataFrame(sums, index=keys.numpy())
             table = part if table is None else table.add(part, fill_value=0.0)
     table["j"] /= table["count"]
     return table.assign(depth=depth)[["depth", "count", "j"]]

@@ -17,7 +17,7 @@ def boundary_under_resampling(n_head: int, n_tail: int, resamples: int = 200, se
     rng = np.random.default_rng(seed)
     x = np.linspace(-4, 4, 41)
     heights, first = [], {}
-    for i in range(resamples):
+    for _ in range(resamples):
         sets = {t: m + rng.standard_normal((n, 2)) for (t, m), n in zip(MEANS.items(), (n_head, n_tail))}
         first = first or sets
         pooled = sum((s - s.mean(0)).T @ (s - s.mean(0)) for s in sets.values()) + np.eye(2)
