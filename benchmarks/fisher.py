@@ -10,12 +10,9 @@ of a method's time by that round's plain pass. Columns: benchmarks/README.md.
 from __future__ import annotations
 
 import copy
-import dataclasses
-import functools
 import gc
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,18 +22,16 @@ import numpy as np
 import pandas as pd
 import torch
 from common import arguments, forget_peak, in_own_process, machine, peak_bytes, ratio, resident_bytes, show, write
+from peers import METHODS, OURS, PLAIN, Batches, one_sample_at_a_time, ours, plain
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 
 from osdtw_lib import config as cfg
-from osdtw_lib.fisher import diagonal_fisher
 from osdtw_lib.losses import Bernoulli, task_likelihoods
 from osdtw_lib.vit import build_vit
 
 COLUMNS = ["model", "device", "method", "ratio", "peak_memory_ratio", "max_relative_error", "tensors_covered", "tensors_total"]
-PLAIN, OURS = "plain forward + backward", "diagonal_fisher"
-Batches = list[tuple[Tensor, Tensor]]
-warnings.filterwarnings("ignore", message="Full backward hook is firing")  # the peers' hooks at the first layer
+GROWTH_COLUMNS = ["against", "value", "plain_seconds", "fisher_seconds", "fisher_ms_per_image", "ratio"]
+ON_GPU = "ViT-B/16, 224 px, bf16"
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,6 @@ class Setup:
     device: str = "cpu"
     precision: str = "fp32"
 
-    @functools.cache  # noqa: B019: a handful of setups, all kept
     def likelihood(self) -> Bernoulli:
         counts = np.geomspace(400, 4, self.classes).round()
         half = self.classes // 2
@@ -85,151 +79,12 @@ def setups(quick: bool) -> list[Setup]:
     two_blocks = vit_b.model_copy(update={"depth": 2})
     listed = [
         Setup("digits ViT, 12 blocks of width 64, 28 px", digits, 10, batch_size=64, n_batches=16, rounds=9),
-        Setup("ViT-B/16 shapes, 2 blocks, 224 px", two_blocks, 1000, batch_size=8, n_batches=3, rounds=5),
+        Setup("ViT-B/16 shapes, 2 blocks, 224 px", two_blocks, 1000, batch_size=16, n_batches=3, rounds=5),
     ]
     if torch.cuda.is_available():
         gpu = {"batch_size": 64, "n_batches": 4, "rounds": 7, "device": "cuda", "precision": "bf16"}
-        listed.append(Setup("ViT-B/16, 224 px, bf16", vit_b, 1000, **gpu))
+        listed.append(Setup(ON_GPU, vit_b, 1000, **gpu))
     return listed
-
-
-def scores(model: Callable, images: Tensor, labels: Tensor, setup: Setup) -> Tensor:
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=setup.precision == "bf16"):
-        logits = model(images)
-    return setup.likelihood()(logits, labels)
-
-
-# Every method: a function of (model, setup), what comes before any pass, that returns run(batches), the pass;
-# run gives the mean square of the scores for each tensor the method supports.
-
-
-def plain(model: nn.Module, setup: Setup):
-    def run(batches: Batches) -> dict[str, Tensor]:
-        for images, labels in batches:
-            scores(model, images, labels, setup).sum().backward()
-            model.zero_grad(set_to_none=True)
-        return {}
-
-    return run
-
-
-def ours(model: nn.Module, setup: Setup):
-    return lambda batches: diagonal_fisher(model, batches, setup.likelihood(), precision=setup.precision)
-
-
-def one_sample_at_a_time(model: nn.Module, setup: Setup):
-    def run(batches: Batches) -> dict[str, Tensor]:
-        sums = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-        for images, labels in batches:
-            for i in range(len(labels)):
-                scores(model, images[i : i + 1], labels[i : i + 1], setup).sum().backward()
-                for name, p in model.named_parameters():
-                    sums[name].addcmul_(p.grad, p.grad)
-                model.zero_grad(set_to_none=True)
-        return mean(sums, batches)
-
-    return run
-
-
-def vmap_of_grad(model: nn.Module, setup: Setup):
-    without_fused_attention(model)
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
-    budget = 1e9 if setup.device == "cpu" else 16e9  # bytes for the gradients of a chunk's samples
-    chunk = max(1, int(budget / sum(4 * p.numel() for p in parameters.values())))
-
-    def one(values: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
-        return scores(lambda x: functional_call(model, values, (x,)), image[None], label[None], setup)[0]
-
-    per_sample = vmap(grad(one), in_dims=(None, 0, 0))
-
-    def run(batches: Batches) -> dict[str, Tensor]:
-        sums = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        for images, labels in batches:
-            for some, their in zip(images.split(chunk), labels.split(chunk)):
-                add_squares(sums, per_sample(parameters, some, their))
-        return mean(sums, batches)
-
-    return run
-
-
-def opacus(model: nn.Module, setup: Setup):
-    """Raw parameters (position embedding, class token) send the whole network through torch.func."""
-    from opacus.grad_sample import GradSampleModule
-
-    wrapped = GradSampleModule(without_fused_attention(model), batch_first=True, loss_reduction="sum")
-    wrapped.train()  # it looks at nothing in evaluation mode; there is no dropout to be switched on
-    chosen = {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-    def run(batches: Batches) -> dict[str, Tensor]:
-        sums = {name: torch.zeros_like(p) for name, p in chosen.items()}
-        for images, labels in batches:
-            scores(wrapped, images, labels, setup).sum().backward()
-            add_squares(sums, {name: p.grad_sample for name, p in chosen.items()})
-            for p in chosen.values():
-                p.grad = p.grad_sample = None
-        return mean(sums, batches)
-
-    return run
-
-
-def opacus_layers_only(model: nn.Module, setup: Setup):
-    for name, p in model.named_parameters():
-        p.requires_grad_(name not in ("pos_embed", "cls_token"))
-    return opacus(model, setup)
-
-
-def backpack(model: nn.Module, setup: Setup):
-    """Linear layers alone: there is no rule for LayerNorm or raw parameters."""
-    from backpack import backpack as extended
-    from backpack import extend
-    from backpack.extensions import SumGradSquared
-
-    model.requires_grad_(False)
-    chosen = {}
-    for path, module in model.named_modules():
-        if type(module) is nn.Linear:
-            extend(module.requires_grad_())
-            chosen |= {f"{path}.{name}": p for name, p in module.named_parameters()}
-
-    def run(batches: Batches) -> dict[str, Tensor]:
-        sums = {name: torch.zeros_like(p) for name, p in chosen.items()}
-        for images, labels in batches:
-            with extended(SumGradSquared()):
-                scores(model, images, labels, setup).sum().backward()
-            for name, p in chosen.items():
-                sums[name] += p.sum_grad_squared
-                p.grad = None
-                del p.sum_grad_squared
-        return mean(sums, batches)
-
-    return run
-
-
-METHODS = {  # name: (function, packages it needs)
-    OURS: (ours, ()),
-    "one sample at a time": (one_sample_at_a_time, ()),
-    "torch.func vmap(grad)": (vmap_of_grad, ()),
-    "Opacus": (opacus, ("opacus",)),
-    "Opacus, raw parameters frozen": (opacus_layers_only, ("opacus",)),
-    "BackPACK": (backpack, ("backpack", "opt_einsum")),
-}
-
-
-def without_fused_attention(model: nn.Module) -> nn.Module:
-    """torch.func has no batching rule for fused attention on a CPU."""
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
-    return model
-
-
-def add_squares(sums: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
-    for name, total in sums.items():
-        total += gradients[name].to(total.dtype).square().sum(0).view_as(total)  # gradients may share memory
-
-
-def mean(sums: dict[str, Tensor], batches: Batches) -> dict[str, Tensor]:
-    return {name: total / sum(len(labels) for _, labels in batches) for name, total in sums.items()}
 
 
 def seconds(run: Callable, batches: Batches) -> float:
@@ -246,7 +101,7 @@ def seconds(run: Callable, batches: Batches) -> float:
 
 def peak(setup: Setup, method: str) -> int:
     """Most bytes a pass over two batches holds beyond what was there before: the model and the batches."""
-    run = (plain if method == PLAIN else METHODS[method][0])(setup.network(), setup)
+    run = (plain if method == PLAIN else METHODS[method][0])(setup.network(), setup.likelihood(), setup.precision)
     batches = setup.batches(2)
     run(setup.batches(1, size=1))  # what torch loads at its first use
     gc.collect()
@@ -273,8 +128,8 @@ def largest_error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> flo
 def measure(setup: Setup) -> list[dict]:
     model = setup.network()
     few, one_image, batches = setup.batches(2, min(4, setup.batch_size)), setup.batches(1, 1), setup.batches()
-    exact = dataclasses.replace(setup, precision="fp32")
-    reference = one_sample_at_a_time(copy.deepcopy(model).double(), exact)([(x.double(), y) for x, y in few])
+    likelihood, exact = setup.likelihood(), [(images.double(), labels) for images, labels in few]
+    reference = one_sample_at_a_time(copy.deepcopy(model).double(), likelihood, "fp32")(exact)
     rows, runs = {}, {}
     for name, (prepare, packages) in METHODS.items():
         rows[name] = dict.fromkeys(COLUMNS, math.nan) | {"model": setup.name, "device": setup.device, "method": name}
@@ -283,7 +138,7 @@ def measure(setup: Setup) -> list[dict]:
             rows[name]["note"] = "not installed: pip install -e .[bench]"
             continue
         try:
-            run = prepare(copy.deepcopy(model), setup)
+            run = prepare(copy.deepcopy(model), likelihood, setup.precision)
             found = run(few)
             run(batches[:1])
         except Exception as error:  # a peer that cannot do this model says so in its row
@@ -293,7 +148,7 @@ def measure(setup: Setup) -> list[dict]:
             continue
         rows[name] |= {"max_relative_error": largest_error(found, reference), "tensors_covered": len(found)}
         runs[name] = run
-    base = plain(model, setup)
+    base = plain(model, likelihood, setup.precision)
     base(one_image), base(batches[:1])
     times, ratios = [], {name: [] for name in runs}
     for _ in range(setup.rounds):
@@ -323,14 +178,13 @@ def growth(quick: bool) -> pd.DataFrame:
     for what, value, change, n_batches in cases:
         setup = Setup("growth", digits.model_copy(update=change), 10, size, n_batches, rounds=1 if quick else 3)
         model, batches = setup.network(), setup.batches()
-        runs = [plain(copy.deepcopy(model), setup), ours(model, setup)]
+        runs = [prepare(copy.deepcopy(model), setup.likelihood(), "fp32") for prepare in (plain, ours)]
         for run in runs:
             run(batches[:1])
         times = np.array([[seconds(run, batches) for run in runs] for _ in range(setup.rounds)])
-        both = np.median(times, 0)
-        rows.append({"against": what, "value": value, "plain_seconds": both[0], "fisher_seconds": both[1],
-                     "fisher_ms_per_image": 1e3 * both[1] / (size * n_batches), "ratio": float(np.median(times[:, 1] / times[:, 0]))})
-    return pd.DataFrame(rows)
+        both, per_image = np.median(times, 0), 1e3 * np.median(times[:, 1]) / (size * n_batches)
+        rows.append((what, value, *map(float, both), per_image, float(np.median(times[:, 1] / times[:, 0]))))
+    return pd.DataFrame(rows, columns=GROWTH_COLUMNS)
 
 
 def main() -> None:
@@ -339,7 +193,8 @@ def main() -> None:
     rows = [row for setup in setups(options.quick) for row in measure(setup)]
     if not torch.cuda.is_available():
         note = "not measured on a GPU; on one: python benchmarks/fisher.py"
-        rows.append(dict.fromkeys(COLUMNS, math.nan) | {"model": "ViT-B/16, 224 px, bf16", "device": "cuda", "method": OURS, "note": note})
+        missing = {"model": ON_GPU, "device": "cuda", "method": OURS, "note": note}
+        rows.append(dict.fromkeys(COLUMNS, math.nan) | missing)
     table = pd.DataFrame(rows).astype({"tensors_covered": "Int64", "tensors_total": "Int64"})
     grown = growth(options.quick)
     for name, part in table.groupby("model", sort=False):

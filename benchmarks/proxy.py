@@ -10,7 +10,6 @@ all threads, then each search; seconds are medians over the rounds. Columns: ben
 from __future__ import annotations
 
 import gc
-import math
 import time
 from statistics import median
 
