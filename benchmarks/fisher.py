@@ -127,7 +127,7 @@ def largest_error(found: dict[str, Tensor], reference: dict[str, Tensor]) -> flo
 
 def measure(setup: Setup) -> list[dict]:
     model = setup.network()
-    few, one_image, batches = setup.batches(2, min(4, setup.batch_size)), setup.batches(1, 1), setup.batches()
+    few, batches = setup.batches(2, min(4, setup.batch_size)), setup.batches()
     likelihood, exact = setup.likelihood(), [(images.double(), labels) for images, labels in few]
     reference = one_sample_at_a_time(copy.deepcopy(model).double(), likelihood, "fp32")(exact)
     rows, runs = {}, {}
@@ -149,7 +149,7 @@ def measure(setup: Setup) -> list[dict]:
         rows[name] |= {"max_relative_error": largest_error(found, reference), "tensors_covered": len(found)}
         runs[name] = run
     base = plain(model, likelihood, setup.precision)
-    base(one_image), base(batches[:1])
+    base(batches[:1])
     times, ratios = [], {name: [] for name in runs}
     for _ in range(setup.rounds):
         times.append(seconds(base, batches))
