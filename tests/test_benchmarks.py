@@ -1,0 +1,70 @@
+"""Both benchmarks run with tiny sizes and write what benchmarks/README.md says. No time is looked at."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pandas as pd
+import pytest
+
+FISHER = ["model", "device", "method", "ratio", "peak_memory_ratio", "max_relative_error", "tensors_covered", "tensors_total"]
+PROXY = ["parameters", "weights", "seconds", "read_once_seconds", "peak_memory_ratio"]
+METHODS = {  # and the package it needs
+    "diagonal_fisher": "torch",
+    "one sample at a time": "torch",
+    "torch.func vmap(grad)": "torch",
+    "Opacus": "opacus",
+    "Opacus, raw parameters frozen": "opacus",
+    "BackPACK": "backpack",
+}
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory, project):
+    """quick("fisher") runs the benchmark and returns its folder of results and what it printed."""
+
+    def run(name):
+        folder = tmp_path_factory.mktemp(name)
+        command = [sys.executable, f"benchmarks/{name}.py", "--quick", "--out", str(folder)]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return folder, done.stdout
+
+    return run
+
+
+def test_fisher(quick):
+    folder, said = quick("fisher")
+    table = pd.read_csv(folder / "fisher.csv")
+    assert list(table.columns) == [*FISHER, "note"]
+    assert all(word in said for word in ("Machine: ", "Versions: ", "torch "))
+    assert "not measured on a GPU" in said or "cuda" in set(table["device"])
+    measured = table[table["device"] == "cpu"]
+    assert measured["model"].nunique() == 2
+    for _, rows in measured.groupby("model"):
+        assert list(rows["method"]) == list(METHODS)
+        ours = rows.iloc[0]
+        assert ours["max_relative_error"] < 1e-3 and ours["tensors_covered"] == ours["tensors_total"] > 0
+        for row in rows.itertuples():
+            if not find_spec(METHODS[row.method]):
+                assert row.note == "not installed: pip install -e .[bench]"
+            elif not row.note.startswith("failed"):
+                assert row.ratio > 0 and row.max_relative_error < 1e-3, row
+    grown = pd.read_csv(folder / "fisher_growth.csv")
+    assert list(grown["against"].unique()) == ["images", "tokens", "width"] and (grown["fisher_seconds"] > 0).all()
+
+
+def test_proxy(quick):
+    folder, said = quick("proxy")
+    table = pd.read_csv(folder / "proxy.csv")
+    assert list(table.columns) == [*PROXY, "form", "how"]
+    assert all(word in said for word in ("Machine: ", "Versions: ", "ViT-L", "ViT-H"))
+    assert (table[["seconds", "read_once_seconds"]] > 0).all(axis=None)
+    measured, computed = (table[table["how"] == how] for how in ("measured", "computed"))
+    assert set(measured["form"]) == {"paper", "damped"} and set(measured["weights"]) == {2, 11}
+    assert sorted((computed["parameters"] / 1e6).round().unique()) == [304, 631]
+    largest = measured[(measured["parameters"] == measured["parameters"].max()) & (measured["weights"] == 11)]
+    for form, rows in computed.groupby("form"):
+        base = largest[largest["form"] == form].iloc[0]
+        for row in rows.itertuples():
+            assert row.seconds / base["seconds"] == pytest.approx(row.parameters / base["parameters"])
