@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import report, stages
+from . import overview, report, stages
 from .artifacts import make_folder, remove, write_text
 from .config import PROJECT, dump_config, load_config
 from .errors import UserError
@@ -54,7 +54,7 @@ def _run_one(config, first: str | None) -> None:
     for number, book in enumerate(books, start=1):
         print(f"\n{config.name}: notebook {book} ({number} of {len(books)})", flush=True)
         _execute(book, resolved, run.folder)
-    index = report.write_index(config.folder.parent)
+    index = overview.write_index(config.folder.parent)
     print(f"\n{config.name}: accuracy (%) on {len(run.test)} balanced test images, {clock(time.monotonic() - started)} in all")
     accuracy = pd.read_csv(run.folder / "tables" / "accuracy.csv")
     print("\n".join(filter(None, (shown(accuracy).to_string(index=False), how_to_run_missing(accuracy)))))

@@ -1,49 +1,106 @@
-"""Live widgets for JupyterLab: the proxy under two sliders, and the toy of Fig. 1."""
+"""Live widgets for JupyterLab: the proxy under its sliders, and the toy of Fig. 1."""
 
 from __future__ import annotations
 
+import json
+import math
+
 import ipywidgets as widgets
-import pandas as pd
 import plotly.graph_objects as go
 
-from . import figures
-from .search import Search
+from . import figures, results, views
+from .landscape import DECADES, Landscape, in_words, marginal_rule
+from .runs import Run
+from .search import FORMS
 from .toy import boundary_under_resampling
 
+PAGE = "application/vnd.osdtw.explorer+json"  # what report.py turns into the explorer of the page
+CAPTIONS = {
+    "map": "The proxy over both choices. Star: selected; cross: current; grey: not finite.",
+    "over_depth": "Its three terms over the depth, at the current head weight.",
+    "over_weight": "Its three terms over the head weight, at the current depth.",
+    "marginal": "What sharing one block more saves and costs.",
+    "by_depth": "Per depth: trace of each task's Fisher, and how far apart the two encoders are.",
+}
 
-def proxy_explorer(search: Search, selected: dict, measured_bias: pd.DataFrame) -> widgets.VBox:
-    """Sliders for the shared depth C and the head weight w_A: the three terms there, and where that is on the map."""
-    depth = widgets.IntSlider(selected["shared_depth"], 0, search.n_depths, description="C")
-    weight = widgets.FloatSlider(selected["head_weight"], min=0, max=1, step=0.01, description="w_A")
-    form = widgets.ToggleButtons(options=["paper", "damped", "direct"], value=selected["form"])
-    readout = widgets.HTML()
-    selected_damping = selected["damping"] or search.evidence()
 
-    def grid(depths=None, weights=None):
-        return search.grid(depths, weights, form.value, selected_damping, measured_bias)
+def proxy_explorer(run: Run) -> ProxyExplorer:
+    """Sliders for C, w_A, the form and the damping of this run's proxy, linked views, and a choice by hand."""
+    explorer = ProxyExplorer(results.load_landscape(run))
+    explorer.on_choice(lambda cell: results.choose(run, *cell), lambda: results.choose_proposed(run))
+    return explorer
 
-    cell = (selected["shared_depth"], selected["head_weight"])
-    view = go.FigureWidget(figures.heat_map(grid(), {"selected": cell, "current": cell}, " "))
-    table, current = view.data[0], view.data[2]
 
-    def moved(_=None):
-        here = grid([depth.value], [weight.value]).iloc[0]
-        with view.batch_update():
-            current.x, current.y = [depth.value], [weight.value]
-        parts = " + ".join(f"{name.replace('_', ' ')} {here[name]:.4g}" for name in figures.TERMS)
-        readout.value = f"C = {depth.value}, w_A = {weight.value:.2f}: {parts} = <b>{here['total']:.4g} nats</b>"
+class ProxyExplorer(widgets.VBox):
+    """The live explorer of a Landscape. Shown in a notebook it also leaves what the report's page needs."""
 
-    def changed(_=None):
-        with view.batch_update():
-            table.z = figures.as_map(grid())[2]
-            view.layout.title.text = f"Proxy, form “{form.value}”"
-        moved()
+    def __init__(self, landscape: Landscape):
+        self.landscape = landscape
+        selected, evidence = landscape.selected, landscape.summary.evidence()
+        wide = {"style": {"description_width": "110px"}, "layout": {"width": "420px"}}
+        self.depth = widgets.IntSlider(selected["shared_depth"], 0, landscape.n_depths, description="shared depth C", **wide)
+        self.weight = widgets.FloatSlider(selected["head_weight"], min=0, max=1, step=0.01, description="head weight w_A", **wide)
+        self.form = widgets.ToggleButtons(options=FORMS, value=selected["form"], description="form", style={"description_width": "110px", "button_width": "85px"})
+        middle = math.log10(evidence)
+        self.damping = widgets.FloatLogSlider(
+            max(landscape.start_damping, evidence / 10**DECADES), min=middle - DECADES, max=middle + DECADES, step=0.05,
+            description="damping λ", readout_format=".3g", **wide,
+        )
+        self.evidence = widgets.Button(description=f"evidence: λ = {evidence:.3g}", tooltip="set the damping to the evidence value")
+        self.use = widgets.Button(description="use this choice", tooltip="Stage 2 will use the current C and w_A", icon="check")
+        self.back = widgets.Button(description="back to the proxy's choice", icon="undo", layout={"width": "210px"})
+        self.cell, self.rule, self.network, self.choice = (widgets.HTML() for _ in range(4))
+        self.figures = {name: go.FigureWidget(f) for name, f in views.make(landscape, views.ON_ANY_THEME).items()}
+        for slider in (self.depth, self.weight, self.form, self.damping):
+            slider.observe(self._moved, "value")
+        self.evidence.on_click(lambda _: self.damping.set_trait("value", evidence))
+        self._show_choice(selected)
+        self._moved()
+        damping = widgets.HBox([self.damping, self.evidence])
+        panels = {name: [widgets.HTML(caption), self.figures[name]] for name, caption in CAPTIONS.items()}
+        panels["marginal"].insert(1, self.rule)
+        network = [widgets.HTML("The two-branch network at this C. ψ is each decoder's final norm and head."), self.network]
+        order = [panels["map"], network, *(panels[name] for name in ("over_depth", "over_weight", "marginal", "by_depth"))]
+        grid = widgets.GridBox(
+            [widgets.VBox(panel, layout={"min_width": "0"}) for panel in order],
+            layout={"grid_template_columns": "repeat(auto-fit, minmax(420px, 1fr))", "grid_gap": "12px", "width": "100%"},
+        )
+        controls = [self.depth, self.weight, self.form, damping]
+        super().__init__([*controls, self.cell, widgets.HBox([self.use, self.back]), self.choice, grid])
 
-    for slider in (depth, weight):
-        slider.observe(moved, "value")
-    form.observe(changed, "value")
-    changed()
-    return widgets.VBox([widgets.HBox([depth, weight, form]), readout, view])
+    @property
+    def position(self) -> tuple[int, float, str, float]:
+        """(C, w_A, form, damping) of the controls."""
+        return self.depth.value, round(self.weight.value, 2), self.form.value, self.damping.value
+
+    def on_choice(self, use, back) -> None:
+        """use((C, w_A, form, damping)) and back() keep a choice and return it."""
+        self.use.on_click(lambda _: self._show_choice(use(self.position)))
+        self.back.on_click(lambda _: self._show_choice(back()))
+
+    def _moved(self, _=None) -> None:
+        depth, weight, form, damping = self.position
+        for view, changes in views.arrays(self.landscape, form, damping, depth, weight).items():
+            figure = self.figures[view]
+            with figure.batch_update():
+                for trace, change in zip(figure.data, changes):
+                    trace.update(change)
+        over_depth = self.landscape.over_depth(form, damping, weight)
+        self.cell.value = in_words(over_depth.iloc[depth])
+        self.rule.value = f"<b>{marginal_rule(over_depth, depth)}</b>"
+        self.network.value = self.landscape.schematic(depth)
+        self.damping.disabled = self.evidence.disabled = form == "paper"
+
+    def _show_choice(self, selected: dict) -> None:
+        cell = selected["shared_depth"], selected["head_weight"]
+        star = self.figures["map"].data[1]
+        star.update(x=[cell[0]], y=[cell[1]])
+        self.choice.value = f"Stage 2 uses C = {cell[0]}, w_A = {cell[1]:.2f}: {results.origin(selected)}."
+
+    def _repr_mimebundle_(self, **keywords) -> dict:
+        made = views.make(self.landscape, views.ON_WHITE)
+        page = self.landscape.page() | {"figures": {name: json.loads(figure.to_json()) for name, figure in made.items()}}
+        return super()._repr_mimebundle_(**keywords) | {PAGE: page}
 
 
 def boundary_explorer(n_head: int = 100, n_tail: int = 5) -> widgets.VBox:

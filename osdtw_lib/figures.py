@@ -162,7 +162,7 @@ def terms(grid: pd.DataFrame, over: str, title: str) -> go.Figure:
         )
     figure.update_xaxes(title={"shared_depth": "shared depth C", "head_weight": "head weight w_A"}[over])
     figure.update_yaxes(title="nats")
-    figure.update_layout(title=title, barmode="stack")
+    figure.update_layout(title=title, barmode="relative")
     return captioned(figure, f"{title}: the three terms of the proxy, stacked, and their sum.")
 
 

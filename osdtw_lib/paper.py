@@ -57,6 +57,17 @@ RUNTIME = pd.DataFrame(
 )
 
 
+def of(name: str) -> tuple[pd.DataFrame | None, pd.DataFrame | None]:
+    """(accuracy, run time) the paper gives for the data set a run is named after, as imagenet_lt; None where it gives none."""
+
+    def plain(text: str) -> str:
+        return "".join(c for c in text.lower() if c.isalnum())
+
+    named = {plain(title): table for title, table in TABLES.values()}
+    times = RUNTIME[RUNTIME["data set"].map(plain) == plain(name)]
+    return named.get(plain(name)), None if times.empty else times
+
+
 def accuracy(number: int):
     """The paper's Table 1 or 2, marked as the paper's: a DataFrame, or a Styler in a notebook."""
     name, table = TABLES[number]

@@ -1,13 +1,14 @@
-"""HTML that shows everything with the network off: a page a notebook, a page a data set, one index.
+"""HTML that shows everything with the network off: a page a notebook, and the pieces overview.py makes the indexes of.
 
 plotly.js is put into a page once; formulas become MathML, which browsers draw themselves; widgets, which need a
-kernel, are left out. The data set's page is made of the notebook cells tagged `story`.
+kernel, are left out, but for the explorer, which answers from the page.
 """
 
 from __future__ import annotations
 
 import html
 import json
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -15,19 +16,16 @@ from pathlib import Path
 import jinja2
 import latex2mathml.converter
 import nbformat
-import pandas as pd
 from nbconvert import HTMLExporter
-from nbconvert.filters import markdown2html
 from plotly.offline import get_plotlyjs
 
-from .artifacts import damage, read_manifest, write_text
-from .config import BASELINES
-from .errors import UserError
-from .evaluation import METHOD_NAMES, how_to_run_missing, shown
+from .artifacts import write_text
 from .runs import NOTEBOOKS
+from .search import FORMS
 
 TEMPLATES = Path(__file__).parent / "templates"
 PLOTLY = "application/vnd.plotly.v1+json"
+EXPLORER = "application/vnd.osdtw.explorer+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -42,32 +40,13 @@ def write_page(notebook: Path, page: Path) -> Path:
             cell.source = formulas(cell.source)
         for output in cell.get("outputs", []):
             if "data" in output:
-                output["data"] = _static(output["data"])
+                output["data"] = static(output["data"])
     links = ['<a href="../index.html">all data sets</a>', f'<a href="index.html">{html.escape(notebook.parent.name)}</a>']
     links += [f'<span class="here">{b}</span>' if b == notebook.stem else f'<a href="{b}.html">{b}</a>' for b in NOTEBOOKS]
     exporter = HTMLExporter(template_name="notebook", extra_template_basedirs=[str(TEMPLATES)])
-    resources = {"plotly_js": _plotly_js(), "page_style": _style(), "navigation": " ".join(links)}
+    resources = {"plotly_js": plotly_script(), "page_style": style(), "page_js": page_script(), "navigation": " ".join(links)}
     body, _ = exporter.from_notebook_node(nb, resources)
     write_text(page, body)
-    return page
-
-
-def write_index(outputs: Path) -> Path:
-    """outputs/index.html and outputs/NAME/index.html of every run that has tables."""
-    runs = []
-    for folder in sorted(path.parent.parent for path in outputs.glob("*/tables/manifest.json")):
-        manifest, chosen = read_manifest(folder / "tables"), read_manifest(folder / "proxy")
-        if not manifest or not chosen or damage(folder / "tables", manifest) or damage(folder / "proxy", chosen):
-            print(f"{folder}: left out of the report, its tables are not as they were written; run it again", flush=True)
-            continue
-        selection = json.loads((folder / "proxy" / "selection.json").read_text())
-        accuracy = pd.read_csv(folder / "tables" / "accuracy.csv")
-        runs.append(_summary(folder.name, accuracy, selection, manifest))
-        _write_run(folder, accuracy, selection, manifest)
-    if not runs:
-        raise UserError(f"{outputs}: no finished run to report on")
-    page = outputs / "index.html"
-    write_text(page, _template("index").render(runs=runs, style=_style()))
     return page
 
 
@@ -99,79 +78,48 @@ def figure_html(figure: dict) -> str:
     return f'<figure class="plot"><div></div><script>{script}</script><figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
-def _static(data: dict) -> dict:
+def explorer_html(data: dict) -> str:
+    """The explorer (Landscape.page and its figures) as a page's own; plotly.js must be on the page."""
+    offset = math.log10(data["start_damping"] / data["evidence"]) if data["start_damping"] else -data["decades"]
+    return template("explorer").render(
+        **{name: data[name] for name in ("n_depths", "selected", "decades", "evidence")},
+        forms=FORMS,
+        offset=round(offset, 2),
+        data=json.dumps(data).replace("</", "<\\/"),
+        script=(TEMPLATES / "pages" / "explorer.js").read_text(),
+    )
+
+
+def static(data: dict) -> dict:
     """One output without what needs a kernel or a network."""
     if PLOTLY in data:
         return {"text/html": figure_html(data[PLOTLY])}
+    if EXPLORER in data:
+        return {"text/html": explorer_html(data[EXPLORER])}
     if WIDGET in data:
         return {"text/html": '<p class="quiet">Live in JupyterLab: open this notebook there.</p>'}
     return data
-
-
-def _write_run(folder: Path, accuracy: pd.DataFrame, selection: dict, manifest: dict) -> None:
-    table = shown(accuracy).to_html(index=False, border=0)
-    how = html.escape(how_to_run_missing(accuracy))
-    runtime = pd.read_csv(folder / "tables" / "runtime.csv").to_html(index=False, float_format="%.1f", border=0)
-    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
-    page = _template("run").render(
-        name=folder.name,
-        style=_style(),
-        plotly_js=_plotly_js(),
-        books=[book for book in NOTEBOOKS if (folder / f"{book}.html").exists()],
-        selection=selection,
-        headline=accuracy.set_index("method").at["osdtw", "all"],
-        table=table + (f'<p class="quiet">{how}</p>' if how else ""),
-        story=_story(folder),
-        runtime=runtime,
-        about=f"Seed {accuracy['seed'].iloc[0]}, last epoch, {manifest['device']}, {versions}, {manifest['finished']}.",
-    )
-    write_text(folder / "index.html", page)
-
-
-def _story(folder: Path) -> list[str]:
-    """The cells tagged `story` of the executed notebooks, in order."""
-    parts = []
-    for book in NOTEBOOKS:
-        path = folder / f"{book}.ipynb"
-        for cell in nbformat.read(path, as_version=4).cells if path.exists() else []:
-            if "story" not in cell.metadata.get("tags", []):
-                continue
-            if cell.cell_type == "markdown":
-                parts.append(markdown2html(formulas(cell.source)))
-            for output in cell.get("outputs", []):
-                data = _static(output.get("data", {}))
-                if "text/html" in data:
-                    parts.append(f'<div class="scroll">{data["text/html"]}</div>')
-    return parts
-
-
-def _summary(name: str, accuracy: pd.DataFrame, selection: dict, manifest: dict) -> dict:
-    score = accuracy.set_index("method")["all"]
-    best = score.reindex(BASELINES).dropna()
-    return {
-        "name": name,
-        "osdtw": f"{score['osdtw']:.1f}",
-        "baseline": f"{best.max():.1f} ({METHOD_NAMES[best.idxmax()]})" if len(best) else "not run",
-        "depth": selection["shared_depth"],
-        "weight": selection["head_weight"],
-        "finished": manifest["finished"][:16].replace("T", " "),
-        "device": manifest["device"],
-    }
 
 
 def _is_parameters(cell) -> bool:
     return bool({"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])))
 
 
-def _template(name: str) -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
     return jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES / "pages")).get_template(f"{name}.html.j2")
 
 
 @cache
-def _style() -> str:
+def page_script() -> str:
+    """Sorting and copying of tables, figures that fit when printed."""
+    return (TEMPLATES / "pages" / "page.js").read_text()
+
+
+@cache
+def style() -> str:
     return (TEMPLATES / "pages" / "style.css").read_text()
 
 
 @cache
-def _plotly_js() -> str:
+def plotly_script() -> str:
     return get_plotlyjs().replace("</script>", "<\\/script>")

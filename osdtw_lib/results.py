@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pandas as pd
 import torch
 
 from .artifacts import Artifact, write_text
 from .config import BASELINES
+from .landscape import Landscape
 from .losses import baseline_likelihood
 from .proxy import Proxy
 from .runs import TASKS, Run, notebook_of
+from .search import FORMS
 from .summary import ProxySummary
-from .vit import TwoBranchViT, VisionTransformer, copy_encoder, depth_of, load_weights, weights
+from .vit import TwoBranchViT, VisionTransformer, copy_encoder, costs_by_depth, depth_of, load_weights, weights
 
 
 def require(run: Run, stage: str, **where) -> Artifact:
@@ -30,17 +33,72 @@ def cell(selected: dict) -> dict:
 def selection(run: Run) -> dict:
     """The choice Stage 2 uses: shared_depth, head_weight, form, damping, total, chosen_by.
 
-    outputs/NAME/selection.json shows it; should that file have been edited, it is put right from the proxy's.
+    outputs/NAME/selection.json shows it: the proxy's, or one made by hand in the explorer from the same proxy. Should
+    that file have been edited otherwise, it is put right from the proxy's.
     """
-    made = require(run, "proxy")
-    text = (made.folder / "selection.json").read_text()
+    text = _proposal(run)
+    by_hand = chosen_by_hand(run)
+    if by_hand:
+        return by_hand
     shown = run.folder / "selection.json"
     if not shown.exists() or shown.read_text() != text:
         if shown.exists():
             print("selection.json is not what the proxy wrote: put right (name shared_depth and head_weight in the "
-                  "parameter file to choose yourself)")
+                  "parameter file to choose yourself, or choose in the explorer of notebook 04)")
         write_text(shown, text)
     return json.loads(text)
+
+
+def proposed(run: Run) -> dict:
+    """The proxy's own choice, whatever was chosen by hand."""
+    return json.loads(_proposal(run))
+
+
+def _proposal(run: Run) -> str:
+    return (require(run, "proxy").folder / "selection.json").read_text()
+
+
+def choose(run: Run, shared_depth: int, head_weight: float, form: str, damping: float) -> dict:
+    """Choose by hand: selection.json then holds this cell until the proxy changes or `choose_proposed` is called."""
+    at = load_summary(run).grid([shared_depth], [head_weight], form, damping, measured_bias(run)).iloc[0]
+    used = 0.0 if form == "paper" else damping
+    total = float(at["total"]) if math.isfinite(at["total"]) else None  # JSON has no infinity
+    chosen = {"shared_depth": shared_depth, "head_weight": head_weight, "total": total, "form": form, "damping": used}
+    chosen |= {"chosen_by": "hand", "proxy": require(run, "proxy").key}
+    write_text(run.folder / "selection.json", json.dumps(chosen, indent=1))
+    return chosen
+
+
+def choose_proposed(run: Run) -> dict:
+    """Back to the proxy's choice."""
+    write_text(run.folder / "selection.json", _proposal(run))
+    return selection(run)
+
+
+def chosen_by_hand(run: Run) -> dict | None:
+    """What selection.json holds if it is a choice by hand made from this very proxy; None for anything else."""
+    try:
+        chosen = json.loads((run.folder / "selection.json").read_text())
+    except (OSError, ValueError):
+        return None
+    keys = {"shared_depth", "head_weight", "total", "form", "damping", "chosen_by", "proxy"}
+    if not isinstance(chosen, dict) or chosen.keys() != keys or chosen["chosen_by"] != "hand":
+        return None
+    numbers = [chosen["head_weight"], chosen["damping"], 0 if chosen["total"] is None else chosen["total"]]
+    if type(chosen["shared_depth"]) is not int or any(type(n) not in (int, float) or not math.isfinite(n) for n in numbers):
+        return None
+    fits = 0 <= chosen["shared_depth"] <= run.n_depths and 0 <= chosen["head_weight"] <= 1 and chosen["damping"] >= 0
+    made_here = chosen["form"] in FORMS and chosen["proxy"] == run.artifact("proxy").key
+    return chosen if fits and made_here else None
+
+
+def origin(selected: dict) -> str:
+    """Who chose, in words for a reader."""
+    return {
+        "hand": "chosen by hand in the explorer",
+        "parameters": "named in the parameter file",
+        "proxy": f"picked by the proxy, form “{selected['form']}”",
+    }[selected["chosen_by"]]
 
 
 def start_network(run: Run, n_outputs: int) -> VisionTransformer:
@@ -127,3 +185,29 @@ def measured_bias(run: Run) -> pd.DataFrame:
     """The direct bias under the prior the parameter file selects with: shared_depth, head_weight, bias."""
     table = require(run, "direct").table("bias")
     return table.rename(columns={f"bias_{run.config.selection.prior}": "bias"})[["shared_depth", "head_weight", "bias"]]
+
+
+def load_landscape(run: Run) -> Landscape:
+    """Everything the explorer shows."""
+    (head, tail, single) = (
+        costs_by_depth(run.config.model, outputs)
+        for outputs in (*(run.likelihoods[task].n_outputs for task in TASKS), len(run.class_names))
+    )
+    costs = pd.DataFrame(
+        [
+            # a shared depth counts once; what each network has for itself, in both
+            {"shared_depth": depth} | {
+                what: sum(head[i]) + sum(tail[i][depth:]) for i, what in enumerate(("parameters", "flops"))
+            }
+            for depth in range(run.n_depths + 1)
+        ]
+    )
+    return Landscape(
+        summary=load_summary(run),
+        measured_bias=measured_bias(run),
+        by_depth=require(run, "proxy").table("by_depth"),
+        selected=selection(run),
+        proposed=proposed(run),
+        costs=costs,
+        single=(sum(single[0]), sum(single[1])),
+    )

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 COLUMNS = ["shared_depth", "head_weight", "encoder_variance", "encoder_bias", "decoder_variance", "total"]
+FORMS = ("paper", "damped", "direct")
 DEFAULT_WEIGHTS = tuple(i / 10 for i in range(11))
 
 

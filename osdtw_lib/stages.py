@@ -24,7 +24,9 @@ from .losses import baseline_likelihood
 from .masked_autoencoder import MaskedAutoencoder
 from .progress import clock
 from .proxy import Proxy
-from .results import assembled, cell, load_proxy, measured_bias, require, selection, stage1_networks, start_network, trained
+from .results import (
+    assembled, cell, chosen_by_hand, load_proxy, measured_bias, origin, require, selection, stage1_networks, start_network, trained,
+)
 from .runs import TASKS, Run, notebook_of
 from .search import Choice
 from .summary import ProxySummary
@@ -183,12 +185,17 @@ def proxy(run: Run) -> Artifact:
             pick, chosen_by = Choice(wanted.shared_depth, wanted.head_weight, total), "parameters"
         chosen = {**vars(pick), "form": wanted.form, "damping": used[wanted.form], "chosen_by": chosen_by}
         write.json("selection", chosen)
-        write_text(run.folder / "selection.json", json.dumps(chosen, indent=1))
+        if not chosen_by_hand(run):
+            write_text(run.folder / "selection.json", json.dumps(chosen, indent=1))
 
     artifact = _make(run, run.artifact("proxy"), make)
     selected = selection(run)
-    print(f"selection: shared_depth {selected['shared_depth']}, head_weight {selected['head_weight']} ({selected['chosen_by']})")
+    print(_said(selected))
     return artifact
+
+
+def _said(selected: dict) -> str:
+    return f"selection: shared_depth {selected['shared_depth']}, head_weight {selected['head_weight']}, {origin(selected)}"
 
 
 def _damping(run: Run, search: Proxy) -> float:
@@ -205,7 +212,9 @@ def _total_there(grid: pd.DataFrame, depth: int, weight: float) -> float | None:
 
 def stage2(run: Run) -> Artifact:
     """Notebook 05: one fully shared network, trained with the selected weights w_A, w_B (section 5)."""
-    weight = selection(run)["head_weight"]
+    selected = selection(run)
+    weight = selected["head_weight"]
+    print(_said(selected))
 
     def make(write: Writer) -> None:
         network = run.two_branch(run.n_depths)
@@ -274,7 +283,8 @@ def tables(run: Run) -> Artifact:
     selected = selection(run)
     made = [require(run, stage, **cell(selected)) for stage in ("stage1", "fisher", "proxy", "stage2", "stage3")]
     made += [require(run, f"baselines/{method}") for method in run.config.baselines]
-    artifact = Artifact("tables", run.folder / "tables", {"methods": METHODS}, tuple(made))
+    asked = {"methods": METHODS, "chosen_by": selected["chosen_by"]}
+    artifact = Artifact("tables", run.folder / "tables", asked, tuple(made))
 
     def make(write: Writer) -> None:
         batches = run.batches(run.test)
@@ -291,6 +301,7 @@ def tables(run: Run) -> Artifact:
         counts = evaluation.confusion(predicted, run.test.labels, len(run.class_names))
         write.table("confusion", pd.DataFrame(counts, columns=run.class_names))
         write.table("runtime", runtime(run, made))
+        write.json("selection", selected)
 
     return _make(run, artifact, make)
 

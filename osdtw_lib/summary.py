@@ -2,8 +2,9 @@
 
 Every sum of the proxy depends on a parameter through its two Fishers a and b alone (times D^2 for the bias). So
 parameters of one depth with nearly the same a and b are counted together: bins of 1 / BINS_PER_OCTAVE octave in a
-and in b, each with its count, its mean a and b, and its sums of D^2 a and D^2 b. For ViT-B that is some ten
-thousand numbers instead of 86 million; the error is second order in the bins' width, and tested.
+and in b, each with its count, its mean a and b, and its sums of D^2 a and D^2 b; neighbours are joined where the
+bins are more than MOST. For ViT-B that is some ten thousand numbers instead of 86 million; the error is second
+order in the bins' width, and tested.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .proxy import Proxy
 from .search import Search
 
 BINS_PER_OCTAVE = 8
+MOST = 75_000  # bins of the encoder in all, so that a page can carry them
+ROWS = 512  # bins at a time
 LOWEST, HIGHEST = -120, 60  # octaves: Fishers from 1e-36 to 1e18, what is smaller counts as nought
 
 
@@ -38,8 +41,10 @@ class ProxySummary(Search):
     def of(cls, proxy: Proxy) -> ProxySummary:
         encoder = [_encoder_bins(depth, tensors) for depth, tensors in enumerate(proxy.encoder_tensors(), start=1)]
         decoders = [_decoder_bins(depth, fishers) for depth, fishers in enumerate(proxy.fishers_by_depth(), start=1)]
+        while sum(map(len, encoder)) > MOST:
+            encoder = [_coarser(table) for table in encoder]
         evidence = proxy.evidence() if proxy.distance_from_start else math.nan
-        return cls(pd.concat(encoder), pd.concat(decoders), proxy.n_depths, proxy.n_samples, evidence)
+        return cls(pd.concat(encoder, ignore_index=True), pd.concat(decoders), proxy.n_depths, proxy.n_samples, evidence)
 
     def evidence(self) -> float:
         if math.isnan(self._evidence):
@@ -48,26 +53,31 @@ class ProxySummary(Search):
 
     def terms_by_depth(self, weights: np.ndarray, lam: float, form: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """variance (L, W), bias (L, W) and decoder variance (L + 1,) of each depth alone, in nats."""
-        a, b, count = (self.encoder[c].to_numpy()[:, None] for c in ("a", "b", "count"))
-        d2a, d2b = (self.encoder[c].to_numpy()[:, None] for c in ("d2a", "d2b"))
-        w, v = weights[None], 1 - weights[None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            h = w * a + v * b + lam
-            variance = count * ((a + b) / h) * ((w * w * a + v * v * b) / h)
-            if form == "paper":
-                bias = v * v * d2a + w * w * d2b
-            else:
-                p = np.where(h > 0, w * (a + lam) / h, w)
-                bias = d2a * (1 - p) ** 2 + d2b * p**2
-        variance = np.where((a + b) > 0, np.where(h > 0, variance, np.inf), 0.0)
-        place = self.encoder["depth"].to_numpy() - 1
-        summed = [np.zeros((self.n_depths, len(weights))) for _ in range(2)]
-        for total, cells in zip(summed, (variance, bias)):
-            np.add.at(total, place, cells)
+        summed = np.zeros((2, self.n_depths, len(weights)))
+        for depth, table in self.encoder.groupby("depth"):
+            columns = table[["a", "b", "count", "d2a", "d2b"]].to_numpy()
+            for start in range(0, len(columns), ROWS):  # so many that what is between stays in the cache
+                summed[:, depth - 1] += _cell_sums(columns[start : start + ROWS], weights, lam, form)
         j, count = self.decoders["j"].to_numpy(), self.decoders["count"].to_numpy()
         share = np.ones_like(j) if form == "paper" or lam == 0 else j / (j + lam)
         decoder = np.bincount(self.decoders["depth"].to_numpy() - 1, count * share**2, self.n_depths + 1)
         return summed[0] / (2 * self.n_samples), summed[1] / 2, decoder / (2 * self.n_samples)
+
+
+def _cell_sums(columns: np.ndarray, weights: np.ndarray, lam: float, form: str) -> np.ndarray:
+    """Variance and bias, (2, W), of some bins: columns a, b, count, d2a, d2b."""
+    a, b, count, d2a, d2b = (column[:, None] for column in columns.T)
+    w, v = weights[None], 1 - weights[None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        h = w * a + v * b + lam
+        variance = count * ((a + b) / h) * ((w * w * a + v * v * b) / h)
+        if form == "paper":
+            bias = v * v * d2a + w * w * d2b
+        else:
+            p = np.where(h > 0, w * (a + lam) / h, w)
+            bias = d2a * (1 - p) ** 2 + d2b * p**2
+    variance = np.where((a + b) > 0, np.where(h > 0, variance, np.inf), 0.0)
+    return np.stack([variance.sum(0), bias.sum(0)])
 
 
 def _octave_bin(values: Tensor) -> Tensor:
@@ -88,6 +98,16 @@ def _encoder_bins(depth: int, entries: Iterable[tuple[Tensor, Tensor, Tensor]]) 
             table = part if table is None else table.add(part, fill_value=0.0)
     table[["a", "b"]] = table[["a", "b"]].div(table["count"], axis=0)
     return table.assign(depth=depth)[["depth", "count", "a", "b", "d2a", "d2b"]]
+
+
+def _coarser(table: pd.DataFrame) -> pd.DataFrame:
+    """Bins of twice the width in a and in b; the one for nought stays apart."""
+    side = (HIGHEST - LOWEST) * BINS_PER_OCTAVE + 1
+    keys = table.index.to_numpy()
+    sums = table.assign(a=table["a"] * table["count"], b=table["b"] * table["count"])
+    joined = sums.groupby((keys // side + 1) // 2 * side + (keys % side + 1) // 2).sum()
+    joined[["a", "b"]] = joined[["a", "b"]].div(joined["count"], axis=0)
+    return joined.assign(depth=table["depth"].iloc[0])
 
 
 def _decoder_bins(depth: int, fishers: Iterable[Tensor]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from . import config as cfg
 from ._timm import timm
@@ -127,6 +128,26 @@ class TwoBranchViT(nn.Module):
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         hidden = encode(self.head, images, self.shared_depth)
         return {t: decode(vit, hidden, self.shared_depth) for t, vit in (("head", self.head), ("tail", self.tail))}
+
+
+def costs_by_depth(model: cfg.Model, n_outputs: int) -> tuple[list[int], list[int]]:
+    """(parameters, FLOPs an image) of the depths 1..L and, last, of the decoder alone; no memory is taken for weights.
+
+    FLOPs are those of matrix products and convolutions, two a multiply-add.
+    """
+    with torch.device("meta"), torch.no_grad():
+        vit = build_vit(model, n_outputs).eval()
+        images = torch.empty(1, model.channels, *vit.patch_embed.img_size)
+        with FlopCounterMode(display=False) as counter:
+            vit(images)
+    last, counts = n_depths(vit), {name: sum(c.values()) for name, c in counter.get_flop_counts().items()}
+    name = type(vit).__name__
+    flops = [counts[f"{name}.blocks.{i}"] for i in range(last)]
+    flops[0] += counts[f"{name}.patch_embed"]
+    parameters = [0] * (last + 1)
+    for parameter, depth in depth_of(vit).items():
+        parameters[depth - 1] += vit.get_parameter(parameter).numel()
+    return parameters, [*flops, counts["Global"] - sum(flops)]
 
 
 def copy_encoder(source: VisionTransformer, target: VisionTransformer, depth: int) -> None:

@@ -43,7 +43,7 @@ def executed(monkeypatch):
     """Which notebooks would run, without running any."""
     books = []
     monkeypatch.setattr(batch, "_execute", lambda book, resolved, folder: books.append(book))
-    monkeypatch.setattr(batch.report, "write_index", lambda outputs: outputs / "index.html")
+    monkeypatch.setattr(batch.overview, "write_index", lambda outputs: outputs / "index.html")
     return books
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from osdtw_lib import summary
 from osdtw_lib.proxy import Proxy
 from osdtw_lib.summary import ProxySummary
 
@@ -27,6 +28,16 @@ def test_every_term_is_within_a_thousandth_of_the_exact_one(form, damping):
     assert (whole[["shared_depth", "head_weight"]] == binned[["shared_depth", "head_weight"]]).all(axis=None)
     for term in ("encoder_variance", "encoder_bias", "decoder_variance", "total"):
         assert np.allclose(binned[term], whole[term], rtol=1e-3, atol=0), term
+
+
+@pytest.mark.parametrize("form, damping", [("paper", 0), ("damped", 1e-6), ("damped", 1e-3)])
+def test_fewer_bins_are_less_exact_but_no_more_than_asked_for(monkeypatch, form, damping):
+    fine = ProxySummary.of(exact(zeros=True))
+    monkeypatch.setattr(summary, "MOST", len(fine.encoder) // 2)
+    coarse = ProxySummary.of(exact(zeros=True))
+    assert len(coarse.encoder) <= summary.MOST and coarse.encoder["count"].sum() == fine.encoder["count"].sum() == 40_000
+    cells = [p.grid(None, np.linspace(0.01, 0.99, 12), form, damping)["total"] for p in (exact(zeros=True), coarse)]
+    assert np.allclose(*cells, rtol=5e-3, atol=0)
 
 
 def test_the_ends_dead_and_one_sided_parameters_are_as_in_the_exact_proxy():
