@@ -9,6 +9,9 @@ of a method's time by that round's plain pass. Columns: benchmarks/README.md.
 
 from __future__ import annotations
 
+import osdtw_lib  # noqa: F401, before torch: it sets how torch's threads wait for each other
+
+# isort: split
 import copy
 import gc
 import math

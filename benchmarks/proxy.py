@@ -9,6 +9,9 @@ all threads, then each search; seconds are medians over the rounds. Columns: ben
 
 from __future__ import annotations
 
+import osdtw_lib  # noqa: F401, before torch: it sets how torch's threads wait for each other
+
+# isort: split
 import gc
 import time
 from statistics import median

@@ -24,6 +24,7 @@ from .runs import NOTEBOOKS
 from .search import FORMS
 
 TEMPLATES = Path(__file__).parent / "templates"
+LOG_LINES = 10  # a longer log is folded
 PLOTLY = "application/vnd.plotly.v1+json"
 EXPLORER = "application/vnd.osdtw.explorer+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -41,6 +42,8 @@ def write_page(notebook: Path, page: Path) -> Path:
         for output in cell.get("outputs", []):
             if "data" in output:
                 output["data"] = static(output["data"])
+        if cell.cell_type == "code":
+            cell.outputs = [_folded(output) for output in cell.outputs]
     links = ['<a href="../index.html">all data sets</a>', f'<a href="index.html">{html.escape(notebook.parent.name)}</a>']
     links += [f'<span class="here">{b}</span>' if b == notebook.stem else f'<a href="{b}.html">{b}</a>' for b in NOTEBOOKS]
     exporter = HTMLExporter(template_name="notebook", extra_template_basedirs=[str(TEMPLATES)])
@@ -48,6 +51,16 @@ def write_page(notebook: Path, page: Path) -> Path:
     body, _ = exporter.from_notebook_node(nb, resources)
     write_text(page, body)
     return page
+
+
+def _folded(output):
+    """A long log as its last lines, the whole of it one click away."""
+    lines = output.get("text", "").splitlines() if output.output_type == "stream" else []
+    if len(lines) <= LOG_LINES:
+        return output
+    whole, end = (html.escape("\n".join(part)) for part in (lines, lines[-LOG_LINES // 2 :]))
+    page = f'<details class="code"><summary>log, {len(lines)} lines</summary><pre>{whole}</pre></details><pre>{end}</pre>'
+    return nbformat.v4.new_output("display_data", {"text/html": page})
 
 
 def formulas(markdown: str) -> str:

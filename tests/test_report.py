@@ -135,3 +135,13 @@ def test_an_edited_selection_is_not_reported(finished_copy):
     shown.write_text(shown.read_text().replace("0.4", "0.8765"))
     write_index(run.folder.parent)
     assert "0.8765" not in (run.folder / "index.html").read_text() + (run.folder.parent / "index.html").read_text()
+
+
+def test_a_long_log_is_folded_and_loses_no_line():
+    import nbformat
+
+    short = nbformat.v4.new_output("stream", name="stdout", text="one\ntwo\n")
+    assert report._folded(short) is short
+    lines = [f"epoch {i} <done>" for i in range(40)]
+    page = report._folded(nbformat.v4.new_output("stream", name="stdout", text="\n".join(lines))).data["text/html"]
+    assert "log, 40 lines" in page and all(page.count(f"epoch {i} &lt;done&gt;") == (2 if i >= 35 else 1) for i in range(40))
