@@ -283,7 +283,7 @@ def tables(run: Run) -> Artifact:
     selected = selection(run)
     made = [require(run, stage, **cell(selected)) for stage in ("stage1", "fisher", "proxy", "stage2", "stage3")]
     made += [require(run, f"baselines/{method}") for method in run.config.baselines]
-    asked = {"methods": METHODS, "chosen_by": selected["chosen_by"]}
+    asked = {"methods": list(METHODS), "chosen_by": selected["chosen_by"]}
     artifact = Artifact("tables", run.folder / "tables", asked, tuple(made))
 
     def make(write: Writer) -> None:
