@@ -15,6 +15,7 @@ from .search import FORMS
 from .toy import boundary_under_resampling
 
 PAGE = "application/vnd.osdtw.explorer+json"  # what report.py turns into the explorer of the page
+WIDTH = 440  # pixels of a figure; a FigureWidget does not follow its column
 CAPTIONS = {
     "map": "The proxy over both choices. Star: selected; cross: current; grey: not finite.",
     "over_depth": "Its three terms over the depth, at the current head weight.",
@@ -37,20 +38,20 @@ class ProxyExplorer(widgets.VBox):
     def __init__(self, landscape: Landscape):
         self.landscape = landscape
         selected, evidence = landscape.selected, landscape.summary.evidence()
-        wide = {"style": {"description_width": "110px"}, "layout": {"width": "420px"}}
+        wide = {"style": {"description_width": "120px"}, "layout": {"width": "440px"}}
         self.depth = widgets.IntSlider(selected["shared_depth"], 0, landscape.n_depths, description="shared depth C", **wide)
         self.weight = widgets.FloatSlider(selected["head_weight"], min=0, max=1, step=0.01, description="head weight w_A", **wide)
-        self.form = widgets.ToggleButtons(options=FORMS, value=selected["form"], description="form", style={"description_width": "110px", "button_width": "85px"})
+        self.form = widgets.ToggleButtons(options=FORMS, value=selected["form"], description="form", style={"description_width": "120px", "button_width": "85px"}, layout={"width": "440px"})
         middle = math.log10(evidence)
         self.damping = widgets.FloatLogSlider(
             max(landscape.start_damping, evidence / 10**DECADES), min=middle - DECADES, max=middle + DECADES, step=0.05,
             description="damping λ", readout_format=".3g", **wide,
         )
-        self.evidence = widgets.Button(description=f"evidence: λ = {evidence:.3g}", tooltip="set the damping to the evidence value")
+        self.evidence = widgets.Button(description=f"evidence: λ = {evidence:.3g}", tooltip="set the damping to the evidence value", layout={"width": "180px"})
         self.use = widgets.Button(description="use this choice", tooltip="Stage 2 will use the current C and w_A", icon="check")
         self.back = widgets.Button(description="back to the proxy's choice", icon="undo", layout={"width": "210px"})
         self.cell, self.rule, self.network, self.choice = (widgets.HTML() for _ in range(4))
-        self.figures = {name: go.FigureWidget(f) for name, f in views.make(landscape, views.ON_ANY_THEME).items()}
+        self.figures = {name: go.FigureWidget(f.update_layout(width=WIDTH)) for name, f in views.make(landscape, views.ON_ANY_THEME).items()}
         for slider in (self.depth, self.weight, self.form, self.damping):
             slider.observe(self._moved, "value")
         self.evidence.on_click(lambda _: self.damping.set_trait("value", evidence))
@@ -63,7 +64,7 @@ class ProxyExplorer(widgets.VBox):
         order = [panels["map"], network, *(panels[name] for name in ("over_depth", "over_weight", "marginal", "by_depth"))]
         grid = widgets.GridBox(
             [widgets.VBox(panel, layout={"min_width": "0"}) for panel in order],
-            layout={"grid_template_columns": "repeat(auto-fit, minmax(420px, 1fr))", "grid_gap": "12px", "width": "100%"},
+            layout={"grid_template_columns": f"repeat(auto-fit, minmax({WIDTH}px, 1fr))", "grid_gap": "12px", "width": "100%"},
         )
         controls = [self.depth, self.weight, self.form, damping]
         super().__init__([*controls, self.cell, widgets.HBox([self.use, self.back]), self.choice, grid])

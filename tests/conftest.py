@@ -90,6 +90,19 @@ def finished_copy(finished, tmp_path):
     return lambda changes=None: Run(load_config(write_small(tmp_path, changes)))
 
 
+@pytest.fixture(scope="session")
+def batch(tmp_path_factory):
+    """All notebooks of two parameter files, the first broken: (exit status, stdout, stderr, the Run with its pages)."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    (folder / "broken.yaml").write_text("name: broken\nstage_1: {epochs: 3}\n")
+    write_small(folder)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(["run", str(folder / "broken.yaml"), str(folder / "small.yaml")])
+    assert (folder / "outputs" / "small" / "tables" / "manifest.json").exists(), out.getvalue() + err.getvalue()
+    return status, out.getvalue(), err.getvalue(), Run(load_config(folder / "small.yaml"))
+
+
 @pytest.fixture
 def command(capsys):
     """command("split", path) -> (exit status, stdout, stderr) of the command line, in this process."""

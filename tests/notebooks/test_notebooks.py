@@ -11,11 +11,10 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from osdtw_lib.__main__ import main
-from osdtw_lib.config import PROJECT, load_config
-from osdtw_lib.runs import NOTEBOOKS, Run
+from osdtw_lib.config import PROJECT
+from osdtw_lib.runs import NOTEBOOKS
 from osdtw_lib.stages import METHODS
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -66,21 +65,6 @@ def test_a_source_starts_with_its_title_and_its_versions(book):
 
 
 # run --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def batch(tmp_path_factory):
-    """Two parameter files, the first broken: (exit status, what was printed, what went to stderr, the Run)."""
-    from conftest import SMALL
-
-    folder = tmp_path_factory.mktemp("notebooks")
-    (folder / "broken.yaml").write_text("name: broken\nstage_1: {epochs: 3}\n")
-    (folder / "small.yaml").write_text(yaml.safe_dump(SMALL | {"outputs": str(folder / "outputs")}))
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(["run", str(folder / "broken.yaml"), str(folder / "small.yaml")])
-    assert (folder / "outputs" / "small" / "tables" / "manifest.json").exists(), out.getvalue() + err.getvalue()
-    return status, out.getvalue(), err.getvalue(), Run(load_config(folder / "small.yaml"))
 
 
 @pytest.fixture(scope="session")
