@@ -133,7 +133,7 @@ def main() -> None:
         largest = VIT_B
         widths = {80: 4, 192: 3, 384: 6}  # 1, 6 and 22 M parameters; the last two are ViT-Ti and ViT-S
         smaller = [VIT_B.model_copy(update={"width": width, "heads": heads}) for width, heads in widths.items()]
-        weights, rounds = (2, 11, 101), 7
+        weights, rounds = (2, 11, 101), 3
     rows = [row for model in smaller for row in measure(model, [(11, form) for form in FORMS], rounds)]
     rows += measure(largest, [(n, form) for form in FORMS for n in weights], rounds)
     bases = [row for row in rows if row["parameters"] == count(largest) and row["weights"] == 11]
