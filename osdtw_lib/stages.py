@@ -31,7 +31,7 @@ from .runs import TASKS, Run, notebook_of
 from .search import Choice
 from .summary import ProxySummary
 from .training import fit
-from .vit import TwoBranchViT, copy_encoder, depth_of, given_start, weights
+from .vit import copy_encoder, depth_of, given_start, weights
 
 METHODS = (*BASELINES, "stage1", "stage2", "osdtw_assembled", "osdtw")
 
@@ -225,7 +225,7 @@ def stage2(run: Run) -> Artifact:
             logits = network(images)
             return {t: -share[t] * run.likelihoods[t](logits[t], labels).mean() for t in TASKS}
 
-        _train(run, write, network, losses, "stage2", two_branch_depths(network), "stage2")
+        _train(run, write, network, losses, "stage2", network.depths(), "stage2")
         write.tensors("network", weights(network))
 
     return _make(run, run.artifact("stage2", head_weight=weight), make)
@@ -243,7 +243,7 @@ def stage3(run: Run) -> Artifact:
             logits = network(images)
             return {t: -run.likelihoods[t](logits[t], labels).mean() for t in TASKS}
 
-        _train(run, write, network, losses, "stage3", two_branch_depths(network), "refinement")
+        _train(run, write, network, losses, "stage3", network.depths(), "refinement")
         write.tensors("network", weights(network))
         write.json(
             "predictor",
@@ -329,12 +329,6 @@ def _train(run: Run, write: Writer, network, losses, stage: str, depths: dict[st
     checkpoint, seed = write.checkpoint("training"), run.seed(stage)
     batches = run.batches(run.train)
     write.table("curves", fit(network, losses, batches, run.config.recipe, length, depths, checkpoint, seed, label))
-
-
-def two_branch_depths(network: TwoBranchViT) -> dict[str, int]:
-    """{parameter name: depth} of a two-branch network, for the layer decay."""
-    depths = {t: depth_of(getattr(network, t)) for t in TASKS}
-    return {name: depths[name.split(".")[0]][name.split(".", 1)[1]] for name, _ in network.named_parameters()}
 
 
 def _make(run: Run, artifact: Artifact, make: Callable[[Writer], None]) -> Artifact:
