@@ -57,8 +57,7 @@ def make(landscape: Landscape, ink: str) -> dict[str, go.Figure]:
         "over_weight": _stack_figure(HUNDREDTHS.tolist(), "head weight w<sub>A</sub>", ink),
         "marginal": _marginal_figure(depths[1:], ink),
     }
-    made["map"].update_yaxes(title="head weight w<sub>A</sub>", range=[-0.05, 1.05], tickvals=list(DEFAULT_WEIGHTS[::2]))
-    made["map"].update_xaxes(range=[-0.5, landscape.n_depths + 0.5])
+    made["map"].update_yaxes(title="head weight w<sub>A</sub>", tickvals=list(DEFAULT_WEIGHTS[::2]))
     for view, changes in arrays(landscape, *here).items():
         for trace, change in zip(made[view].data, changes):
             trace.update(change)
