@@ -15,7 +15,7 @@ from .search import FORMS
 from .toy import boundary_under_resampling
 
 PAGE = "application/vnd.osdtw.explorer+json"  # what report.py turns into the explorer of the page
-WIDTH = 440  # pixels of a figure; a FigureWidget does not follow its column
+WIDTH = 430  # pixels of a figure; a FigureWidget does not follow its column
 CAPTIONS = {
     "map": "The proxy over both choices. Star: selected; cross: current; grey: not finite.",
     "over_depth": "Its three terms over the depth, at the current head weight.",
@@ -57,7 +57,7 @@ class ProxyExplorer(widgets.VBox):
         self.evidence.on_click(lambda _: self.damping.set_trait("value", evidence))
         self._show_choice(selected)
         self._moved()
-        damping = widgets.HBox([self.damping, self.evidence])
+        damping = widgets.HBox([self.damping, self.evidence], layout={"flex_flow": "row wrap"})
         panels = {name: [widgets.HTML(caption), self.figures[name]] for name, caption in CAPTIONS.items()}
         panels["marginal"].insert(1, self.rule)
         network = [widgets.HTML("The two-branch network at this C. ψ is each decoder's final norm and head."), self.network]
@@ -67,7 +67,7 @@ class ProxyExplorer(widgets.VBox):
             layout={"grid_template_columns": f"repeat(auto-fit, minmax({WIDTH}px, 1fr))", "grid_gap": "12px", "width": "100%"},
         )
         controls = [self.depth, self.weight, self.form, damping]
-        super().__init__([*controls, self.cell, widgets.HBox([self.use, self.back]), self.choice, grid])
+        super().__init__([*controls, self.cell, widgets.HBox([self.use, self.back], layout={"flex_flow": "row wrap"}), self.choice, grid])
 
     @property
     def position(self) -> tuple[int, float, str, float]:

@@ -119,9 +119,10 @@ def heat_map(grid: pd.DataFrame, picks: dict[str, tuple[int, float]], title: str
             x=[depth], y=[weight], name=label, mode="markers",
             marker={"symbol": symbol, "size": 16, "color": RED, "line": {"width": 3, "color": RED}},
         )
-    edge = (weights[1] - weights[0]) / 2 if len(weights) > 1 else 0.05  # the map and nothing around it: grey is a cell
+    # no margin round the cells: it would look as cells that are not finite do
+    step = weights[1] - weights[0] if len(weights) > 1 else 0.1
     figure.update_xaxes(title="shared depth C", dtick=1, showgrid=False, range=[depths[0] - 0.5, depths[-1] + 0.5])
-    figure.update_yaxes(title="head weight w_A", showgrid=False, range=[weights[0] - edge, weights[-1] + edge])
+    figure.update_yaxes(title="head weight w_A", showgrid=False, range=[weights[0] - step / 2, weights[-1] + step / 2])
     figure.update_layout(title=title, plot_bgcolor="#999999", legend={"orientation": "h", "y": -0.25})
     return captioned(figure, f"{title}. The smallest value is the proxy's pick; grey cells are not finite.")
 

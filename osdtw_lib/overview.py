@@ -66,7 +66,7 @@ def _facts(folder: Path, manifest: dict) -> dict:
         "headline": f"{headline}.",
         "osdtw": f"{score.at['osdtw', 'all']:.1f}",
         "few": f"{few:.1f}" if pd.notna(few) else "-",
-        "baseline": f"{best.max():.1f} ({METHOD_NAMES[best.idxmax()]})" if len(best) else "not run",
+        "baseline": f"{best.max():.1f}" if len(best) else "not run",
         "depth": selection["shared_depth"],
         "weight": selection["head_weight"],
         "origin": origin(selection),

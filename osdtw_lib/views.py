@@ -57,21 +57,23 @@ def make(landscape: Landscape, ink: str) -> dict[str, go.Figure]:
         "over_weight": _stack_figure(HUNDREDTHS.tolist(), "head weight w<sub>A</sub>", ink),
         "marginal": _marginal_figure(depths[1:], ink),
     }
-    made["map"].update_yaxes(title="head weight w<sub>A</sub>", range=[-0.05, 1.05], tickvals=list(DEFAULT_WEIGHTS[::2]))
-    made["map"].update_xaxes(range=[-0.5, landscape.n_depths + 0.5])
+    made["map"].update_yaxes(title="head weight w<sub>A</sub>", tickvals=list(DEFAULT_WEIGHTS[::2]))
     for view, changes in arrays(landscape, *here).items():
         for trace, change in zip(made[view].data, changes):
             trace.update(change)
     made["by_depth"] = figures.by_depth(landscape.by_depth).update_xaxes(title="depth")
     for view in made:
         made[view].update_layout(title=None, meta=None, paper_bgcolor="rgba(0,0,0,0)", font_color=ink, height=340)
-        made[view].update_layout(margin={"t": 75, "r": 15, "b": 50}, legend={"orientation": "h", "x": 0, "y": 1.03, "yanchor": "bottom"})
+        made[view].update_layout(margin={"t": 75, "r": 15, "b": 50}, legend={"orientation": "h", "x": 0, "y": 1.03, "yanchor": "bottom", "font_size": 11})
         made[view].update_xaxes(title_standoff=8, tickangle=0)
         if view != "map":  # the map's own background is what cells that are not finite show
             made[view].update_layout(plot_bgcolor="rgba(0,0,0,0)")
             made[view].update_xaxes(gridcolor="rgba(128,128,128,.25)", zerolinecolor="rgba(128,128,128,.5)")
             made[view].update_yaxes(gridcolor="rgba(128,128,128,.25)", zerolinecolor="rgba(128,128,128,.5)")
-    made["by_depth"].update_layout(legend_y=1.14)  # above the two panels' titles
+    made["by_depth"].update_layout(legend_y=1.14, xaxis_domain=[0, 0.4], xaxis2_domain=[0.6, 1])  # room for titles
+    made["by_depth"].update_xaxes(dtick=1 if landscape.n_depths < 9 else 2)
+    for title, middle in zip(made["by_depth"].layout.annotations, (0.2, 0.8)):
+        title.x = middle
     return made
 
 
@@ -84,7 +86,8 @@ def _stack_figure(x: list, title: str, ink: str) -> go.Figure:
     figure.add_scatter(
         name="current", mode="markers", marker={"symbol": "circle-open", "size": 12, "color": figures.RED, "line": {"width": 3}}
     )
-    figure.update_xaxes(title=title, dtick=1 if len(x) < 40 else 0.1)
+    margin = 0.6 if len(x) < 40 else 0.01
+    figure.update_xaxes(title=title, dtick=1 if len(x) < 40 else 0.1, range=[x[0] - margin, x[-1] + margin])
     figure.update_yaxes(title="proxy (nats)", exponentformat="power")
     return figure.update_layout(barmode="relative", bargap=0.2 if len(x) < 40 else 0)
 
