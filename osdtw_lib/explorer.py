@@ -15,7 +15,7 @@ from .search import FORMS
 from .toy import boundary_under_resampling
 
 PAGE = "application/vnd.osdtw.explorer+json"  # what report.py turns into the explorer of the page
-WIDTH = 430  # pixels of a figure; a FigureWidget does not follow its column
+WIDTH = 360  # pixels of a figure, which does not follow its column: fits beside the file browser in a window of 800
 CAPTIONS = {
     "map": "The proxy over both choices. Star: selected; cross: current; grey: not finite.",
     "over_depth": "Its three terms over the depth, at the current head weight.",
@@ -41,17 +41,21 @@ class ProxyExplorer(widgets.VBox):
         wide = {"style": {"description_width": "120px"}, "layout": {"width": "440px"}}
         self.depth = widgets.IntSlider(selected["shared_depth"], 0, landscape.n_depths, description="shared depth C", **wide)
         self.weight = widgets.FloatSlider(selected["head_weight"], min=0, max=1, step=0.01, description="head weight w_A", **wide)
-        self.form = widgets.ToggleButtons(options=FORMS, value=selected["form"], description="form", style={"description_width": "120px", "button_width": "85px"}, layout={"width": "440px"})
+        buttons = {"style": wide["style"] | {"button_width": "85px"}, "layout": wide["layout"]}
+        self.form = widgets.ToggleButtons(options=FORMS, value=selected["form"], description="form", **buttons)
         middle = math.log10(evidence)
         self.damping = widgets.FloatLogSlider(
             max(landscape.start_damping, evidence / 10**DECADES), min=middle - DECADES, max=middle + DECADES, step=0.05,
             description="damping λ", readout_format=".3g", **wide,
         )
-        self.evidence = widgets.Button(description=f"evidence: λ = {evidence:.3g}", tooltip="set the damping to the evidence value", layout={"width": "180px"})
+        self.evidence = widgets.Button(
+            description=f"evidence: λ = {evidence:.3g}", tooltip="set the damping to the evidence value", layout={"width": "180px"}
+        )
         self.use = widgets.Button(description="use this choice", tooltip="Stage 2 will use the current C and w_A", icon="check")
         self.back = widgets.Button(description="back to the proxy's choice", icon="undo", layout={"width": "210px"})
         self.cell, self.rule, self.network, self.choice = (widgets.HTML() for _ in range(4))
-        self.figures = {name: go.FigureWidget(f.update_layout(width=WIDTH)) for name, f in views.make(landscape, views.ON_ANY_THEME).items()}
+        made = views.make(landscape, views.ON_ANY_THEME)
+        self.figures = {name: go.FigureWidget(figure.update_layout(width=WIDTH)) for name, figure in made.items()}
         for slider in (self.depth, self.weight, self.form, self.damping):
             slider.observe(self._moved, "value")
         self.evidence.on_click(lambda _: self.damping.set_trait("value", evidence))
@@ -66,8 +70,8 @@ class ProxyExplorer(widgets.VBox):
             [widgets.VBox(panel, layout={"min_width": "0"}) for panel in order],
             layout={"grid_template_columns": f"repeat(auto-fit, minmax({WIDTH}px, 1fr))", "grid_gap": "12px", "width": "100%"},
         )
-        controls = [self.depth, self.weight, self.form, damping]
-        super().__init__([*controls, self.cell, widgets.HBox([self.use, self.back], layout={"flex_flow": "row wrap"}), self.choice, grid])
+        choices = widgets.HBox([self.use, self.back], layout={"flex_flow": "row wrap"})
+        super().__init__([self.depth, self.weight, self.form, damping, self.cell, choices, self.choice, grid])
 
     @property
     def position(self) -> tuple[int, float, str, float]:

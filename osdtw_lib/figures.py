@@ -90,11 +90,13 @@ def by_depth(table: pd.DataFrame) -> go.Figure:
     for task in TASK_COLOURS:
         figure.add_bar(x=table["depth"], y=table[f"trace_{task}"], name=task, marker_color=TASK_COLOURS[task], row=1, col=1)
     figure.add_bar(x=table["depth"], y=table["mismatch_norm"], name="mismatch", marker_color=GREEN, row=1, col=2)
-    figure.update_xaxes(title="depth (1 = embedding and block 1)", dtick=1)
+    figure.update_xaxes(title="depth", dtick=1)
     figure.update_yaxes(title="trace (nats)", type="log", exponentformat="power", row=1, col=1)
     figure.update_yaxes(title="Euclidean norm", rangemode="tozero", row=1, col=2)
     return captioned(
-        figure, "Per depth: trace of each task's diagonal Fisher (log scale), and how far apart the two encoders are."
+        figure,
+        "Per depth (the first is the embedding and block 1): trace of each task's diagonal Fisher, log scale, and how far "
+        "apart the two encoders are.",
     )
 
 
@@ -146,7 +148,8 @@ def direct_bias(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="shared depth C", dtick=1)
     figure.update_yaxes(title="measured bias (nats a sample)")
     figure.update_layout(title=f"Measured bias at w_A = {weight:g}")
-    return captioned(figure, "Loss added when the first C depths are the weighted optimum of both encoders; bars: two standard errors.")
+    added = "Loss added when the first C depths are the weighted optimum of both encoders; bars: two standard errors."
+    return captioned(figure, added)
 
 
 def terms(grid: pd.DataFrame, over: str, title: str) -> go.Figure:
