@@ -24,19 +24,8 @@ from .losses import baseline_likelihood
 from .masked_autoencoder import MaskedAutoencoder
 from .progress import clock
 from .proxy import Proxy
-from .results import (
-    assembled,
-    cell,
-    chosen_by_hand,
-    load_proxy,
-    measured_bias,
-    origin,
-    require,
-    selection,
-    stage1_networks,
-    start_network,
-    trained,
-)
+from .results import assembled, cell, chosen_by_hand, load_proxy, measured_bias, origin, require, selection
+from .results import stage1_networks, start_network, trained
 from .runs import TASKS, Run, notebook_of
 from .search import Choice
 from .summary import ProxySummary
