@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from osdtw_lib import config as cfg
 from osdtw_lib.losses import Bernoulli, task_likelihoods
+from osdtw_lib.params_file import load_config
 from osdtw_lib.vit import build_vit
 
 COLUMNS = ["model", "device", "method", "ratio", "peak_memory_ratio", "max_relative_error", "tensors_covered", "tensors_total"]
@@ -73,7 +74,7 @@ class Setup:
 
 
 def setups(quick: bool) -> list[Setup]:
-    digits = cfg.load_config(cfg.PROJECT / "params" / "mnist_lt.yaml").model
+    digits = load_config(cfg.PROJECT / "params" / "mnist_lt.yaml").model
     vit_b = cfg.Model(architecture="vit_base_patch16_224")
     if quick:
         small = digits.model_copy(update={"depth": 2, "width": 16, "heads": 2})

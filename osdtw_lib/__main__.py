@@ -79,7 +79,7 @@ def _run(chosen) -> int:
 
 
 def _stage(chosen) -> None:
-    from .config import load_config
+    from .params_file import load_config
     from .runs import Run
     from .stages import STAGES as functions
 

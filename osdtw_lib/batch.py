@@ -12,9 +12,10 @@ import pandas as pd
 
 from . import overview, report, stages
 from .artifacts import make_folder, remove, write_text
-from .config import PROJECT, dump_config, load_config
+from .config import PROJECT
 from .errors import UserError
 from .evaluation import how_to_run_missing, shown
+from .params_file import dump_config, load_config
 from .progress import clock
 from .runs import NOTEBOOKS, Run
 

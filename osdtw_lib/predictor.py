@@ -11,7 +11,7 @@ from PIL import Image
 
 from .artifacts import damage, read_manifest, read_tensors
 from .config import PROJECT, Model
-from .datasets import normalize
+from .batches import normalize
 from .errors import UserError
 from .evaluation import class_scores
 from .longtail import head_tail_partition

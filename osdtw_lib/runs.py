@@ -11,10 +11,12 @@ import torch
 
 from . import longtail
 from .artifacts import Artifact, checksum
-from .config import Config, load_config
-from .datasets import Batches, LabelledImages, load_source, long_tail_split
+from .config import Config
+from .batches import Batches
+from .datasets import LabelledImages, load_source, long_tail_split
 from .errors import UserError
 from .losses import task_likelihoods
+from .params_file import load_config
 from .vit import TwoBranchViT, VisionTransformer, build_vit, n_depths, weights_file
 
 TASKS = ("head", "tail")

@@ -12,7 +12,7 @@ from torch import nn
 
 from .artifacts import Checkpoint
 from .config import Recipe, Training
-from .datasets import Batches
+from .batches import Batches
 from .errors import UserError
 from .progress import Progress
 from .vit import load_weights, weights

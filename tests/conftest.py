@@ -17,7 +17,8 @@ import torch
 import yaml
 
 from osdtw_lib.__main__ import main
-from osdtw_lib.config import PROJECT, load_config
+from osdtw_lib.config import PROJECT
+from osdtw_lib.params_file import load_config
 from osdtw_lib.runs import Run
 from osdtw_lib.stages import STAGES
 

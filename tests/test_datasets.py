@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from osdtw_lib.config import Data
-from osdtw_lib.datasets import Batches, LabelledImages, Source, index_hash, load_source, long_tail_split, normalize
+from osdtw_lib.config import Digits as Data
+from osdtw_lib.batches import Batches, normalize
+from osdtw_lib.datasets import LabelledImages, Source, index_hash, load_source, long_tail_split
 from osdtw_lib.errors import UserError
 from osdtw_lib.longtail import exponential_class_counts
 

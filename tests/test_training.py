@@ -8,8 +8,9 @@ from torch import nn
 
 from osdtw_lib import training
 from osdtw_lib.artifacts import Artifact
-from osdtw_lib.config import Data, Model, Recipe, Training
-from osdtw_lib.datasets import Batches, LabelledImages
+from osdtw_lib.config import Digits as Data, Model, Recipe, Training
+from osdtw_lib.batches import Batches
+from osdtw_lib.datasets import LabelledImages
 from osdtw_lib.errors import UserError
 from osdtw_lib.training import fit, learning_rate
 from osdtw_lib.vit import build_vit, depth_of, weights
