@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 
@@ -79,11 +80,14 @@ def _run(chosen) -> int:
 
 
 def _stage(chosen) -> None:
+    from . import distributed
     from .params_file import load_config
     from .runs import Run
     from .stages import STAGES as functions
 
-    functions[chosen.stage](Run(load_config(chosen.params, chosen.overrides)))
+    config = load_config(chosen.params, chosen.overrides)
+    with distributed.group(config.device) if distributed.started_by_torchrun() else contextlib.nullcontext():
+        functions[chosen.stage](Run(config))
 
 
 def _predict(chosen) -> None:

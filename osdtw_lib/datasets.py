@@ -34,6 +34,10 @@ class LabelledImages:
         return digest.hexdigest()
 
 
+class ImageFiles:
+    """Image files."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A data set before the cut: all its images, and what its classes are called."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from .artifacts import damage, read_manifest, read_tensors
 from .config import PROJECT, Model
-from .batches import normalize
+from .batches import normalized
 from .errors import UserError
 from .evaluation import class_scores
 from .longtail import head_tail_partition
@@ -39,7 +39,7 @@ class Predictor:
         pixels = self._pixels(images)
         if len(pixels) == 0:
             return np.zeros((0, len(self.class_names)))
-        batches = [(normalize(part, self.mean, self.std), None) for part in pixels.split(256)]
+        batches = [(normalized(part.permute(0, 3, 1, 2), self.mean, self.std), None) for part in pixels.split(256)]
         scores = class_scores(self.network, self.likelihoods, batches).astype(np.float64)
         odds = np.exp(scores - scores.max(1, keepdims=True))
         return odds / odds.sum(1, keepdims=True)
