@@ -17,6 +17,7 @@ from .errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
 ORIENTATION = 0x0112
+FILE_SIZE = "size in the file"  # (width, height) in Image.info: a reduced decoding is smaller
 
 # notes of Pillow's on files that it reads all the same (EXIF blocks, palettes): one an image would drown the log
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
@@ -82,6 +83,7 @@ def open_image(path: str | Path, side: int | None = None) -> Image.Image:
     """The decoded image in the mode its file has. Raises UserError as read_image does."""
     try:
         with Image.open(path) as image:
+            image.info[FILE_SIZE] = image.size
             if side and image.format == "JPEG":
                 image.draft(None, (2 * side, 2 * side))
             image.load()

@@ -17,9 +17,10 @@ import torch
 from . import evaluation
 from .artifacts import Artifact, Writer, write_text
 from .config import BASELINES
-from .datasets import index_hash
+from .datasets import index_hash, split_notes
 from .direct import direct_bias, stratified_sample
 from .fisher import diagonal_fisher
+from .image_check import check_files
 from .losses import baseline_likelihood
 from .masked_autoencoder import MaskedAutoencoder
 from .progress import clock
@@ -36,10 +37,14 @@ METHODS = (*BASELINES, "stage1", "stage2", "osdtw_assembled", "osdtw")
 
 
 def split(run: Run) -> Artifact:
-    """Notebook 01: the indices of the training and test images, their hash, the class counts."""
+    """Notebook 01: the indices of the training and test images, their hash, the class counts; files are checked."""
+    checked = run.artifact("split").notes().get("files_checked")
 
     def make(write: Writer) -> None:
         train, test = run.indices
+        for line in (run.caption, *split_notes(run.source, run.config.data, train, test)):
+            print(f"split: {line}", flush=True)
+        write.notes["files_checked"] = check_files(run.source.images, run.indices, run.folder, checked)
         write.tensors("indices", {"train": torch.from_numpy(train), "test": torch.from_numpy(test)})
         group = {int(k): name for groups in (run.groups,) for name, members in groups.items() for k in members}
         task = {int(k): name for name, members in run.partition.items() for k in members}
@@ -56,7 +61,7 @@ def split(run: Run) -> Artifact:
                 }
             ),
         )
-        write.notes |= {"indices_sha256": index_hash(train, test), "seed": run.config.seed}
+        write.notes |= {"indices_sha256": index_hash(train, test), "seed": run.config.seed, "caption": run.caption}
 
     return _make(run, run.artifact("split"), make)
 
