@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from ._timm import timm, torchvision
@@ -63,8 +62,8 @@ def augmented(images: Tensor, recipe: Recipe, size: tuple[int, int], crop_share:
     return rand_augment(images, *recipe.rand_augment, fill) if recipe.rand_augment else images
 
 
-def photograph(recipe: Recipe | None, size: tuple[int, int], crop_share: float, fill: Tensor) -> Callable[[Image.Image], Image.Image]:
-    """The same of one photograph in Pillow, by timm's transforms; without a recipe, as evaluation sees it."""
+def photograph(recipe: Recipe | None, size: tuple[int, int], crop_share: float, fill: Tensor) -> Callable:
+    """Pillow image -> Pillow image, the same of one photograph by timm's transforms; without a recipe, as evaluation sees it."""
     resized = (round(size[0] / crop_share), round(size[1] / crop_share))
     resize = timm.data.transforms.ResizeKeepRatio(resized, longest=0.0, interpolation="bicubic")
     steps = [resize, torchvision.transforms.CenterCrop(size)]

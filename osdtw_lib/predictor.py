@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from .artifacts import damage, read_manifest, read_tensors
-from .config import PROJECT, Model
 from .batches import normalized
+from .config import PROJECT, Model
 from .errors import UserError
 from .evaluation import class_scores
 from .longtail import head_tail_partition

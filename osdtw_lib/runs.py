@@ -11,10 +11,11 @@ import torch
 
 from . import longtail
 from .artifacts import Artifact, checksum
-from .config import Config, Recipe
 from .batches import Batches
-from .datasets import ImageFiles, LabelledImages, load_source, long_tail_split
+from .config import Config, Recipe
+from .datasets import LabelledImages, load_source, split_indices
 from .errors import UserError
+from .image_files import ImageFiles
 from .losses import task_likelihoods
 from .params_file import load_config
 from .vit import TwoBranchViT, VisionTransformer, build_vit, n_depths, weights_file
@@ -58,15 +59,20 @@ class Run:
 
     @cached_property
     def indices(self) -> tuple[np.ndarray, np.ndarray]:
-        return long_tail_split(self.source, self.config.data, self.config.seed)
+        return split_indices(self.source, self.config.data, self.config.seed)
 
     @cached_property
-    def train(self) -> LabelledImages:
+    def train(self) -> LabelledImages | ImageFiles:
         return self.source.images.subset(self.indices[0])
 
     @cached_property
-    def test(self) -> LabelledImages:
+    def test(self) -> LabelledImages | ImageFiles:
         return self.source.images.subset(self.indices[1])
+
+    @property
+    def caption(self) -> str:
+        """Data set, counts and part, for every table over this run."""
+        return self.source.caption(*self.indices, getattr(self.config.data, "evaluate", "test"))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -140,7 +146,7 @@ class Run:
         training = dump("recipe")
         task = dump("likelihood", "logit_adjustment")
         if name == "split":
-            parameters = {**dump("seed", "data"), "images": self.source.images.fingerprint()}
+            parameters = {**dump("seed", "data"), "images": self.source.fingerprint()}
             return Artifact(name, self.folder / name, parameters)
         if name == "start":
             return self._make(name, ("split",), dump("model") | self._origin())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -17,16 +16,17 @@ import torch
 from . import evaluation
 from .artifacts import Artifact, Writer, write_text
 from .config import BASELINES
-from .datasets import index_hash
+from .datasets import index_hash, split_notes
 from .direct import direct_bias, stratified_sample
 from .fisher import diagonal_fisher
+from .image_check import check_files
 from .losses import baseline_likelihood
-from .masked_autoencoder import MaskedAutoencoder
 from .making import made, train
+from .masked_autoencoder import MaskedAutoencoder
 from .proxy import Proxy
 from .results import assembled, cell, chosen_by_hand, load_proxy, measured_bias, origin, require, selection
 from .results import stage1_networks, start_network, trained
-from .runs import TASKS, Run, notebook_of
+from .runs import TASKS, Run
 from .search import Choice
 from .summary import ProxySummary
 from .vit import copy_encoder, depth_of, given_start, weights
@@ -35,10 +35,14 @@ METHODS = (*BASELINES, "stage1", "stage2", "osdtw_assembled", "osdtw")
 
 
 def split(run: Run) -> Artifact:
-    """Notebook 01: the indices of the training and test images, their hash, the class counts."""
+    """Notebook 01: the indices of the training and test images, their hash, the class counts; files are checked."""
+    checked = run.artifact("split").notes().get("files_checked")
 
     def make(write: Writer) -> None:
         train, test = run.indices
+        for line in (run.caption, *split_notes(run.source, run.config.data, train, test)):
+            print(f"split: {line}", flush=True)
+        write.notes["files_checked"] = check_files(run.source.images, run.indices, run.folder, checked)
         write.tensors("indices", {"train": torch.from_numpy(train), "test": torch.from_numpy(test)})
         group = {int(k): name for groups in (run.groups,) for name, members in groups.items() for k in members}
         task = {int(k): name for name, members in run.partition.items() for k in members}
@@ -55,7 +59,7 @@ def split(run: Run) -> Artifact:
                 }
             ),
         )
-        write.notes |= {"indices_sha256": index_hash(train, test), "seed": run.config.seed}
+        write.notes |= {"indices_sha256": index_hash(train, test), "seed": run.config.seed, "caption": run.caption}
 
     return made(run, run.artifact("split"), make)
 

@@ -8,7 +8,7 @@ import torch
 
 from osdtw_lib.config import Digits as Data
 from osdtw_lib.batches import Batches, normalize
-from osdtw_lib.datasets import LabelledImages, Source, index_hash, load_source, long_tail_split
+from osdtw_lib.datasets import LabelledImages, Source, index_hash, load_source, split_indices
 from osdtw_lib.errors import UserError
 from osdtw_lib.longtail import exponential_class_counts
 
@@ -33,21 +33,21 @@ def test_the_digits_are_5000_real_images_500_a_class(digits):
 
 
 def test_a_split_has_a_balanced_test_set_and_the_exponential_profile(digits):
-    train, test = long_tail_split(digits, DIGITS, seed=0)
+    train, test = split_indices(digits, DIGITS, seed=0)
     counts = np.bincount(digits.images.labels[train])
     assert counts.tolist() == exponential_class_counts(40, 10, 10).tolist()
     assert np.bincount(digits.images.labels[test]).tolist() == [10] * 10
 
 
 def test_no_image_is_in_both_sets_or_twice_in_one(digits):
-    train, test = long_tail_split(digits, DIGITS, seed=0)
+    train, test = split_indices(digits, DIGITS, seed=0)
     assert len(set(train) | set(test)) == len(train) + len(test)
 
 
 def test_a_seed_gives_one_split_and_leaves_the_global_generator(digits):
     np.random.seed(3)
     expected = np.random.get_state()[1].copy()
-    first, again, other = (long_tail_split(digits, DIGITS, seed) for seed in (0, 0, 1))
+    first, again, other = (split_indices(digits, DIGITS, seed) for seed in (0, 0, 1))
     assert np.array_equal(first[0], again[0]) and np.array_equal(first[1], again[1])
     assert not np.array_equal(first[0], other[0])
     assert np.array_equal(np.random.get_state()[1], expected)
@@ -55,13 +55,13 @@ def test_a_seed_gives_one_split_and_leaves_the_global_generator(digits):
 
 def test_a_larger_training_set_keeps_the_test_set(digits):
     larger = DIGITS.model_copy(update={"largest": 60})
-    assert np.array_equal(long_tail_split(digits, DIGITS, 0)[1], long_tail_split(digits, larger, 0)[1])
+    assert np.array_equal(split_indices(digits, DIGITS, 0)[1], split_indices(digits, larger, 0)[1])
 
 
 def test_a_class_with_too_few_images_is_named():
     source = Source(images(9), ("cat", "dog", "owl"))
     with pytest.raises(UserError, match="class 'cat' has 3 images, 3 for training and 1 for the test"):
-        long_tail_split(source, Data(dataset="digits", largest=3, imbalance_ratio=1, test_per_class=1), 0)
+        split_indices(source, Data(dataset="digits", largest=3, imbalance_ratio=1, test_per_class=1), 0)
 
 
 def test_the_hash_of_a_split_is_sha256_of_its_indices():
