@@ -62,7 +62,7 @@ def augmented(images: Tensor, recipe: Recipe, size: tuple[int, int], crop_share:
     return rand_augment(images, *recipe.rand_augment, fill) if recipe.rand_augment else images
 
 
-def photograph(recipe: Recipe | None, size: tuple[int, int], crop_share: float, fill: Tensor) -> Callable:
+def photograph(recipe: Recipe | None, size: tuple[int, int], crop_share: float, fill: Tensor = ()) -> Callable:
     """Pillow image -> Pillow image, the same of one photograph by timm's transforms; without a recipe, as evaluation sees it."""
     resized = (round(size[0] / crop_share), round(size[1] / crop_share))
     resize = timm.data.transforms.ResizeKeepRatio(resized, longest=0.0, interpolation="bicubic")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import logging
 import os
 import signal
@@ -165,15 +166,21 @@ def launch(function: Callable, arguments: tuple, processes: int, device: str) ->
 
 
 def _explained(error: ChildFailedError, folder: Path) -> Exception:
-    """The first failure as an exception of this process."""
+    """What went wrong first, as an exception of this process."""
     number, failure = error.get_first_failure()
-    details = failure.error_file_data.get("message", {}) if isinstance(failure.error_file_data, dict) else {}
-    details = details if isinstance(details, dict) else {}
-    message = str(details.get("message", failure.message))
+    message, trace = failure.message, ""
+    left = []
+    for path in folder.glob("*/attempt_0/*/error.json"):
+        said = json.loads(path.read_text())["message"]
+        # one that fails takes the connections of the others with it, and theirs may be noticed first
+        lost = "onnection closed by peer" in said["message"]
+        left.append((lost, float(said["extraInfo"]["timestamp"]), int(path.parent.name), said))
+    if left and isinstance(failure.error_file_data, dict):
+        *_, number, said = min(left, key=lambda entry: entry[:3])
+        message, trace = said["message"], said["extraInfo"]["py_callstack"]
     if message.startswith(REFUSED):
         return UserError(message.removeprefix(REFUSED))
-    trace = details.get("extraInfo", {}).get("py_callstack", "") or _tail(folder, failure.local_rank)
-    print(trace, file=sys.stderr, flush=True)
+    print(trace or _tail(folder, number), file=sys.stderr, flush=True)
     return RuntimeError(f"process {number} of a stage failed: {message}; run again to go on from the last checkpoint")
 
 

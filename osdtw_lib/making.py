@@ -14,7 +14,7 @@ from .runs import Run, notebook_of
 from .training import fit
 
 
-def made(run: Run, artifact: Artifact, function: Callable[[Writer], None], together: Callable[[Run], object] | None = None) -> Artifact:
+def made(run: Run, artifact: Artifact, function: Callable[[Writer], None], together: Callable | None = None) -> Artifact:
     """The artifact, made by function(writer) where it is not done; says in one line why it ran or did not.
 
     together: the stage function this is called from, if several processes can share its work. They are started here
@@ -34,8 +34,8 @@ def made(run: Run, artifact: Artifact, function: Callable[[Writer], None], toget
         print(f"{artifact.name}: runs, {reason}", flush=True)
         with artifact.making(str(run.device)) as writer:
             function(writer)
-        print(f"{artifact.name}: done in {clock(artifact.seconds())}", flush=True)
     distributed.wait_for_all()
+    print(f"{artifact.name}: done in {clock(artifact.seconds())}", flush=True)
     return artifact
 
 

@@ -260,6 +260,7 @@ def stage3(run: Run) -> Artifact:
                 "class_counts": run.class_counts.tolist(),
                 "mean": run.config.data.mean,
                 "std": run.config.data.std,
+                "crop_share": getattr(run.config.data, "crop_share", 1.0),
             },
         )
 

@@ -1,13 +1,11 @@
-"""The digits, the split of them, and batches that come out the same again."""
+"""The digits, and the split of a data set."""
 
 import hashlib
 
 import numpy as np
 import pytest
-import torch
 
 from osdtw_lib.config import Digits as Data
-from osdtw_lib.batches import Batches, normalize
 from osdtw_lib.datasets import LabelledImages, Source, index_hash, load_source, split_indices
 from osdtw_lib.errors import UserError
 from osdtw_lib.longtail import exponential_class_counts
@@ -77,55 +75,3 @@ def test_a_fingerprint_changes_with_a_pixel_and_with_a_label():
     label.labels[3] += 1
     assert one.fingerprint() == images().fingerprint()
     assert len({i.fingerprint() for i in (one, pixel, label)}) == 3
-
-
-def test_normalising_puts_channels_first_and_scales_each():
-    pixels = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)  # (1, 1, 1, 2)
-    expected = torch.tensor([[[[-0.5 / 0.25]], [[(1 - 0.1) / 0.2]]]])
-    torch.testing.assert_close(normalize(pixels, (0.5, 0.1), (0.25, 0.2)), expected)
-
-
-def batches(seed=0, **options):
-    return Batches(images(), DIGITS, 4, seed=seed, **options)
-
-
-def flat(parts):
-    xs, ys = zip(*parts)
-    return torch.cat(xs), torch.cat(ys)
-
-
-def test_an_epoch_holds_every_image_once():
-    made = batches()
-    assert [len(y) for _, y in made.epoch(0)] == [4, 4, 3] and len(made) == 3
-    shuffled, labels = flat(made.epoch(0))
-    order = [int((made.images == x).flatten(1).all(1).nonzero()) for x in shuffled]
-    assert sorted(order) == list(range(11)) and order != list(range(11))
-    assert torch.equal(made.labels[order], labels)
-
-
-def test_an_epoch_is_shuffled_by_its_seed_and_number_alone():
-    late = batches()
-    for number in range(3):
-        flat(late.epoch(number))
-    assert torch.equal(flat(late.epoch(5))[0], flat(batches().epoch(5))[0])
-    assert not torch.equal(flat(batches().epoch(5))[1], flat(batches().epoch(6))[1])
-    assert not torch.equal(flat(batches().epoch(5))[1], flat(batches(seed=1).epoch(5))[1])
-
-
-def test_iterating_gives_the_images_in_order_each_time():
-    made = batches(shift=2)
-    for _ in range(2):
-        x, y = flat(made)
-        assert torch.equal(x, made.images) and torch.equal(y, made.labels)
-
-
-def test_a_random_shift_moves_each_image_and_repeats_its_border():
-    made, plain = batches(shift=1), batches()
-    moved, labels = flat(made.epoch(2))
-    still, same = flat(plain.epoch(2))
-    assert torch.equal(labels, same) and moved.shape == still.shape
-    padded = torch.nn.functional.pad(still, (1, 1, 1, 1), mode="replicate")
-    places = [(r, c) for r in range(3) for c in range(3)]
-    found = [{p for p in places if torch.equal(x, padded[i, :, p[0] : p[0] + 4, p[1] : p[1] + 4])} for i, x in enumerate(moved)]
-    assert all(found) and len(set.union(*found)) > 3
-    assert torch.equal(moved, flat(batches(shift=1).epoch(2))[0])
