@@ -72,6 +72,11 @@ class Batches:
         for pixels, indices in zip(self._reader.read(chosen), chosen):
             yield normalized(pixels, self._mean, self._std), self.labels[indices].to(pixels.device)
 
+    def pictures(self) -> np.ndarray:
+        """uint8 (N, H, W, C): the images as evaluation sees them, for the eye."""
+        chosen = torch.arange(len(self.labels)).split(self.batch_size)
+        return torch.cat([p.cpu() for p in self._reader.read(list(chosen))]).permute(0, 2, 3, 1).numpy()
+
     def epoch(self, number: int) -> Iterator[Iterator[Part]]:
         steps = self.plan(number)
         own = [[part for part in step if part[0] % distributed.world_size() == distributed.rank()] for step in steps]

@@ -308,6 +308,7 @@ def tables(run: Run) -> Artifact:
         write.table("confusion", pd.DataFrame(counts, columns=run.class_names))
         write.table("runtime", runtime(run, before))
         write.json("selection", selected)
+        write.notes |= {"caption": run.caption, "start": run.artifact("start").notes()["origin"]}
 
     return made(run, artifact, make)
 
