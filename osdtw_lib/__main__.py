@@ -1,4 +1,4 @@
-"""python -m osdtw_lib: one stage, the whole batch, a prediction, or JupyterLab."""
+"""python -m osdtw_lib: one stage, the whole batch, a look at the data, a prediction, or JupyterLab."""
 
 from __future__ import annotations
 
@@ -58,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
         _add_set(stage)
         stage.set_defaults(function=_stage, stage=name)
+    look = commands.add_parser("inspect", help="counts, imbalance, odd and unreadable images of a data set, before training")
+    look.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
+    _add_set(look)
+    look.set_defaults(function=_inspect)
     predict = commands.add_parser("predict", help="class and probability of image files")
     predict.add_argument("folder", help="a finished run, for instance outputs/mnist_lt")
     predict.add_argument("images", nargs="+")
@@ -88,6 +92,14 @@ def _stage(chosen) -> None:
     config = load_config(chosen.params, chosen.overrides)
     with distributed.group(config.device) if distributed.started_by_torchrun() else contextlib.nullcontext():
         functions[chosen.stage](Run(config))
+
+
+def _inspect(chosen) -> None:
+    from .inspection import inspect
+    from .params_file import load_config
+
+    for line in inspect(load_config(chosen.params, chosen.overrides)):
+        print(line, flush=True)
 
 
 def _predict(chosen) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +21,27 @@ SHOWN = 10
 
 
 def over_images(function: Callable[[int], object], count: int, label: str) -> Iterator:
-    """function(0), function(1), ... in threads (Pillow decodes outside the interpreter's lock), with a progress line."""
-    threads = 2 * (os.cpu_count() or 1) + 4  # more than cores: some wait for the disk
+    """function(0), function(1), ... in order, computed in threads (Pillow decodes outside the interpreter's lock)."""
+    threads = 2 * len(os.sched_getaffinity(0)) + 4  # more than cores: some wait for the disk
     started = printed = time.monotonic()
-    block = 64 * threads  # in flight at most, so that memory does not grow and an error ends the pass soon
-    with ThreadPoolExecutor(threads) as pool:
-        for first in range(0, count, block):
-            yield from pool.map(function, range(first, min(first + block, count)))
-            done, now = min(first + block, count), time.monotonic()
-            if now - printed >= LINE_SECONDS and done < count:
-                rate, printed = done / (now - started), now
+    pending: deque[Future] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for index in range(count):
+            pending.append(pool.submit(function, index))
+            if len(pending) < 8 * threads:  # in flight at most, so that memory does not grow
+                continue
+            yield pending.popleft().result()
+            now = time.monotonic()
+            if now - printed >= LINE_SECONDS:
+                done, printed = index + 1 - len(pending), now
+                rate = done / (now - started)
                 left = clock((count - done) / rate)
                 print(f"{label}: {done:,} of {count:,} images  {rate:.0f} images/s  {left} left", flush=True)
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def examine(images: ImageFiles) -> pd.DataFrame:

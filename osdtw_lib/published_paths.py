@@ -49,7 +49,7 @@ def _exists(path: Path) -> bool:
 
 def _ways() -> Iterator[Way]:
     """From the path as written to ones that differ ever more from it."""
-    for top in (_same, *map(_other_top, range(3)), _no_top, _under("train"), _under("val")):
+    for top in (_same, *map(_other_top, range(3)), _no_top, *(_under(top) for tops in TOPS for top in tops)):
         for middle in (_same, _no_letter, _letter, _dashes, _flat, _in_class_folder, _in_short_folder, _in_dashed_folder):
             yield lambda name, folder, top=top, middle=middle: top(middle(name, folder), folder)
 

@@ -65,7 +65,8 @@ def test_the_split_keeps_its_indices_with_seed_and_hash(finished):
     made = finished.artifact("split")
     train, test = (made.tensors("indices")[n].numpy() for n in ("train", "test"))
     assert np.array_equal(train, finished.indices[0]) and np.array_equal(test, finished.indices[1])
-    assert made.notes() == {"indices_sha256": index_hash(train, test), "seed": 0}
+    expected = {"indices_sha256": index_hash(train, test), "seed": 0, "caption": finished.caption, "files_checked": None}
+    assert made.notes() == expected
     classes = made.table("classes")
     assert classes["training_images"].tolist() == finished.class_counts.tolist()
     assert set(classes.loc[:4, "task"]) == {"head"} and set(classes.loc[5:, "task"]) == {"tail"}
