@@ -17,7 +17,8 @@ from .datasets import LabelledImages, load_source, long_tail_split
 from .errors import UserError
 from .losses import task_likelihoods
 from .params_file import load_config
-from .vit import TwoBranchViT, VisionTransformer, build_vit, n_depths, weights_file
+from .starting_weights import weights_file
+from .vit import TwoBranchViT, VisionTransformer, build_vit, n_depths
 
 TASKS = ("head", "tail")
 
