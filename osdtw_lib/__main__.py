@@ -1,4 +1,4 @@
-"""python -m osdtw_lib: one stage, the whole batch, a look at the data, a prediction, or JupyterLab."""
+"""python -m osdtw_lib: the whole batch, one stage, a look at the data, what it will take, a prediction, or JupyterLab."""
 
 from __future__ import annotations
 
@@ -62,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     look.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
     _add_set(look)
     look.set_defaults(function=_inspect)
+    plan = commands.add_parser("plan", help="memory, batch split, images/s and hours a stage, before anything runs")
+    plan.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
+    _add_set(plan)
+    plan.add_argument("--gpus", type=int, metavar="N", help="for so many GPUs (default: those here; 0: the CPU)")
+    plan.add_argument("--gpu", default="H100", metavar="NAME", help="which kind, where none is here (default H100)")
+    plan.add_argument("--mfu", type=float, default=0.4, metavar="SHARE", help="assumed where none is here (default 0.4)")
+    plan.set_defaults(function=_plan)
     predict = commands.add_parser("predict", help="class and probability of image files")
     predict.add_argument("folder", help="a finished run, for instance outputs/mnist_lt")
     predict.add_argument("images", nargs="+")
@@ -100,6 +107,13 @@ def _inspect(chosen) -> None:
 
     for line in inspect(load_config(chosen.params, chosen.overrides)):
         print(line, flush=True)
+
+
+def _plan(chosen) -> None:
+    from .params_file import load_config
+    from .plan import make_plan
+
+    print(make_plan(load_config(chosen.params, chosen.overrides), chosen.gpus, chosen.gpu, chosen.mfu))
 
 
 def _predict(chosen) -> None:

@@ -11,6 +11,7 @@ from .artifacts import Artifact, Writer
 from .config import Config, Recipe
 from .progress import clock
 from .runs import Run, notebook_of
+from .throughput import step_flops
 from .training import fit
 
 
@@ -47,8 +48,9 @@ def train(run: Run, write: Writer, network: nn.Module, losses, stage: str, depth
           recipe: Recipe | None = None) -> None:
     """Train with the parameters of a stage; the history becomes the table "curves"."""
     recipe, length = recipe or run.config.recipe, getattr(run.config, stage)
+    flops = step_flops(network, losses, (run.config.model.channels, *run.image_size), run.device)
     if recipe.compile:
         for called in network.values() if isinstance(network, nn.ModuleDict) else [network]:
             called.compile()
     checkpoint, seed, batches = write.checkpoint("training"), run.seed(stage), run.batches(run.train, recipe=recipe)
-    write.table("curves", fit(network, losses, batches, recipe, length, depths, checkpoint, seed, label))
+    write.table("curves", fit(network, losses, batches, recipe, length, depths, checkpoint, seed, label, flops))

@@ -42,6 +42,10 @@ class Progress:
         if self.finished == self.epochs:
             self._line(f"epoch {self.epochs}/{self.epochs}, done")
 
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
     def _line(self, where: str) -> None:
         self.printed = time.monotonic()
         rate = self.images / max(self.printed - self.started, 1e-9)

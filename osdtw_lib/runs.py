@@ -18,7 +18,8 @@ from .errors import UserError
 from .image_files import ImageFiles
 from .losses import task_likelihoods
 from .params_file import load_config
-from .vit import TwoBranchViT, VisionTransformer, build_vit, n_depths, weights_file
+from .starting_weights import weights_file
+from .vit import TwoBranchViT, VisionTransformer, build_vit, n_depths
 
 TASKS = ("head", "tail")
 

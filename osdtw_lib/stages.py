@@ -28,8 +28,9 @@ from .results import assembled, cell, chosen_by_hand, load_proxy, measured_bias,
 from .results import stage1_networks, start_network, trained
 from .runs import TASKS, Run
 from .search import Choice
+from .starting_weights import given_start
 from .summary import ProxySummary
-from .vit import copy_encoder, depth_of, given_start, weights
+from .vit import copy_encoder, depth_of, weights
 
 METHODS = (*BASELINES, "stage1", "stage2", "osdtw_assembled", "osdtw")
 

@@ -17,6 +17,7 @@ from .batches import Batches
 from .config import Recipe, Training
 from .errors import UserError
 from .progress import Progress
+from .throughput import summary_line
 from .vit import load_weights, weights
 
 CHECKPOINT_SECONDS = 2.0  # a checkpoint is written at an epoch's end, but not more often than this
@@ -78,6 +79,9 @@ def fit(
             if time.monotonic() - last_saved >= CHECKPOINT_SECONDS and epoch + 1 < length.epochs:
                 checkpoint.save(_tensors(model, optimizer), {"history": history})
                 last_saved = time.monotonic()
+    if flops_per_image and progress.images:
+        spent = progress.images, progress.seconds, progress.waited
+        print(f"{label}: {summary_line(*spent, flops_per_image, trained[0].device, distributed.world_size())}", flush=True)
     model.eval()
     return pd.DataFrame(history)
 

@@ -7,7 +7,6 @@ blocks. The final norm and the head always belong to the decoder.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,14 +14,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from . import config as cfg
 from ._timm import timm
-from .artifacts import read_tensors
 from .errors import UserError
 
 VisionTransformer = timm.models.vision_transformer.VisionTransformer
 
 
 def build_vit(model: cfg.Model, n_outputs: int, drop_path: float = 0.0) -> VisionTransformer:
-    """A VisionTransformer with `n_outputs` logits and random weights. Raises UserError for what timm refuses."""
+    """A VisionTransformer with `n_outputs` logits and random weights; the head's as `model.head_init_std` says.
+
+    Raises UserError for what timm refuses.
+    """
     options = {
         "img_size": model.image_size,
         "patch_size": model.patch_size,
@@ -46,6 +47,9 @@ def build_vit(model: cfg.Model, n_outputs: int, drop_path: float = 0.0) -> Visio
         raise UserError(f"model.architecture '{model.architecture}': timm cannot build it with {options}: {message}") from None
     if not isinstance(vit, VisionTransformer):
         raise UserError(f"model.architecture '{model.architecture}' is no timm VisionTransformer; try vit_base_patch16_224")
+    if model.head_init_std:
+        nn.init.trunc_normal_(vit.head.weight, std=model.head_init_std)
+        nn.init.zeros_(vit.head.bias)
     return vit
 
 
@@ -182,50 +186,3 @@ def load_weights(module: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Modu
         for name, tensor in own.items():
             tensor.copy_(tensors[name])
     return module
-
-
-def given_start(model: cfg.Model, vit: VisionTransformer) -> str:
-    """Load the weights `model.init` names (a file, or a timm tag) into the encoder of vit; returns where from.
-
-    Head and final norm may be missing or of another shape; anything else that does not fit is refused.
-    """
-    path = weights_file(model)
-    if path:
-        tensors, origin = read_tensors(path), f"the file {path.name}"
-    else:
-        tensors, origin = _hub_weights(model), f"timm's pretrained weights '{model.init}'"
-    depths, own = depth_of(vit), dict(vit.named_parameters())
-    encoder = {name for name in own if depths[name] <= n_depths(vit)}
-    odd = sorted(n for n in encoder if n not in tensors or tensors[n].shape != own[n].shape)
-    if odd:
-        raise UserError(f"model.init '{model.init}': weights do not fit the model: {', '.join(odd[:5])}")
-    with torch.no_grad():
-        for name in encoder:
-            own[name].copy_(tensors[name])
-    return origin
-
-
-def weights_file(model: cfg.Model) -> Path | None:
-    """The file of weights `model.init` names, if it names one. Raises UserError where it is not there."""
-    if not model.init.endswith(".safetensors"):
-        return None
-    path = cfg.PROJECT / Path(model.init).expanduser()
-    if not path.is_file():
-        raise UserError(f"model.init: no such file {path}; give the path from the project's folder, or a full one")
-    return path
-
-
-def _hub_weights(model: cfg.Model) -> dict[str, torch.Tensor]:
-    if not timm.is_model(model.init.split(".")[0]):
-        raise UserError(
-            f"model.init '{model.init}': neither masked_autoencoding, scratch, a .safetensors file nor a timm model"
-        )
-    try:
-        options = {"img_size": model.image_size} if model.image_size else {}
-        return timm.create_model(model.init, pretrained=True, num_classes=0, in_chans=model.channels, **options).state_dict()
-    except Exception as error:  # timm and its hub client raise many kinds where there is no network
-        raise UserError(
-            f"model.init '{model.init}': the weights could not be fetched ({type(error).__name__}); on a machine with a "
-            f"network run `python -c \"import timm; timm.create_model('{model.init}', pretrained=True)\"` and copy its "
-            "cache here, or save them as .safetensors and name the file"
-        ) from None

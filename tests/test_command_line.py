@@ -11,10 +11,10 @@ from osdtw_lib.stages import STAGES
 def test_help_names_every_command(command):
     status, out, err = command("--help")
     assert (status, err) == (0, "")
-    assert all(name in out for name in (*STAGES, "run", "predict", "lab"))
+    assert all(name in out for name in (*STAGES, "run", "plan", "predict", "lab"))
 
 
-@pytest.mark.parametrize("name", [*STAGES, "run", "predict", "lab"])
+@pytest.mark.parametrize("name", [*STAGES, "run", "plan", "predict", "lab"])
 def test_every_command_has_a_help_text(command, name):
     status, out, _ = command(name, "--help")
     assert status == 0 and out.startswith("usage:")
@@ -27,7 +27,7 @@ def test_a_shell_sees_the_help_and_status_0(python):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["stage9"], ["run", "--form", "05"], ["split", "--set"], ["predict"], ["predict", "folder"], ["predict", "f", "i", "--top", "x"]],
+    [[], ["stage9"], ["plan", "--gpus", "two"], ["run", "--form", "05"], ["split", "--set"], ["predict"], ["predict", "folder"], ["predict", "f", "i", "--top", "x"]],
 )
 def test_a_command_it_does_not_know_is_one_line(refused, arguments):
     assert "--help" in refused(*arguments)

@@ -2,14 +2,10 @@
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from osdtw_lib import vit as library
 from osdtw_lib.config import Model
 from osdtw_lib.errors import UserError
-from osdtw_lib.vit import (
-    TwoBranchViT, build_vit, copy_encoder, decode, depth_of, encode, given_start, load_weights, n_depths, weights,
-)
+from osdtw_lib.vit import TwoBranchViT, build_vit, copy_encoder, decode, depth_of, encode, load_weights, n_depths, weights
 
 DEPTH = 3
 KINDS = {
@@ -134,76 +130,19 @@ def test_weights_that_do_not_fit_are_refused_and_named(change):
         load_weights(network, saved)
 
 
-@pytest.fixture
-def given(tmp_path):
-    """given(tensors) -> the Model whose `init` is a file with these tensors."""
-
-    def write(tensors):
-        save_file(tensors, tmp_path / "given.safetensors")
-        return Model(init=str(tmp_path / "given.safetensors"))
-
-    return write
-
-
-def test_a_given_start_fills_the_encoder_and_leaves_the_decoder(given):
-    source, network, before = small(9, 3), small(4, 0), small(4, 0)
-    assert "given.safetensors" in given_start(given(weights(source)), network)
-    taken, kept, now = (dict(n.named_parameters()) for n in (source, before, network))
-    for name, depth in depth_of(network).items():
-        assert torch.equal(now[name], (taken if depth <= DEPTH else kept)[name]), name
-
-
-def test_a_given_start_needs_no_head_and_no_final_norm(given):
-    tensors = {n: t for n, t in weights(small(9, 3)).items() if not n.startswith(("head", "norm", "fc_norm"))}
-    given_start(given(tensors), small())
-
-
-@pytest.mark.parametrize("change", ["missing", "another shape"])
-def test_a_given_start_that_does_not_fit_is_refused_and_nothing_is_taken(given, change):
-    tensors, network, before = dict(weights(small(9, 3))), small(4, 0), small(4, 0)
-    if change == "missing":
-        del tensors["blocks.2.attn.qkv.weight"]
-    else:
-        tensors["blocks.2.attn.qkv.weight"] = torch.zeros(2, 2)
-    with pytest.raises(UserError, match="blocks.2.attn.qkv.weight"):
-        given_start(given(tensors), network)
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), before.parameters()))
-
-
-def test_a_file_that_is_no_safetensors_is_refused(given, tmp_path):
-    model = given(weights(small()))
-    path = tmp_path / "given.safetensors"
-    path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(UserError, match="damaged"):
-        given_start(model, small())
-
-
-def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
-        given_start(Model(init=str(tmp_path / "nowhere.safetensors")), small())
-
-
-def test_an_init_that_is_nothing_known_is_refused():
-    with pytest.raises(UserError, match="masked_autoencodin'"):
-        given_start(Model(init="masked_autoencodin"), small())
-
-
-def test_weights_that_cannot_be_fetched_say_how_to_get_them(monkeypatch):
-    def offline(*_, **__):
-        raise ConnectionError("no network")
-
-    network = small()
-    monkeypatch.setattr(library.timm, "create_model", offline)
-    with pytest.raises(UserError, match="ConnectionError.*safetensors") as caught:
-        given_start(Model(init="vit_base_patch16_224.mae"), network)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("model", [{"architecture": "vit_base_patch16_225"}, {"architecture": "resnet18"}, {"width": 13, "heads": 4}])
 def test_a_model_that_cannot_be_built_is_one_line(model):
     with pytest.raises(UserError, match="model.architecture") as caught:
         build_vit(Model(**model), 3)
     assert "\n" not in str(caught.value)
+
+
+def test_the_heads_weights_start_as_small_as_asked_for():
+    torch.manual_seed(0)
+    sizes = {"image_size": 8, "patch_size": 4, "width": 64, "depth": 1, "heads": 2, "channels": 2}
+    plain, small_head = (build_vit(Model(**sizes, head_init_std=std), 50).head for std in (None, 2e-5))
+    assert float(small_head.weight.detach().std()) == pytest.approx(2e-5, rel=0.05) and not small_head.bias.any()
+    assert plain.weight.std() > 1e-3
 
 
 def test_a_frozen_encoder_stays_in_evaluation_mode_while_the_decoders_train():
