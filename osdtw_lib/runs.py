@@ -12,6 +12,7 @@ import torch
 from . import longtail
 from .artifacts import Artifact, checksum
 from .batches import Batches
+from .cache import decoded
 from .config import Config, Recipe
 from .datasets import LabelledImages, load_source, split_indices
 from .errors import UserError
@@ -99,8 +100,13 @@ class Run:
             self.config.likelihood, self.class_counts, self.partition, self.config.logit_adjustment
         )
 
-    def batches(self, images: LabelledImages | ImageFiles, batch_size: int | None = None, recipe: Recipe | None = None) -> Batches:
+    def batches(
+        self, images: LabelledImages | ImageFiles, batch_size: int | None = None, recipe: Recipe | None = None
+    ) -> Batches:
         # the same seed for every stage and baseline: all see the same batches in the same order
+        if getattr(self.config.data, "cache", False) and any(images is whole for whole in (self.train, self.test)):
+            side = round(max(self.image_size) / self.config.data.crop_share)
+            images = decoded(images, side, self.folder.parent / "cache")
         options = {"device": self.device, "batch_size": batch_size, "recipe": recipe}
         return Batches(images, self.config, self.image_size, len(self.class_names), **options)
 

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from osdtw_lib.config import Digits as Data
-from osdtw_lib.datasets import LabelledImages, Source, index_hash, load_source, split_indices
+from osdtw_lib.config import Digits as Data, Files
+from osdtw_lib.datasets import LabelledImages, Source, index_hash, load_source, split_indices, split_notes
 from osdtw_lib.errors import UserError
 from osdtw_lib.longtail import exponential_class_counts
 
@@ -60,6 +60,27 @@ def test_a_class_with_too_few_images_is_named():
     source = Source(images(9), ("cat", "dog", "owl"))
     with pytest.raises(UserError, match="class 'cat' has 3 images, 3 for training and 1 for the test"):
         split_indices(source, Data(dataset="digits", largest=3, imbalance_ratio=1, test_per_class=1), 0)
+
+
+def test_a_held_out_test_set_takes_so_many_a_class_and_leaves_two_thirds():
+    made = Source(LabelledImages(np.zeros((64, 1, 1, 1), np.uint8), np.repeat(np.arange(5), (40, 15, 6, 2, 1))), tuple("abcde"))
+    data = Files(dataset="files", train="x", test_per_class=4)
+    train, test = split_indices(made, data, 0)
+    assert made.counts(test).tolist() == [4, 4, 2, 0, 0] and made.counts(train).tolist() == [36, 11, 4, 2, 1]
+    assert sorted([*train, *test]) == list(range(64))
+    assert np.array_equal(test, split_indices(made, data, 0)[1]) and not np.array_equal(test, split_indices(made, data, 1)[1])
+    assert split_notes(made, data, train, test) == [
+        "no test part: 10 images held out of the training part, 4 a class where it has enough",
+        "fewer test images, a third of the class: c (2)",
+        "no test image, so left out of every accuracy: d, e",
+    ]
+    assert made.caption(train, test) == "images, 54 training images, 5 classes (36 to 1 a class); test: 10 images held out"
+
+
+def test_a_hold_out_that_would_take_a_class_its_last_images_is_refused():
+    made = Source(images(4), ("cat", "dog", "owl"))
+    with pytest.raises(UserError, match="data.test: no class has the three images"):
+        split_indices(made, Files(dataset="files", train="x"), 0)
 
 
 def test_the_hash_of_a_split_is_sha256_of_its_indices():

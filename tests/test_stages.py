@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from osdtw_lib import stages
+from osdtw_lib import making, stages
 from osdtw_lib.datasets import index_hash
 from osdtw_lib.errors import UserError
 from osdtw_lib.results import assembled, load_proxy
