@@ -1,8 +1,9 @@
-"""python -m osdtw_lib: one stage, the whole batch, what it will take, a prediction, or JupyterLab."""
+"""python -m osdtw_lib: the whole batch, one stage, a look at the data, what it will take, a prediction, or JupyterLab."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 
@@ -57,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
         _add_set(stage)
         stage.set_defaults(function=_stage, stage=name)
+    look = commands.add_parser("inspect", help="counts, imbalance, odd and unreadable images of a data set, before training")
+    look.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
+    _add_set(look)
+    look.set_defaults(function=_inspect)
     plan = commands.add_parser("plan", help="memory, batch split, images/s and hours a stage, before anything runs")
     plan.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
     _add_set(plan)
@@ -86,11 +91,22 @@ def _run(chosen) -> int:
 
 
 def _stage(chosen) -> None:
+    from . import distributed
     from .params_file import load_config
     from .runs import Run
     from .stages import STAGES as functions
 
-    functions[chosen.stage](Run(load_config(chosen.params, chosen.overrides)))
+    config = load_config(chosen.params, chosen.overrides)
+    with distributed.group(config.device) if distributed.started_by_torchrun() else contextlib.nullcontext():
+        functions[chosen.stage](Run(config))
+
+
+def _inspect(chosen) -> None:
+    from .inspection import inspect
+    from .params_file import load_config
+
+    for line in inspect(load_config(chosen.params, chosen.overrides)):
+        print(line, flush=True)
 
 
 def _plan(chosen) -> None:

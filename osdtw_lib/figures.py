@@ -38,6 +38,9 @@ def captioned(figure: go.Figure, caption: str) -> go.Figure:
     return figure.update_layout(meta={"caption": caption})
 
 
+MOST_CLASSES = 100  # rows of a confusion matrix that a page can show
+
+
 def class_counts(classes: pd.DataFrame) -> go.Figure:
     """classes: class, training_images, task, group. Bars: colour = task, pattern = shot group."""
     figure = go.Figure()
@@ -183,9 +186,13 @@ def accuracy(table: pd.DataFrame) -> go.Figure:
 
 
 def confusion(counts: pd.DataFrame, title: str = "Confusion, OSDTW refined") -> go.Figure:
-    """counts (K, K): row = true class, column = predicted."""
-    names = list(map(str, counts.columns))
-    values = counts.to_numpy()
+    """counts (K, K): row = true class, column = predicted; above MOST_CLASSES neighbours in the order given are joined."""
+    names, values = list(map(str, counts.columns)), counts.to_numpy()
+    joined = -(-len(names) // MOST_CLASSES)
+    if joined > 1:
+        starts = np.arange(0, len(names), joined)
+        values = np.add.reduceat(np.add.reduceat(values, starts, 0), starts, 1)
+        names = [f"{names[i]} .. {names[min(i + joined, len(names)) - 1]}" for i in starts]
     share = 100 * values / np.maximum(values.sum(1, keepdims=True), 1)
     figure = go.Figure(
         go.Heatmap(

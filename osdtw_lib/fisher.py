@@ -9,8 +9,9 @@ size (batch x parameters) is ever held.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +99,7 @@ def diagonal_fisher(
     model: images (B, ...) -> logits (B, outputs). batches: (images, labels) that come out the same each time.
     log_likelihood(logits, labels) -> (B,), one number a sample.
     buffer_megabytes bounds the scratch memory. precision "bf16" runs the network under autocast; sums stay
-    float32 (float64 for a float64 model). checkpoint (save/load) lets a killed pass go on. With several
+    float32 (float64 for a float64 model). checkpoint (save/load, one a process) lets a killed pass go on. With several
     processes each takes every world_size-th batch, with one reduction at the end.
     Returns {parameter name: tensor of the parameter's shape}. The model, its hooks, flags, mode and the random
     state are left as they were, also after an exception.
@@ -111,12 +112,10 @@ def diagonal_fisher(
         done = run.resume(checkpoint)
         try:
             run.attach()
-            for number, (images, labels) in enumerate(batches):
-                if number < done or number % distributed.world_size() != distributed.rank():
-                    continue
+            for number, (images, labels) in _own(batches, done):
                 run.batch(*_on_device(model, images, labels), number)
                 progress(len(labels))
-                if number % CHECK_EVERY == CHECK_EVERY - 1:
+                if number // distributed.world_size() % CHECK_EVERY == CHECK_EVERY - 1:
                     run.check_finite(batches)
                     if checkpoint is not None:
                         checkpoint.save(run.sums | {".samples": torch.tensor(run.samples)}, {"batches": number + 1})
@@ -299,6 +298,15 @@ def _check_repeatable(batches) -> None:
         raise UserError("the Fisher needs at least one sample; the batches are empty")
     if not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, again)):
         raise UserError(f"the first batch differs when read again; {advice}")
+
+
+def _own(batches, done: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+    """(number, batch) of this process's from number `done` on; where the batches can, the others are not even read."""
+    every, first = distributed.world_size(), distributed.rank()
+    first += -(-max(done - first, 0) // every) * every
+    if hasattr(batches, "share"):
+        return zip(itertools.count(first, every), batches.share(first, every))
+    return ((n, batch) for n, batch in enumerate(batches) if n >= first and (n - first) % every == 0)
 
 
 def _on_device(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import nn
 from ._timm import timm
 from .config import MaskedAutoencoding
 from .errors import UserError
-from .vit import VisionTransformer
+from .vit import VisionTransformer, depth_of, n_depths
 
 
 class MaskedAutoencoder(nn.Module):
@@ -22,6 +22,9 @@ class MaskedAutoencoder(nn.Module):
         if settings.decoder_width % settings.decoder_heads or settings.decoder_width % 4:
             raise UserError(f"stage0.decoder_width {settings.decoder_width} is no multiple of 4 and of decoder_heads")
         self.encoder, self.mask_ratio, self.normalize_patches = encoder, settings.mask_ratio, settings.normalize_patches
+        depths = depth_of(encoder)
+        for name, parameter in encoder.named_parameters():  # norm and head are the decoders' of later stages
+            parameter.requires_grad_(depths[name] <= n_depths(encoder))
         patches, width = encoder.patch_embed.num_patches, settings.decoder_width
         self.n_visible = max(1, round(patches * (1 - settings.mask_ratio)))
         if self.n_visible >= patches:

@@ -72,7 +72,8 @@ def _facts(folder: Path, manifest: dict) -> dict:
         "origin": origin(selection),
         "minutes": f"{seconds / 60:.1f}",
         "finished": manifest["finished"][:16].replace("T", " "),
-        "about": f"Seed {score['seed'].iloc[0]}, last epoch, {manifest['device']}, {versions}, {manifest['finished']}.",
+        "caption": f"{manifest['notes']['caption']}. Last epoch; start: {manifest['notes']['start']}.",
+        "about": f"Seed {score['seed'].iloc[0]}, {manifest['device']}, {versions}, {manifest['finished']}.",
         "books": [book for book in NOTEBOOKS if (folder / f"{book}.html").exists()],
     }
 
@@ -85,7 +86,7 @@ def _write_run(folder: Path, run: dict) -> None:
         style=style(),
         plotly_js=plotly_script(),
         page_js=page_script(),
-        table=_table(shown(run["accuracy"]), "Accuracy (%) on the balanced test set, measured here.")
+        table=_table(shown(run["accuracy"]), f"Accuracy (%), measured here. {run['caption']}")
         + (f'<p class="quiet">{how}</p>' if how else ""),
         paper=[_table(reference, "The paper's accuracy (%). Not measured here.")] if reference is not None else [],
         story=_story(folder),

@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 
 from .artifacts import damage, read_manifest, read_tensors
+from .augment import photograph
+from .batches import normalized
 from .config import PROJECT, Model
-from .batches import normalize
 from .errors import UserError
 from .evaluation import class_scores
+from .image_files import converted, open_image
 from .longtail import head_tail_partition
 from .losses import task_likelihoods
 from .vit import TwoBranchViT, build_vit, load_weights
@@ -26,10 +28,12 @@ class Predictor:
     exp(s_k), s_k being its raw log-odds: a softmax over both heads' scores. Its argmax is Algorithm 1's.
     """
 
-    def __init__(self, network: TwoBranchViT, likelihoods: dict, class_names: tuple[str, ...], mean, std, channels: int):
+    def __init__(self, network: TwoBranchViT, likelihoods: dict, class_names: tuple[str, ...], mean, std, channels: int,
+                 crop_share: float = 1.0):
         self.network, self.likelihoods, self.class_names = network.eval(), likelihoods, class_names
         self.mean, self.std, self.channels = mean, std, channels
-        self.size = network.head.patch_embed.img_size  # (height, width)
+        self.size = tuple(network.head.patch_embed.img_size)  # (height, width)
+        self._seen = photograph(None, self.size, crop_share)
 
     def __call__(self, images) -> np.ndarray:
         """images: uint8 array or tensor (B, H, W, C), or a list of PIL images of any size.
@@ -39,7 +43,7 @@ class Predictor:
         pixels = self._pixels(images)
         if len(pixels) == 0:
             return np.zeros((0, len(self.class_names)))
-        batches = [(normalize(part, self.mean, self.std), None) for part in pixels.split(256)]
+        batches = [(normalized(part.permute(0, 3, 1, 2), self.mean, self.std), None) for part in pixels.split(256)]
         scores = class_scores(self.network, self.likelihoods, batches).astype(np.float64)
         odds = np.exp(scores - scores.max(1, keepdims=True))
         return odds / odds.sum(1, keepdims=True)
@@ -56,9 +60,8 @@ class Predictor:
         return self._pixels([Image.fromarray(a[..., 0] if a.shape[-1] == 1 else a) for a in array])
 
     def _array(self, image: Image.Image) -> np.ndarray:
-        height, width = self.size
-        image = image.convert("L" if self.channels == 1 else "RGB").resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(image).reshape(height, width, self.channels)
+        """As evaluation sees it: resized, the middle of it."""
+        return np.asarray(self._seen(converted(image, self.channels))).reshape(*self.size, self.channels)
 
 
 def load_predictor(folder: str | Path) -> Predictor:
@@ -80,20 +83,13 @@ def load_predictor(folder: str | Path) -> Predictor:
     likelihoods = task_likelihoods(about["likelihood"], counts, groups)
     head, tail = (build_vit(model, likelihoods[task].n_outputs) for task in groups)
     network = load_weights(TwoBranchViT(head, tail, about["shared_depth"]), read_tensors(stage / "network.safetensors"))
-    return Predictor(network, likelihoods, tuple(about["class_names"]), about["mean"], about["std"], model.channels)
+    return Predictor(network, likelihoods, tuple(about["class_names"]), about["mean"], about["std"], model.channels,
+                     about["crop_share"])
 
 
 def predict_files(folder: str | Path, files: list[str], top: int = 1) -> list[tuple[str, str, float]]:
     """(file, class, probability), the `top` classes a file. Raises UserError naming a file that is no image."""
-    images = []
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                images.append(image.copy())
-        except FileNotFoundError:
-            raise UserError(f"{file}: no such image") from None
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
-            raise UserError(f"{file}: cannot be read as an image ({error})") from None
+    images = [open_image(file) for file in files]
     predictor = load_predictor(folder)
     rows = []
     for file, row in zip(files, predictor(images)):

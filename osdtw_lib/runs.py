@@ -11,10 +11,11 @@ import torch
 
 from . import longtail
 from .artifacts import Artifact, checksum
-from .config import Config
 from .batches import Batches
-from .datasets import LabelledImages, load_source, long_tail_split
+from .config import Config, Recipe
+from .datasets import LabelledImages, load_source, split_indices
 from .errors import UserError
+from .image_files import ImageFiles
 from .losses import task_likelihoods
 from .params_file import load_config
 from .starting_weights import weights_file
@@ -42,6 +43,10 @@ class Run:
             raise UserError("device: cuda was asked for and none is visible; set device: auto")
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(auto if config.device == "auto" else config.device)
+        visible = torch.cuda.device_count() if self.device.type == "cuda" else 1
+        self.workers = visible if config.workers == "auto" else config.workers
+        if self.device.type == "cuda" and self.workers > visible:
+            raise UserError(f"workers: {self.workers} processes were asked for and {visible} GPUs are visible; set workers: auto")
         chosen = config.selection.shared_depth
         if chosen is not None and chosen > self.n_depths:
             raise UserError(f"selection.shared_depth: the model has {self.n_depths} blocks, got {chosen}")
@@ -55,15 +60,20 @@ class Run:
 
     @cached_property
     def indices(self) -> tuple[np.ndarray, np.ndarray]:
-        return long_tail_split(self.source, self.config.data, self.config.seed)
+        return split_indices(self.source, self.config.data, self.config.seed)
 
     @cached_property
-    def train(self) -> LabelledImages:
+    def train(self) -> LabelledImages | ImageFiles:
         return self.source.images.subset(self.indices[0])
 
     @cached_property
-    def test(self) -> LabelledImages:
+    def test(self) -> LabelledImages | ImageFiles:
         return self.source.images.subset(self.indices[1])
+
+    @property
+    def caption(self) -> str:
+        """Data set, counts and part, for every table over this run."""
+        return self.source.caption(*self.indices, getattr(self.config.data, "evaluate", "test"))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -89,17 +99,27 @@ class Run:
             self.config.likelihood, self.class_counts, self.partition, self.config.logit_adjustment
         )
 
-    def batches(self, images: LabelledImages, batch_size: int | None = None) -> Batches:
+    def batches(self, images: LabelledImages | ImageFiles, batch_size: int | None = None, recipe: Recipe | None = None) -> Batches:
         # the same seed for every stage and baseline: all see the same batches in the same order
-        size = batch_size or self.config.recipe.batch_size
-        return Batches(images, self.config.data, size, self.device, self.config.seed, self.config.recipe.random_shift)
+        options = {"device": self.device, "batch_size": batch_size, "recipe": recipe}
+        return Batches(images, self.config, self.image_size, len(self.class_names), **options)
 
     # models -----------------------------------------------------------------------------------------------
 
     @cached_property
-    def n_depths(self) -> int:
+    def _outline(self) -> VisionTransformer:
+        """The network without memory for its weights."""
         with torch.device("meta"):
-            return n_depths(build_vit(self.config.model, 1))
+            return build_vit(self.config.model, 1)
+
+    @property
+    def n_depths(self) -> int:
+        return n_depths(self._outline)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the images a network takes."""
+        return tuple(self._outline.patch_embed.img_size)
 
     def vit(self, n_outputs: int) -> VisionTransformer:
         """A network with random weights that depend on the seed and the number of outputs alone."""
@@ -127,7 +147,7 @@ class Run:
         training = dump("recipe")
         task = dump("likelihood", "logit_adjustment")
         if name == "split":
-            parameters = {**dump("seed", "data"), "images": self.source.images.fingerprint()}
+            parameters = {**dump("seed", "data"), "images": self.source.fingerprint()}
             return Artifact(name, self.folder / name, parameters)
         if name == "start":
             return self._make(name, ("split",), dump("model") | self._origin())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -17,30 +16,34 @@ import torch
 from . import evaluation
 from .artifacts import Artifact, Writer, write_text
 from .config import BASELINES
-from .datasets import index_hash
+from .datasets import index_hash, split_notes
 from .direct import direct_bias, stratified_sample
 from .fisher import diagonal_fisher
+from .image_check import check_files
 from .losses import baseline_likelihood
+from .making import made, train
 from .masked_autoencoder import MaskedAutoencoder
-from .progress import clock
 from .proxy import Proxy
 from .results import assembled, cell, chosen_by_hand, load_proxy, measured_bias, origin, require, selection
 from .results import stage1_networks, start_network, trained
-from .runs import TASKS, Run, notebook_of
+from .runs import TASKS, Run
 from .search import Choice
 from .starting_weights import given_start
 from .summary import ProxySummary
-from .training import fit
 from .vit import copy_encoder, depth_of, weights
 
 METHODS = (*BASELINES, "stage1", "stage2", "osdtw_assembled", "osdtw")
 
 
 def split(run: Run) -> Artifact:
-    """Notebook 01: the indices of the training and test images, their hash, the class counts."""
+    """Notebook 01: the indices of the training and test images, their hash, the class counts; files are checked."""
+    checked = run.artifact("split").notes().get("files_checked")
 
     def make(write: Writer) -> None:
         train, test = run.indices
+        for line in (run.caption, *split_notes(run.source, run.config.data, train, test)):
+            print(f"split: {line}", flush=True)
+        write.notes["files_checked"] = check_files(run.source.images, run.indices, run.folder, checked)
         write.tensors("indices", {"train": torch.from_numpy(train), "test": torch.from_numpy(test)})
         group = {int(k): name for groups in (run.groups,) for name, members in groups.items() for k in members}
         task = {int(k): name for name, members in run.partition.items() for k in members}
@@ -57,9 +60,9 @@ def split(run: Run) -> Artifact:
                 }
             ),
         )
-        write.notes |= {"indices_sha256": index_hash(train, test), "seed": run.config.seed}
+        write.notes |= {"indices_sha256": index_hash(train, test), "seed": run.config.seed, "caption": run.caption}
 
-    return _make(run, run.artifact("split"), make)
+    return made(run, run.artifact("split"), make)
 
 
 def start(run: Run) -> Artifact:
@@ -75,7 +78,10 @@ def start(run: Run) -> Artifact:
                 autoencoder = MaskedAutoencoder(vit, config.stage0).to(run.device)
             # no layer decay: nothing here is fine-tuned
             depths = dict.fromkeys((n for n, _ in autoencoder.named_parameters()), 0)
-            _train(run, write, autoencoder, lambda images, labels: {"error": autoencoder(images)}, "stage0", depths, "start")
+            # crops and moves alone: labels are not used, and what is painted should look like a photograph
+            recipe = config.recipe.model_copy(update={"rand_augment": None, "mixup": 0.0, "cutmix": 0.0, "random_erasing": 0.0})
+            losses = lambda images, labels: {"error": autoencoder(images)}  # noqa: E731
+            train(run, write, autoencoder, losses, "stage0", depths, "start", recipe)
             write.tensors("autoencoder", weights(autoencoder))
         elif config.model.init == "scratch":
             origin = f"random weights of seed {config.seed}"
@@ -84,7 +90,7 @@ def start(run: Run) -> Artifact:
         write.tensors("weights", weights(vit))
         write.notes["origin"] = origin
 
-    return _make(run, run.artifact("start"), make)
+    return made(run, run.artifact("start"), make, start)
 
 
 def stage1(run: Run) -> Artifact:
@@ -100,17 +106,17 @@ def stage1(run: Run) -> Artifact:
             for task, network in networks.items():
                 score = run.likelihoods[task](network(images), labels)
                 if run.config.stage1.samples == "own":
-                    mine = torch.isin(labels, own[task])
-                    values[task] = -(score * mine).sum() / mine.sum().clamp(min=1)
+                    mine = torch.isin(labels, own[task]) if labels.ndim == 1 else labels[:, own[task]].sum(1)
+                    values[task] = -(score * mine).sum() / mine.sum().clamp(min=1e-6)
                 else:
                     values[task] = -score.mean()
             return values
 
-        _train(run, write, networks, losses, "stage1", depths, "stage1")
+        train(run, write, networks, losses, "stage1", depths, "stage1")
         for task in TASKS:
             write.tensors(task, weights(networks[task]))
 
-    return _make(run, run.artifact("stage1"), make)
+    return made(run, run.artifact("stage1"), make, stage1)
 
 
 def fisher(run: Run) -> Artifact:
@@ -127,13 +133,13 @@ def fisher(run: Run) -> Artifact:
                 run.likelihoods[task],
                 buffer_megabytes=settings.buffer_megabytes,
                 precision=run.config.recipe.precision,
-                checkpoint=write.checkpoint(task),
+                checkpoint=write.checkpoint(task, of_each=True),
             )
             seconds = time.monotonic() - started
             print(f"fisher: {task}, {len(run.train)} images, {len(run.train) / seconds:.0f} images/s", flush=True)
             write.tensors(task, diagonal)
 
-    return _make(run, run.artifact("fisher"), make)
+    return made(run, run.artifact("fisher"), make, fisher)
 
 
 def direct(run: Run) -> Artifact:
@@ -142,18 +148,18 @@ def direct(run: Run) -> Artifact:
     def make(write: Writer) -> None:
         settings = run.config.direct
         chosen = stratified_sample(run.train.labels, settings.images, run.config.seed)
-        sample = run.batches(run.train.subset(chosen), settings.batch_size)
+        sample = list(run.batches(run.train.subset(chosen), settings.batch_size))  # read once, used for every weight
         fishers = {task: run.artifact("fisher").tensors(task) for task in TASKS}
         bias = direct_bias(
             stage1_networks(run), fishers, run.likelihoods, sample, run.class_counts,
-            _damping(run, load_proxy(run)), checkpoint=write.checkpoint("direct"),
+            _damping(run, load_proxy(run)), checkpoint=write.checkpoint("direct", of_each=True),
         )
         write.table("bias", bias)
         share = write.elapsed() / run.artifact("stage1").seconds()
         print(f"direct bias: {len(chosen)} images, {100 * share:.0f} % of Stage 1's time", flush=True)
         write.notes |= {"images": len(chosen), "share_of_stage1": round(share, 4)}
 
-    return _make(run, run.artifact("direct"), make)
+    return made(run, run.artifact("direct"), make, direct)
 
 
 def proxy(run: Run) -> Artifact:
@@ -188,7 +194,7 @@ def proxy(run: Run) -> Artifact:
         if not chosen_by_hand(run):
             write_text(run.folder / "selection.json", json.dumps(chosen, indent=1))
 
-    artifact = _make(run, run.artifact("proxy"), make)
+    artifact = made(run, run.artifact("proxy"), make)
     selected = selection(run)
     print(_said(selected))
     return artifact
@@ -225,10 +231,10 @@ def stage2(run: Run) -> Artifact:
             logits = network(images)
             return {t: -share[t] * run.likelihoods[t](logits[t], labels).mean() for t in TASKS}
 
-        _train(run, write, network, losses, "stage2", network.depths(), "stage2")
+        train(run, write, network, losses, "stage2", network.depths(), "stage2")
         write.tensors("network", weights(network))
 
-    return _make(run, run.artifact("stage2", head_weight=weight), make)
+    return made(run, run.artifact("stage2", head_weight=weight), make, stage2)
 
 
 def stage3(run: Run) -> Artifact:
@@ -243,7 +249,7 @@ def stage3(run: Run) -> Artifact:
             logits = network(images)
             return {t: -run.likelihoods[t](logits[t], labels).mean() for t in TASKS}
 
-        _train(run, write, network, losses, "stage3", network.depths(), "refinement")
+        train(run, write, network, losses, "stage3", network.depths(), "refinement")
         write.tensors("network", weights(network))
         write.json(
             "predictor",
@@ -255,10 +261,11 @@ def stage3(run: Run) -> Artifact:
                 "class_counts": run.class_counts.tolist(),
                 "mean": run.config.data.mean,
                 "std": run.config.data.std,
+                "crop_share": getattr(run.config.data, "crop_share", 1.0),
             },
         )
 
-    return _make(run, run.artifact("stage3", **cell(selected)), make)
+    return made(run, run.artifact("stage3", **cell(selected)), make, stage3)
 
 
 def baselines(run: Run) -> list[Artifact]:
@@ -271,20 +278,20 @@ def baselines(run: Run) -> list[Artifact]:
         def losses(images, labels):
             return {method: -likelihood(network(images), labels).mean()}
 
-        _train(run, write, network, losses, "stage2", depth_of(network), f"baselines/{method}")
+        train(run, write, network, losses, "stage2", depth_of(network), f"baselines/{method}")
         write.tensors("network", weights(network))
 
     artifacts = [(method, run.artifact(f"baselines/{method}")) for method in run.config.baselines]
-    return [_make(run, artifact, lambda write, m=method: make(m, write)) for method, artifact in artifacts]
+    return [made(run, artifact, lambda write, m=method: make(m, write), baselines) for method, artifact in artifacts]
 
 
 def tables(run: Run) -> Artifact:
     """Notebook 06: accuracy by group of every method, confusion matrix, run time a stage."""
     selected = selection(run)
-    made = [require(run, stage, **cell(selected)) for stage in ("stage1", "fisher", "proxy", "stage2", "stage3")]
-    made += [require(run, f"baselines/{method}") for method in run.config.baselines]
+    before = [require(run, stage, **cell(selected)) for stage in ("stage1", "fisher", "proxy", "stage2", "stage3")]
+    before += [require(run, f"baselines/{method}") for method in run.config.baselines]
     asked = {"methods": list(METHODS), "chosen_by": selected["chosen_by"]}
-    artifact = Artifact("tables", run.folder / "tables", asked, tuple(made))
+    artifact = Artifact("tables", run.folder / "tables", asked, tuple(before))
 
     def make(write: Writer) -> None:
         batches = run.batches(run.test)
@@ -300,15 +307,16 @@ def tables(run: Run) -> Artifact:
         # the last method is OSDTW, refined
         counts = evaluation.confusion(predicted, run.test.labels, len(run.class_names))
         write.table("confusion", pd.DataFrame(counts, columns=run.class_names))
-        write.table("runtime", runtime(run, made))
+        write.table("runtime", runtime(run, before))
         write.json("selection", selected)
+        write.notes |= {"caption": run.caption, "start": run.artifact("start").notes()["origin"]}
 
-    return _make(run, artifact, make)
+    return made(run, artifact, make)
 
 
-def runtime(run: Run, made: list[Artifact]) -> pd.DataFrame:
+def runtime(run: Run, stages: list[Artifact]) -> pd.DataFrame:
     """Seconds a stage took, as Table 3 counts them: stage, seconds."""
-    seconds = {a.name: a.seconds() for a in made}
+    seconds = {a.name: a.seconds() for a in stages}
     rows = {
         "start": run.artifact("start").seconds(),
         "stage1": seconds["stage1"],
@@ -321,28 +329,6 @@ def runtime(run: Run, made: list[Artifact]) -> pd.DataFrame:
     }
     rows["total"] = sum(rows.values())
     return pd.DataFrame({"stage": rows.keys(), "seconds": [round(s, 2) for s in rows.values()]})
-
-
-def _train(run: Run, write: Writer, network, losses, stage: str, depths: dict[str, int], label: str) -> None:
-    """Train with the parameters of a stage; the history becomes the table "curves"."""
-    length = getattr(run.config, stage)
-    checkpoint, seed = write.checkpoint("training"), run.seed(stage)
-    batches = run.batches(run.train)
-    write.table("curves", fit(network, losses, batches, run.config.recipe, length, depths, checkpoint, seed, label))
-
-
-def _make(run: Run, artifact: Artifact, make: Callable[[Writer], None]) -> Artifact:
-    reason = artifact.why_not_done()
-    if reason is None:
-        print(f"{artifact.name}: up to date (took {clock(artifact.seconds())})", flush=True)
-        return artifact
-    for before in artifact.inputs:
-        before.require(f"run notebook {notebook_of(before.name)} first (./run_all.sh --from {notebook_of(before.name)[:2]})")
-    print(f"{artifact.name}: runs, {reason}", flush=True)
-    with artifact.making(str(run.device)) as writer:
-        make(writer)
-    print(f"{artifact.name}: done in {clock(artifact.seconds())}", flush=True)
-    return artifact
 
 
 STAGES = {f.__name__: f for f in (split, start, stage1, fisher, direct, proxy, stage2, stage3, baselines, tables)}

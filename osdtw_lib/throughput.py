@@ -7,6 +7,8 @@ forward, for the gradient of its input and for that of its weights; a frozen one
 from __future__ import annotations
 
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from . import config as cfg
 from .errors import UserError
@@ -33,6 +35,15 @@ def training_flops(model: cfg.Model, n_outputs: int, frozen_depth: int = 0) -> i
     """FLOPs an image of one training step of one network, its first `frozen_depth` depths frozen."""
     forward = costs_by_depth(model, n_outputs)[1]
     return sum(forward[:frozen_depth]) + 3 * sum(forward[frozen_depth:])
+
+
+def step_flops(network: nn.Module, losses_of, image_shape: tuple[int, int, int], device: torch.device) -> float:
+    """FLOPs an image of a step's forward and backward passes, counted over two black images; gradients are dropped."""
+    images, labels = torch.zeros(2, *image_shape, device=device), torch.zeros(2, dtype=torch.int64, device=device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), FlopCounterMode(display=False) as counter:
+        sum(losses_of(images, labels).values()).backward()
+    network.zero_grad()
+    return counter.get_total_flops() / 2
 
 
 def device_name(device: torch.device | str) -> str | None:

@@ -10,11 +10,14 @@ import pandas as pd
 import torch
 from torch import nn
 
+from . import distributed
 from .artifacts import Checkpoint
-from .config import Recipe, Training
+from .augment import seed_of
 from .batches import Batches
+from .config import Recipe, Training
 from .errors import UserError
 from .progress import Progress
+from .throughput import summary_line
 from .vit import load_weights, weights
 
 CHECKPOINT_SECONDS = 2.0  # a checkpoint is written at an epoch's end, but not more often than this
@@ -30,50 +33,65 @@ def fit(
     checkpoint: Checkpoint,
     seed: int,
     label: str,
+    flops_per_image: float = 0.0,
 ) -> pd.DataFrame:
     """Train `model` in place; its frozen parameters (requires_grad False) stay as they are.
 
-    losses_of(images, labels) -> {name: scalar}: their sum is minimised, each is recorded.
-    depths: {parameter name: depth} for the layer-wise learning-rate decay.
-    Returns the history, a row an epoch: epoch, learning_rate and the mean of each loss.
+    losses_of(images, labels) -> {name: scalar}, means over the images: their sum is minimised, each is recorded.
+    depths: {parameter name: depth} for the layer-wise learning-rate decay. flops_per_image: of forward and backward, for
+    the line at the end. In several processes each works through its parts of every batch and the gradients are summed,
+    so that all hold the same weights. Returns the history, a row an epoch: epoch, learning_rate and the mean of each loss.
     A run that was killed goes on from `checkpoint`; on a CPU it ends bit for bit as one that was not.
     Raises UserError where a loss is no longer finite.
     """
+    trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(_groups(model, recipe, depths), betas=recipe.betas, fused=True)
     peak = length.learning_rate or recipe.learning_rate
-    history: list[dict] = []
+    saved = checkpoint.load()
+    history = _restore(model, optimizer, *saved) if saved else []
+    checkpoint.require_room(sum(t.nbytes for t in _tensors(model, optimizer).values()) + 8 * sum(p.numel() for p in trained))
+    progress = Progress(label, length.epochs, len(batches.labels), done=len(history))
+    last_saved = time.monotonic()
     with torch.random.fork_rng(devices=_cuda_devices(model)):
-        torch.manual_seed(seed)
-        saved = checkpoint.load()
-        if saved:
-            history = _restore(model, optimizer, *saved)
-        progress = Progress(label, length.epochs, len(batches.labels), done=len(history))
-        last_saved = time.monotonic()
         for epoch in range(len(history), length.epochs):
             model.train()
-            sums: dict[str, float] = {}
-            for step, (images, labels) in enumerate(batches.epoch(epoch)):
+            sums: dict[str, torch.Tensor] = {}
+            for step, parts in enumerate(progress.waiting(batches.epoch(epoch))):
                 rate = learning_rate(epoch + step / len(batches), length, peak, recipe.final_learning_rate)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["scale"]
-                with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                    losses = losses_of(images, labels)
                 optimizer.zero_grad()
-                sum(losses.values()).backward()
+                for part in progress.waiting(parts):
+                    torch.manual_seed(seed_of(seed, epoch, step, part.number))
+                    with torch.autocast(part.images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                        losses = losses_of(part.images, part.labels)
+                    (part.share * sum(losses.values())).backward()
+                    for name, loss in losses.items():
+                        sums[name] = sums.get(name, 0.0) + loss.detach().double() * len(part.labels)
+                distributed.sum_gradients(trained)
                 optimizer.step()
-                for name, loss in losses.items():
-                    sums[name] = sums.get(name, 0.0) + loss.detach() * len(labels)
-                progress.step(len(labels))
-            row = {name: float(total) / len(batches.labels) for name, total in sums.items()}
+                progress.step(min(batches.batch_size, len(batches.labels) - step * batches.batch_size))
+            row = _means(sums, len(batches.labels))
             if not all(math.isfinite(loss) for loss in row.values()):
                 raise UserError(f"{label}: the loss is not finite in epoch {epoch + 1} ({row}); lower the learning rate")
             history.append({"epoch": epoch + 1, "learning_rate": rate, **row})
             progress.epoch(row)
             if time.monotonic() - last_saved >= CHECKPOINT_SECONDS and epoch + 1 < length.epochs:
-                _save(checkpoint, model, optimizer, history)
+                checkpoint.save(_tensors(model, optimizer), {"history": history})
                 last_saved = time.monotonic()
+    if flops_per_image and progress.images:
+        spent = progress.images, progress.seconds, progress.waited
+        print(f"{label}: {summary_line(*spent, flops_per_image, trained[0].device, distributed.world_size())}", flush=True)
     model.eval()
     return pd.DataFrame(history)
+
+
+def _means(sums: dict[str, torch.Tensor], images: int) -> dict[str, float]:
+    """The mean losses over all processes' images; one that had no part of the epoch learns their names from the first."""
+    names = distributed.from_first(list(sums))
+    together = [torch.as_tensor(sums.get(name, 0.0), dtype=torch.float64) for name in names]
+    distributed.sum_over_processes(together, 0)
+    return {name: float(total) / images for name, total in zip(names, together)}
 
 
 def learning_rate(epoch: float, length: Training, peak: float, final: float) -> float:
@@ -99,14 +117,12 @@ def _groups(model: nn.Module, recipe: Recipe, depths: dict[str, int]) -> list[di
     return list(groups.values())
 
 
-def _save(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[dict]) -> None:
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds: weights and the optimizer's moments. All that is random follows from the seed."""
     tensors = {f"model.{name}": t for name, t in weights(model).items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": t for name, t in state.items()}
-    tensors["random"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
-    checkpoint.save(tensors, {"history": history})
+    return tensors
 
 
 def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict, state: dict) -> list[dict]:
@@ -117,9 +133,6 @@ def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict, 
             _, i, slot = name.split(".")
             slots.setdefault(int(i), {})[slot] = tensor
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["random"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
     return state["history"]
 
 

@@ -10,11 +10,14 @@ import io
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from osdtw_lib.__main__ import main
 from osdtw_lib.config import PROJECT
@@ -70,6 +73,45 @@ def project() -> Path:
 def params(tmp_path):
     """params({"stage1.epochs": 3}) writes a parameter file of this test's own and returns its path."""
     return lambda changes=None: write_small(tmp_path, changes)
+
+
+@pytest.fixture
+def picture():
+    """picture(path, size=(24, 16), seed=None, **options of Pillow's save) writes a photograph-like image and returns it."""
+
+    def write(path: Path, size=(24, 16), seed=None, mode="RGB", **options) -> Image.Image:
+        rng = np.random.default_rng(zlib.crc32(path.name.encode()) if seed is None else seed)
+        image = Image.fromarray(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8))
+        image = image.resize(size, Image.Resampling.BICUBIC).convert(mode)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, **options)
+        return image
+
+    return write
+
+
+@pytest.fixture
+def tree(tmp_path, picture):
+    """tree({"cat": 9, "a dog": 3}, "own") writes so many JPEGs into a folder a class and returns the folder."""
+
+    def write(counts: dict[str, int], name: str = "own", suffix: str = ".jpg") -> Path:
+        for label, count in counts.items():
+            for i in range(count):
+                picture(tmp_path / name / label / f"{label} {i}{suffix}", seed=zlib.crc32(f"{name}/{label}/{i}".encode()))
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def files_params(params):
+    """files_params(train=..., test=...) writes the tiny parameter file over image files and returns its path."""
+
+    def write(changes: dict | None = None, **data) -> Path:
+        data = {key: str(value) if isinstance(value, Path) else value for key, value in data.items()}
+        return params({"data": {"dataset": "files"} | data, "model.channels": 3} | (changes or {}))
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,12 @@
-"""The digits, the split of them, and batches that come out the same again."""
+"""The digits, and the split of a data set."""
 
 import hashlib
 
 import numpy as np
 import pytest
-import torch
 
 from osdtw_lib.config import Digits as Data
-from osdtw_lib.batches import Batches, normalize
-from osdtw_lib.datasets import LabelledImages, Source, index_hash, load_source, long_tail_split
+from osdtw_lib.datasets import LabelledImages, Source, index_hash, load_source, split_indices
 from osdtw_lib.errors import UserError
 from osdtw_lib.longtail import exponential_class_counts
 
@@ -33,21 +31,21 @@ def test_the_digits_are_5000_real_images_500_a_class(digits):
 
 
 def test_a_split_has_a_balanced_test_set_and_the_exponential_profile(digits):
-    train, test = long_tail_split(digits, DIGITS, seed=0)
+    train, test = split_indices(digits, DIGITS, seed=0)
     counts = np.bincount(digits.images.labels[train])
     assert counts.tolist() == exponential_class_counts(40, 10, 10).tolist()
     assert np.bincount(digits.images.labels[test]).tolist() == [10] * 10
 
 
 def test_no_image_is_in_both_sets_or_twice_in_one(digits):
-    train, test = long_tail_split(digits, DIGITS, seed=0)
+    train, test = split_indices(digits, DIGITS, seed=0)
     assert len(set(train) | set(test)) == len(train) + len(test)
 
 
 def test_a_seed_gives_one_split_and_leaves_the_global_generator(digits):
     np.random.seed(3)
     expected = np.random.get_state()[1].copy()
-    first, again, other = (long_tail_split(digits, DIGITS, seed) for seed in (0, 0, 1))
+    first, again, other = (split_indices(digits, DIGITS, seed) for seed in (0, 0, 1))
     assert np.array_equal(first[0], again[0]) and np.array_equal(first[1], again[1])
     assert not np.array_equal(first[0], other[0])
     assert np.array_equal(np.random.get_state()[1], expected)
@@ -55,13 +53,13 @@ def test_a_seed_gives_one_split_and_leaves_the_global_generator(digits):
 
 def test_a_larger_training_set_keeps_the_test_set(digits):
     larger = DIGITS.model_copy(update={"largest": 60})
-    assert np.array_equal(long_tail_split(digits, DIGITS, 0)[1], long_tail_split(digits, larger, 0)[1])
+    assert np.array_equal(split_indices(digits, DIGITS, 0)[1], split_indices(digits, larger, 0)[1])
 
 
 def test_a_class_with_too_few_images_is_named():
     source = Source(images(9), ("cat", "dog", "owl"))
     with pytest.raises(UserError, match="class 'cat' has 3 images, 3 for training and 1 for the test"):
-        long_tail_split(source, Data(dataset="digits", largest=3, imbalance_ratio=1, test_per_class=1), 0)
+        split_indices(source, Data(dataset="digits", largest=3, imbalance_ratio=1, test_per_class=1), 0)
 
 
 def test_the_hash_of_a_split_is_sha256_of_its_indices():
@@ -77,55 +75,3 @@ def test_a_fingerprint_changes_with_a_pixel_and_with_a_label():
     label.labels[3] += 1
     assert one.fingerprint() == images().fingerprint()
     assert len({i.fingerprint() for i in (one, pixel, label)}) == 3
-
-
-def test_normalising_puts_channels_first_and_scales_each():
-    pixels = torch.tensor([[[[0, 255]]]], dtype=torch.uint8)  # (1, 1, 1, 2)
-    expected = torch.tensor([[[[-0.5 / 0.25]], [[(1 - 0.1) / 0.2]]]])
-    torch.testing.assert_close(normalize(pixels, (0.5, 0.1), (0.25, 0.2)), expected)
-
-
-def batches(seed=0, **options):
-    return Batches(images(), DIGITS, 4, seed=seed, **options)
-
-
-def flat(parts):
-    xs, ys = zip(*parts)
-    return torch.cat(xs), torch.cat(ys)
-
-
-def test_an_epoch_holds_every_image_once():
-    made = batches()
-    assert [len(y) for _, y in made.epoch(0)] == [4, 4, 3] and len(made) == 3
-    shuffled, labels = flat(made.epoch(0))
-    order = [int((made.images == x).flatten(1).all(1).nonzero()) for x in shuffled]
-    assert sorted(order) == list(range(11)) and order != list(range(11))
-    assert torch.equal(made.labels[order], labels)
-
-
-def test_an_epoch_is_shuffled_by_its_seed_and_number_alone():
-    late = batches()
-    for number in range(3):
-        flat(late.epoch(number))
-    assert torch.equal(flat(late.epoch(5))[0], flat(batches().epoch(5))[0])
-    assert not torch.equal(flat(batches().epoch(5))[1], flat(batches().epoch(6))[1])
-    assert not torch.equal(flat(batches().epoch(5))[1], flat(batches(seed=1).epoch(5))[1])
-
-
-def test_iterating_gives_the_images_in_order_each_time():
-    made = batches(shift=2)
-    for _ in range(2):
-        x, y = flat(made)
-        assert torch.equal(x, made.images) and torch.equal(y, made.labels)
-
-
-def test_a_random_shift_moves_each_image_and_repeats_its_border():
-    made, plain = batches(shift=1), batches()
-    moved, labels = flat(made.epoch(2))
-    still, same = flat(plain.epoch(2))
-    assert torch.equal(labels, same) and moved.shape == still.shape
-    padded = torch.nn.functional.pad(still, (1, 1, 1, 1), mode="replicate")
-    places = [(r, c) for r in range(3) for c in range(3)]
-    found = [{p for p in places if torch.equal(x, padded[i, :, p[0] : p[0] + 4, p[1] : p[1] + 4])} for i, x in enumerate(moved)]
-    assert all(found) and len(set.union(*found)) > 3
-    assert torch.equal(moved, flat(batches(shift=1).epoch(2))[0])

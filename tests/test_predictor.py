@@ -46,7 +46,7 @@ def test_with_the_categorical_likelihood_it_is_algorithm_1s_too(chain):
     predictor = load_predictor(run.folder)
     rows = predictor(run.test.pixels)
     with torch.no_grad():
-        logits = predictor.network(run.batches(run.test).images)
+        logits = predictor.network(torch.cat([images for images, _ in run.batches(run.test)]))
     # head: classes 0 to 4, tail: 5 to 9; the last output of each is "the other group"
     odds = np.hstack([np.exp((t[:, :5] - t[:, 5:]).double().numpy()) for t in (logits["head"], logits["tail"])])
     assert np.array_equal(rows.argmax(1), evaluation.predict(raw_scores(run)))

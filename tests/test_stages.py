@@ -65,7 +65,8 @@ def test_the_split_keeps_its_indices_with_seed_and_hash(finished):
     made = finished.artifact("split")
     train, test = (made.tensors("indices")[n].numpy() for n in ("train", "test"))
     assert np.array_equal(train, finished.indices[0]) and np.array_equal(test, finished.indices[1])
-    assert made.notes() == {"indices_sha256": index_hash(train, test), "seed": 0}
+    expected = {"indices_sha256": index_hash(train, test), "seed": 0, "caption": finished.caption, "files_checked": None}
+    assert made.notes() == expected
     classes = made.table("classes")
     assert classes["training_images"].tolist() == finished.class_counts.tolist()
     assert set(classes.loc[:4, "task"]) == {"head"} and set(classes.loc[5:, "task"]) == {"tail"}
@@ -90,10 +91,15 @@ def captured_training(monkeypatch, run, stage):
         taken.update(model=model, losses=losses_of, batches=batches)
         raise Enough
 
-    monkeypatch.setattr(stages, "fit", take)
+    monkeypatch.setattr(making, "fit", take)
     with pytest.raises(Enough):
         STAGES[stage](run)
     return taken["model"], taken["losses"], taken["batches"]
+
+
+def first_part(batches):
+    part = next(next(batches.epoch(0)))
+    return part.images, part.labels
 
 
 def test_both_tasks_start_from_the_same_encoder(finished_copy, monkeypatch):
@@ -108,7 +114,7 @@ def test_both_tasks_start_from_the_same_encoder(finished_copy, monkeypatch):
 def test_stage_1_is_minus_the_mean_log_likelihood_of_each_task(finished_copy, monkeypatch):
     run = finished_copy({"stage1.epochs": 3})
     networks, losses, batches = captured_training(monkeypatch, run, "stage1")
-    images, labels = next(batches.epoch(0))
+    images, labels = first_part(batches)
     networks.eval()
     for task, loss in losses(images, labels).items():
         each = run.likelihoods[task](networks[task](images), labels)
@@ -118,7 +124,7 @@ def test_stage_1_is_minus_the_mean_log_likelihood_of_each_task(finished_copy, mo
 def test_with_samples_own_a_task_learns_from_its_own_classes_alone(finished_copy, monkeypatch):
     run = finished_copy({"stage1.samples": "own"})
     networks, losses, batches = captured_training(monkeypatch, run, "stage1")
-    images, labels = next(batches.epoch(0))
+    images, labels = first_part(batches)
     networks.eval()
     for task, loss in losses(images, labels).items():
         mine = np.isin(labels.numpy(), run.partition[task])
@@ -130,7 +136,7 @@ def test_with_samples_own_a_task_learns_from_its_own_classes_alone(finished_copy
 def test_stage_2_weighs_the_two_tasks_with_the_selected_weights(finished_copy, monkeypatch):
     run = finished_copy({"stage2.epochs": 3})
     network, losses, batches = captured_training(monkeypatch, run, "stage2")
-    images, labels = next(batches.epoch(0))
+    images, labels = first_part(batches)
     network.eval()
     logits = network(images)
     for task, weight in (("head", 0.4), ("tail", 0.6)):
@@ -143,8 +149,8 @@ def test_later_trainings_see_the_batches_of_stage_1_and_its_start(finished_copy,
     run = finished_copy({"stage1.epochs": 3, "stage2.epochs": 3, "selection.form": "damped"})
     _, _, first = captured_training(monkeypatch, finished_copy({"stage1.epochs": 3}), "stage1")
     model, _, other = captured_training(monkeypatch, finished_copy({"stage2.epochs": 3}), stage)
-    for (x, y), (u, v) in zip(first.epoch(1), other.epoch(1), strict=True):
-        assert torch.equal(x, u) and torch.equal(y, v)
+    for (one,), (two,) in zip(first.epoch(1), other.epoch(1), strict=True):
+        assert torch.equal(one.images, two.images) and torch.equal(one.labels, two.labels)
     start = run.artifact("start").tensors("weights")
     branches = [model.head, model.tail] if stage == "stage2" else [model]
     for branch in branches:

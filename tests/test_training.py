@@ -8,7 +8,7 @@ from torch import nn
 
 from osdtw_lib import training
 from osdtw_lib.artifacts import Artifact
-from osdtw_lib.config import Digits as Data, Model, Recipe, Training
+from osdtw_lib.config import Config, Digits, Model, Recipe, Training
 from osdtw_lib.batches import Batches
 from osdtw_lib.datasets import LabelledImages
 from osdtw_lib.errors import UserError
@@ -41,15 +41,22 @@ def network():
     return build_vit(Model(**sizes), 3, RECIPE.drop_path)
 
 
-def batches():
+def batches(recipe=RECIPE):
     g = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (13, 8, 8, 1), generator=g, dtype=torch.uint8).numpy()
-    return Batches(LabelledImages(pixels, torch.randint(0, 3, (13,), generator=g).numpy()), Data(dataset="digits"), 5)
+    images = LabelledImages(pixels, torch.randint(0, 3, (13,), generator=g).numpy())
+    config = Config.model_construct(seed=0, data=Digits(dataset="digits"), recipe=recipe)
+    return Batches(images, config, (8, 8), 3)
 
 
 def train(model, checkpoint, recipe=RECIPE, length=LENGTH, losses=None):
     losses = losses or (lambda x, y: {"a": nn.functional.cross_entropy(model(x), y), "b": model(x).square().mean()})
-    return fit(model, losses, batches(), recipe, length, depth_of(model), checkpoint, 11, "test")
+    return fit(model, losses, batches(recipe), recipe, length, depth_of(model), checkpoint, 11, "test")
+
+
+def forget(folder):
+    for path in folder.glob("*.checkpoint"):
+        path.unlink()
 
 
 class Killed(BaseException):
@@ -75,7 +82,7 @@ def killing(checkpoint, after):
 def test_a_resumed_training_ends_bit_for_bit_where_the_uninterrupted_one_does(checkpoint, tmp_path, capsys, after):
     whole = network()
     expected = train(whole, checkpoint())
-    (tmp_path / "training.checkpoint").unlink()
+    forget(tmp_path)
     with pytest.raises(Killed):
         train(network(), killing(checkpoint(), after))
     resumed = network()
@@ -92,7 +99,7 @@ def test_training_is_the_same_twice_and_leaves_the_random_state(checkpoint, tmp_
     first, before = network(), torch.get_rng_state()
     train(first, checkpoint())
     assert torch.equal(torch.get_rng_state(), before)
-    (tmp_path / "training.checkpoint").unlink()
+    forget(tmp_path)
     torch.manual_seed(6)
     second = network()
     train(second, checkpoint())
