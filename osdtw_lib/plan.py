@@ -105,7 +105,7 @@ def make_plan(config: Config, gpus: int | None = None, gpu: str = "H100", mfu: f
 def _machine(device: torch.device, gpus: int, assumed_gpu: str | None, mfu: float) -> str:
     if assumed_gpu:
         return f"{gpus} x {assumed_gpu}, not here; MFU {100 * mfu:.0f} % {ASSUMED} (--mfu, --gpu)"
-    name = throughput.device_name(device) or "CPU"
+    name = throughput.device_name(device) or f"CPU, {torch.get_num_threads()} threads, nothing compiled"
     return f"{name}, {HERE}" if gpus < 2 else f"{gpus} x {name}; one is {HERE}, that each does as much is {ASSUMED}"
 
 
@@ -273,7 +273,7 @@ def _measured(step: Step, config: Config, micro: int, device: torch.device) -> _
 
 def _timed(step: Step, config: Config, size: int, device: torch.device) -> _Measured:
     network = step.build().to(device).train()
-    loss = torch.compile(step.loss) if config.recipe.compile else step.loss
+    loss = torch.compile(step.loss) if config.recipe.compile and device.type == "cuda" else step.loss
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-6, fused=True)
     images, labels = _synthetic(network, size, device)
     if device.type == "cuda":

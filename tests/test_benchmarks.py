@@ -1,4 +1,4 @@
-"""Both benchmarks run with tiny sizes and write what benchmarks/README.md says. No time is looked at."""
+"""The benchmarks run with tiny sizes and write what benchmarks/README.md says. No time is looked at."""
 
 import subprocess
 import sys
@@ -68,3 +68,20 @@ def test_proxy(quick):
         base = largest[largest["form"] == form].iloc[0]
         for row in rows.itertuples():
             assert row.seconds / base["seconds"] == pytest.approx(row.parameters / base["parameters"])
+
+
+def test_train(quick):
+    folder, said = quick("train")
+    table = pd.read_csv(folder / "train.csv")
+    assert list(table.columns) == ["model", "device", "method", "ratio", "images_per_second", "mfu", "note"]
+    assert all(word in said for word in ("Machine: ", "Versions: ", "torch "))
+    assert "not measured on a GPU" in said or "cuda" in set(table["device"])
+    quick_rows = table[table["model"].str.contains("quick")]
+    one, two = (quick_rows[quick_rows["method"].str.endswith("two networks") == pair] for pair in (False, True))
+    methods = ["plain eager loop", "plain eager loop, attention written out", "training.fit", "training.fit, torch.compile"]
+    assert list(one["method"]) == methods
+    assert list(two["method"]) == [f"{m}, Stage 1's two networks" for m in (methods[0], *methods[2:])]
+    for rows in (one, two):
+        assert rows.iloc[0]["ratio"] == 1 and list(rows["note"])[-1] == "not run with --quick"
+        assert (rows.iloc[:-1][["ratio", "images_per_second"]] > 0).all(axis=None)
+    assert quick_rows["mfu"].isna().all()  # a CPU has none
