@@ -1,4 +1,4 @@
-"""What both benchmarks need: the line about the machine, tables, and peak memory in a process of its own."""
+"""What the benchmarks need: the line about the machine, tables, and peak memory in a process of its own."""
 
 from __future__ import annotations
 

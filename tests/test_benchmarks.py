@@ -1,4 +1,4 @@
-"""Both benchmarks run with tiny sizes and write what benchmarks/README.md says. No time is looked at."""
+"""The benchmarks run with tiny sizes and write what benchmarks/README.md says. No time is looked at."""
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ import pytest
 
 FISHER = ["model", "device", "method", "ratio", "peak_memory_ratio", "max_relative_error", "tensors_covered", "tensors_total"]
 PROXY = ["parameters", "weights", "seconds", "read_once_seconds", "peak_memory_ratio"]
+DATA = ["path", "images_per_core_second", "ratio", "images_per_second", "cores_for_4000", "rounds"]
 METHODS = {  # and the package it needs
     "diagonal_fisher": "torch",
     "one sample at a time": "torch",
@@ -68,3 +69,13 @@ def test_proxy(quick):
         base = largest[largest["form"] == form].iloc[0]
         for row in rows.itertuples():
             assert row.seconds / base["seconds"] == pytest.approx(row.parameters / base["parameters"])
+
+
+def test_data(quick):
+    folder, said = quick("data")
+    table, passes = pd.read_csv(folder / "data.csv"), pd.read_csv(folder / "data_passes.csv")
+    assert list(table.columns) == DATA and "Machine: " in said and "generated JPEGs of 500 x 375" in said
+    assert (table[DATA[1:5]] > 0).all(axis=None) and table["ratio"][0] == 1
+    assert table["path"].str.startswith("JPEG").sum() == table["path"].str.startswith("cache").sum() == 3
+    assert list(passes["once a data set"]) == ["check of all files", "building the cache"]
+    assert (passes[["images_per_core_second", "images_per_second"]] > 0).all(axis=None)
