@@ -9,6 +9,7 @@ import pytest
 
 FISHER = ["model", "device", "method", "ratio", "peak_memory_ratio", "max_relative_error", "tensors_covered", "tensors_total"]
 PROXY = ["parameters", "weights", "seconds", "read_once_seconds", "peak_memory_ratio"]
+DATA = ["path", "images_per_core_second", "ratio", "images_per_second", "cores_for_4000", "rounds"]
 METHODS = {  # and the package it needs
     "diagonal_fisher": "torch",
     "one sample at a time": "torch",
@@ -85,3 +86,13 @@ def test_train(quick):
         assert rows.iloc[0]["ratio"] == 1 and list(rows["note"])[-1] == "not run with --quick"
         assert (rows.iloc[:-1][["ratio", "images_per_second"]] > 0).all(axis=None)
     assert quick_rows["mfu"].isna().all()  # a CPU has none
+
+
+def test_data(quick):
+    folder, said = quick("data")
+    table, passes = pd.read_csv(folder / "data.csv"), pd.read_csv(folder / "data_passes.csv")
+    assert list(table.columns) == DATA and "Machine: " in said and "generated JPEGs of 500 x 375" in said
+    assert (table[DATA[1:5]] > 0).all(axis=None) and table["ratio"][0] == 1
+    assert table["path"].str.startswith("JPEG").sum() == table["path"].str.startswith("cache").sum() == 3
+    assert list(passes["once a data set"]) == ["check of all files", "building the cache"]
+    assert (passes[["images_per_core_second", "images_per_second"]] > 0).all(axis=None)

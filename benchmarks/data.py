@@ -1,0 +1,133 @@
+"""Images a second that one core delivers to training: JPEG files decoded each time, against the decoded cache.
+
+    python benchmarks/data.py [--quick] [--out FOLDER]
+
+The files are generated, of ImageNet's usual size: about 500 x 375 pixels and 110 KB. Everything is measured in one
+run, in interleaved rounds, in one process with one thread; the files and the cache lie in the system's page cache.
+Columns: benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import osdtw_lib  # noqa: F401, before torch: it sets how torch's threads wait for each other
+
+# isort: split
+import contextlib
+import io
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pandas as pd
+import torch
+from common import arguments, machine, show, write
+from PIL import Image
+
+from osdtw_lib._timm import timm
+from osdtw_lib.cache import decoded
+from osdtw_lib.config import IMAGENET_MEAN, IMAGENET_STD
+from osdtw_lib.datasets import LabelledImages
+from osdtw_lib.image_check import examine
+from osdtw_lib.image_files import ImageFiles
+
+COLUMNS = ["path", "images_per_core_second", "ratio", "images_per_second", "cores_for_4000", "rounds"]
+SIDE, CROP = 256, 224  # pixels of the cache and of the network
+BATCH = 64
+FULL = "JPEG: decode, crop, flip, RandAug, erasing"  # what training without a cache does to an image
+
+
+def photographs(folder: Path, count: int) -> ImageFiles:
+    """JPEGs with coarse and fine structure, so that a file has about ImageNet's bytes."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (15, 20, 3), dtype=np.uint8)).resize((500, 375), Image.Resampling.BICUBIC)
+        fine = Image.fromarray(rng.integers(0, 256, (188, 250, 3), dtype=np.uint8)).resize((500, 375), Image.Resampling.BICUBIC)
+        Image.blend(coarse, fine, 0.28).save(folder / f"{i:05}.jpg", quality=94)
+    paths = sorted(map(str, folder.glob("*.jpg")))
+    return ImageFiles(np.array(paths), np.arange(count) % 10, np.array([Path(p).name for p in paths]))
+
+
+def transform(rand_augment: bool) -> Callable:
+    """timm's transform for training: image -> float32 (3, CROP, CROP)."""
+    extra = {"auto_augment": "rand-m9-mstd0.5", "re_prob": 0.25} if rand_augment else {}
+    return timm.data.create_transform(CROP, is_training=True, color_jitter=None, mean=IMAGENET_MEAN, std=IMAGENET_STD, **extra)
+
+
+def paths(files: ImageFiles, cache: LabelledImages) -> dict[str, Callable[[np.ndarray], object]]:
+    """{name: function that makes a batch from indices}."""
+    simple, full = transform(False), transform(True)
+
+    def batch(one: Callable) -> Callable:
+        return lambda chosen: torch.stack([one(int(i)) for i in chosen])
+
+    def kept(i: int) -> Image.Image:
+        return Image.fromarray(cache.pixels[i])
+
+    return {
+        FULL: batch(lambda i: full(files.read(i))),
+        "JPEG: decode, crop, flip": batch(lambda i: simple(files.read(i))),
+        "JPEG: decode only": lambda chosen: [files.read(int(i)) for i in chosen],
+        "cache: crop, flip, RandAug, erasing": batch(lambda i: full(kept(i))),
+        "cache: crop, flip": batch(lambda i: simple(kept(i))),
+        "cache: uint8 batches for a GPU that augments": lambda chosen: torch.from_numpy(cache.pixels[chosen]),
+    }
+
+
+def measure(files: ImageFiles, cache: LabelledImages, rounds: int) -> pd.DataFrame:
+    made, per_core, per_second = paths(files, cache), {}, {}
+    rng = np.random.default_rng(1)
+    for run in made.values():
+        run(np.arange(min(BATCH, len(files))))  # what is loaded at its first use
+    for _ in range(rounds):
+        order = rng.permutation(len(files))
+        for name, run in made.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            for chosen in np.array_split(order, max(1, len(order) // BATCH)):
+                run(chosen)
+            per_core.setdefault(name, []).append(len(order) / (time.process_time() - cpu))
+            per_second.setdefault(name, []).append(len(order) / (time.perf_counter() - wall))
+    rows = []
+    for name, values in per_core.items():
+        ratio = median(a / b for a, b in zip(values, per_core[FULL]))
+        rate = median(values)
+        spread = f"{min(values):.0f} to {max(values):.0f} in {rounds} rounds"
+        rows.append((name, rate, ratio, median(per_second[name]), math.ceil(4000 / rate), spread))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def once(function: Callable, files: ImageFiles) -> tuple:
+    """(what it returns, images a CPU second, images a second with all cores)."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        result = function()
+    return result, len(files) / (time.process_time() - cpu), len(files) / (time.perf_counter() - wall)
+
+
+def main() -> None:
+    options = arguments(__doc__.splitlines()[0])
+    torch.set_num_threads(1)
+    print(machine(), flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = photographs(folder, 16 if options.quick else 640)
+        size = files.sizes.mean() / 1e3
+        print(f"{len(files)} generated JPEGs of 500 x 375 pixels, {size:.0f} KB; cache of {SIDE} x {SIDE}, crops of {CROP}")
+        _, *check = once(lambda: examine(files), files)
+        cache, *build = once(lambda: decoded(files, SIDE, folder / "cache"), files)
+        table = measure(files, cache, rounds=1 if options.quick else 5)
+    passes = pd.DataFrame([("check of all files", *check), ("building the cache", *build)],
+                          columns=["once a data set", "images_per_core_second", "images_per_second"])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    show("Images delivered by one core", table)
+    show(f"Passes over a data set, {cores} cores", passes)
+    write(table, options.out, "data.csv")
+    write(passes, options.out, "data_passes.csv")
+
+
+if __name__ == "__main__":
+    main()
