@@ -21,7 +21,7 @@ from torch.func import functional_call
 from . import distributed
 from ._timm import timm
 from .errors import UserError
-from .squares import add_squared_products
+from .squares import add_squared_products, add_squared_sums, gathered
 
 Rule = Callable[[nn.Module, Tensor, Tensor, dict[str, Tensor], int], None]
 RULES: dict[type, tuple[Rule, Callable[[nn.Module], bool]]] = {}
@@ -42,7 +42,7 @@ def rule(*types: type, valid: Callable[[nn.Module], bool] = lambda module: True)
 def _linear(module: nn.Linear, x: Tensor, g: Tensor, sums: dict[str, Tensor], buffer_bytes: int) -> None:
     x, g = _tokens(x), _tokens(g)  # (B, T, in), (B, T, out)
     if "bias" in sums:
-        sums["bias"] += _float(g.sum(1)).square().sum(0)
+        add_squared_sums(sums["bias"], g)
     if "weight" in sums:
         add_squared_products(sums["weight"], g, x, buffer_bytes)
 
@@ -51,7 +51,7 @@ def _linear(module: nn.Linear, x: Tensor, g: Tensor, sums: dict[str, Tensor], bu
 def _conv2d(module: nn.Conv2d, x: Tensor, g: Tensor, sums: dict[str, Tensor], buffer_bytes: int) -> None:
     g = g.flatten(2).transpose(1, 2)  # (B, places, out)
     if "bias" in sums:
-        sums["bias"] += _float(g.sum(1)).square().sum(0)
+        add_squared_sums(sums["bias"], g)
     if "weight" in sums:
         patches = F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride).transpose(1, 2)
         add_squared_products(sums["weight"].view(module.out_channels, -1), g, patches, buffer_bytes)
@@ -59,23 +59,22 @@ def _conv2d(module: nn.Conv2d, x: Tensor, g: Tensor, sums: dict[str, Tensor], bu
 
 @rule(nn.LayerNorm, timm.layers.LayerNorm, valid=lambda m: len(m.normalized_shape) == 1)
 def _layer_norm(module: nn.LayerNorm, x: Tensor, g: Tensor, sums: dict[str, Tensor], buffer_bytes: int) -> None:
-    g = _float(g)
     if "weight" in sums:
         normalized = F.layer_norm(_float(x), module.normalized_shape, None, None, module.eps)
-        sums["weight"] += _tokens(g * normalized).sum(1).square().sum(0)
+        add_squared_sums(sums["weight"], _tokens(g), _tokens(normalized))
     if "bias" in sums:
-        sums["bias"] += _tokens(g).sum(1).square().sum(0)
+        add_squared_sums(sums["bias"], _tokens(g))
 
 
 @rule(timm.layers.RmsNorm, valid=lambda m: len(m.normalized_shape) == 1)
 def _rms_norm(module: nn.Module, x: Tensor, g: Tensor, sums: dict[str, Tensor], buffer_bytes: int) -> None:
     normalized = F.rms_norm(_float(x), module.normalized_shape, None, module.eps)
-    sums["weight"] += _tokens(_float(g) * normalized).sum(1).square().sum(0)
+    add_squared_sums(sums["weight"], _tokens(g), _tokens(normalized))
 
 
 @rule(timm.models.vision_transformer.LayerScale, valid=lambda m: not m.inplace)
 def _layer_scale(module: nn.Module, x: Tensor, g: Tensor, sums: dict[str, Tensor], buffer_bytes: int) -> None:
-    sums["gamma"] += _tokens(_float(g) * _float(x)).sum(1).square().sum(0)
+    add_squared_sums(sums["gamma"], _tokens(g), _tokens(x))
 
 
 # Parameters no module call sees: (1, tokens, width), broadcast over the batch. Expanded to one copy a sample.
@@ -214,7 +213,8 @@ class _Pass:
         if len(bad):
             raise UserError(f"the log-likelihood of sample {self.samples + int(bad[0])} (batch {number}) is not finite")
         if scores.requires_grad:
-            scores.sum().backward()
+            with gathered():
+                scores.sum().backward()
         self._one_sample_at_a_time(images, labels)
         self.samples += len(labels)
 

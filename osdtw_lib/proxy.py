@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .bins import spectrum
 from .search import Search
-from .terms import encoder_sums
+from .terms import encoder_sums, squared_shares
 
 
 class Proxy(Search):
@@ -130,23 +130,19 @@ class Proxy(Search):
 
     def terms_by_depth(self, weights: np.ndarray, lam: float, form: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """variance (L, W), bias (L, W) and decoder variance (L + 1,) of each depth alone."""
-        encoder = np.zeros((self.n_depths, 2, len(weights)))
+        encoder, decoder = np.zeros((self.n_depths, 2, len(weights))), np.zeros(self.n_depths + 1)
         entries = [(depth, *entry) for depth, named in enumerate(self._encoder) for entry in named]
-        sums = encoder_sums([tensors for _, _, *tensors in entries], weights, lam, form)
-        for (depth, name, *_), found in zip(entries, sums):
-            if np.isnan(found).any() or np.isinf(found[1]).any():
+        found = encoder_sums([tensors for _, _, *tensors in entries], weights, lam, form)
+        for (depth, name, *_), (sums, shares) in zip(entries, found):
+            if np.isnan(sums).any() or np.isinf(sums[1]).any():
                 raise ValueError(f"the Fisher or the mismatch of {name} holds a value that is negative or not finite")
-            encoder[depth] += found
-        count = torch.Tensor.numel if form == "paper" else lambda fisher: _sum(_ratio(fisher, lam) ** 2)
-        decoder = np.array([sum(map(count, fishers)) for fishers in self.fishers_by_depth()], dtype=float)
-        if not all(_sum(fisher) >= 0 for task in self._task_blocks.values() for fisher in task[-1]):
-            raise ValueError("a Fisher of the decoder holds a value that is negative or not finite")
+            encoder[depth] += sums
+            decoder[depth] += shares
+        for fisher in self.fishers_by_depth()[-1]:  # the decoders' alone
+            if not (float(fisher.min()) >= 0 and math.isfinite(_sum(fisher))):
+                raise ValueError("a Fisher of the decoder holds a value that is negative or not finite")
+            decoder[-1] += squared_shares(fisher, lam)
         return encoder[:, 0] / (2 * self.n_samples), encoder[:, 1] / 2, decoder / (2 * self.n_samples)
-
-
-def _ratio(fisher: Tensor, lam: float) -> Tensor:
-    """J / (J + lam); with lam = 0 a dead parameter still counts as the degree of freedom it is in Eq. (18)."""
-    return torch.ones_like(fisher) if lam == 0 else fisher / (fisher + lam)
 
 
 def _some(names: list[str]) -> str:

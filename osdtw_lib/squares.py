@@ -1,21 +1,32 @@
-"""The Fisher's inner loop: the sum over samples of the squared product g_i^T x_i."""
+"""The Fisher's inner loops: sums over samples of squared products and of squared sums over tokens.
+
+On a CPU compiled loops do them (squares_cpu.py), on a GPU a Triton kernel the products (squares_gpu.py); plain PyTorch
+is their oracle, and their replacement where they cannot be had.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from .compiled import kernels, run_together
+
 CACHE_BYTES = 1 << 20  # on a CPU, products are squared while they are still in a core's cache
+GATHERED_BYTES = 4 << 20  # so much of g and x waits to be shared out over the threads at once
+_here = threading.local()
 
 
 def add_squared_products(total: Tensor, g: Tensor, x: Tensor, buffer_bytes: int) -> None:
     """total (out, in) += sum over samples i of (g_i^T x_i) ** 2, with g (B, T, out) and x (B, T, in).
 
     Each sample's product is the gradient of a Linear's weight, summed over the tokens before it is squared.
-    Scratch memory stays below buffer_bytes, but is never less than one product. On a GPU with Triton a fused
-    kernel does it without any; plain PyTorch is its oracle and its replacement.
+    Scratch memory stays below buffer_bytes, but is never less than one product; the compiled loops need none.
     """
     if total.is_cuda and total.dtype == torch.float32 and g.shape[1] > 1 and importlib.util.find_spec("triton"):
         from .squares_gpu import add_squared_products_fused
@@ -25,6 +36,8 @@ def add_squared_products(total: Tensor, g: Tensor, x: Tensor, buffer_bytes: int)
     if g.shape[1] == 1:  # one token: the square of a product is the product of squares
         total.addmm_(g[:, 0].square().T, x[:, 0].square())
         return None
+    if compiled := _compiled(total):
+        return _share(compiled.products, total, g, x)
     (batch, outs), ins, size = (len(g), g.shape[2]), x.shape[2], total.element_size()
     if total.device.type == "cpu":  # rows of the total that stay in cache while the samples go by
         buffer_bytes = min(buffer_bytes, CACHE_BYTES)
@@ -43,3 +56,54 @@ def add_squared_products(total: Tensor, g: Tensor, x: Tensor, buffer_bytes: int)
                 part.addcmul_(products[0], products[0])
             else:
                 part.addmv_(products.mul_(products).T, ones[: len(gs)])
+
+
+def add_squared_sums(total: Tensor, g: Tensor, z: Tensor | None = None) -> None:
+    """total (width,) += sum over samples i of (sum over tokens of g_i, or of g_i z_i) ** 2; g and z (B, T, width)."""
+    if compiled := _compiled(total):
+        return _share(compiled.sums, total, g.to(total.dtype), None if z is None else z.to(total.dtype))
+    total += (g.sum(1, dtype=total.dtype) if z is None else (g.to(total.dtype) * z).sum(1)).square().sum(0)
+
+
+@contextmanager
+def gathered() -> Iterator[None]:
+    """Compiled sums asked for within are shared out over the threads many at a time; they are complete at its end."""
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(max(1, threads - 1)) as pool:
+        _here.queue = _Queue(pool, threads)
+        try:
+            yield
+            _here.queue.run()
+        finally:
+            _here.queue = None
+
+
+class _Queue:
+    def __init__(self, pool: ThreadPoolExecutor, threads: int):
+        self.pool, self.threads = pool, threads
+        self.tasks, self.totals, self.bytes = [], set(), 0
+
+    def run(self) -> None:
+        run_together(self.tasks, self.pool, self.threads)
+        self.tasks, self.totals, self.bytes = [], set(), 0
+
+
+def _compiled(total: Tensor):
+    """squares_cpu, where it can be had and `total` is what it is made for."""
+    fits = total.device.type == "cpu" and total.dtype == torch.float32 and total.is_contiguous()
+    return kernels("squares_cpu") if fits else None
+
+
+def _share(tasks, total: Tensor, g: Tensor, other: Tensor | None) -> None:
+    queue = getattr(_here, "queue", None)
+    if queue is None:
+        with gathered():
+            return _share(tasks, total, g, other)
+    if total.data_ptr() in queue.totals:  # two threads must not add to one place
+        queue.run()
+    arrays = [None if tensor is None else tensor.detach().contiguous().numpy() for tensor in (total, g, other)]
+    queue.tasks += tasks(*arrays)
+    queue.totals.add(total.data_ptr())
+    queue.bytes += sum(array.nbytes for array in arrays[1:] if array is not None)
+    if queue.bytes > GATHERED_BYTES:
+        queue.run()

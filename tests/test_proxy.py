@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from osdtw_lib import compiled, terms
 from osdtw_lib.proxy import Proxy
 from osdtw_lib.search import COLUMNS
 
@@ -207,3 +208,83 @@ def test_traces_and_mismatch_by_depth():
     assert table["parameters"].tolist() == [22, 24, 11]
     assert np.isclose(table.at[2, "trace_tail"], float(tail["two"].sum()))
     assert np.isclose(table.at[1, "mismatch_norm"], float((mismatch["embed"].square().sum() + mismatch["one"].square().sum()).sqrt()))
+
+
+# The compiled loop and the slow way, term by term.
+
+CASES = {
+    "plain": lambda a, b, d: None,
+    "dead": lambda a, b, d: (a.__setitem__(slice(3, 9), 0), b.__setitem__(slice(3, 9), 0)),
+    "one-sided": lambda a, b, d: (a.__setitem__(5, 0), b.__setitem__(7, 0)),
+    "all dead": lambda a, b, d: (a.zero_(), b.zero_()),
+    "far apart": lambda a, b, d: (a.mul_(1e-30), b.mul_(1e6)),
+    "as small as float32 gets": lambda a, b, d: (a.fill_(1e-44), b.mul_(1e-30)),
+    "as large as float32 gets": lambda a, b, d: (a.fill_(3e38), b.fill_(1e-38)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("form, lam", [("paper", 0.0), ("damped", 0.0), ("damped", 0.3), ("damped", 1e9), ("direct", 0.3)])
+def test_the_compiled_loop_equals_the_slow_way(case, dtype, form, lam, monkeypatch):
+    g = torch.Generator().manual_seed(1)
+    a, b = (torch.exp(2 * torch.randn(2_001, generator=g)) for _ in range(2))
+    d = torch.randn(2_001, generator=g)
+    CASES[case](a, b, d)
+    a, b, d = (t.to(dtype) for t in (a, b, d))
+    weights = np.concatenate([np.linspace(0, 1, 8), [1e-6, 1 - 1e-6]])
+    monkeypatch.setattr(terms, "CHUNK", 600)
+    (quick, shares), = terms.encoder_sums([(a, b, d)], weights, lam, form)
+    slow = terms.careful_sums(a, b, d, weights, lam, form)
+    assert np.allclose(quick, slow, rtol=1e-9, atol=0)
+    assert np.isclose(shares, sum(terms.squared_shares(t, lam) for t in (a, b)), rtol=1e-9)
+
+
+def test_only_a_chunk_with_something_odd_goes_the_slow_way(monkeypatch):
+    if compiled.kernels("terms_cpu") is None:
+        pytest.skip("nothing can be compiled here")
+    seen, real = [], terms.careful_sums
+    monkeypatch.setattr(terms, "careful_sums", lambda a, *rest: seen.append(len(a)) or real(a, *rest))
+    monkeypatch.setattr(terms, "CHUNK", 100)
+    a, b, d = torch.rand(3, 250) + 0.1
+    a[:20] = b[:20] = 0.0  # dead: not odd
+    terms.encoder_sums([(a, b, d)], np.linspace(0, 1, 11), 0.0, "paper")
+    assert seen == []
+    a[120] = 0.0
+    terms.encoder_sums([(a, b, d)], np.array([0.3, 0.5]), 0.0, "paper")  # odd at w_A = 1 alone
+    assert seen == []
+    terms.encoder_sums([(a, b, d)], np.linspace(0, 1, 11), 0.0, "paper")
+    assert seen == [100]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e-20])
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("form", ["paper", "damped"])
+def test_what_is_negative_or_not_finite_is_noticed_whatever_the_weights(value, which, form):
+    for weights in ([0.5], [0.0], [1.0], [0.2, 0.7, 0.9]):
+        named = [{"w": torch.rand(700) + 0.1} for _ in range(3)]
+        named[which]["w"][650] = value
+        search = Proxy(*named, {"w": 1}, N)
+        if which == 2 and value < 0:
+            assert np.isfinite(search.grid([1], weights, form, 0.1)["total"]).all()
+        else:
+            with pytest.raises(ValueError, match="of w holds"):
+                search.grid([1], weights, form, 0.1)
+
+
+def test_a_grid_without_numba_is_the_same(monkeypatch):
+    grids = [proxy_of(statistics(0)).grid(form="damped", damping=0.2)]
+    monkeypatch.setattr(terms, "kernels", lambda name: None)
+    grids.append(proxy_of(statistics(0)).grid(form="damped", damping=0.2))
+    assert np.allclose(*grids, rtol=1e-12)
+
+
+def test_many_weights_and_mixed_types():
+    numbers = head, tail, mismatch = statistics(0)
+    weights = np.linspace(0, 1, 1001)
+    grid = proxy_of(numbers).grid([2], weights)
+    for i in (0, 1, 499, 998, 1000):
+        assert np.allclose(grid.iloc[i, 2:5].astype(float), brute_force(numbers, 2, weights[i]), rtol=1e-12)
+    mixed = {n: t.to(torch.bfloat16) for n, t in head.items()}, tail, {n: t.float() for n, t in mismatch.items()}
+    row = proxy_of(mixed).grid([3], [0.3]).iloc[0]
+    assert np.allclose(row.iloc[2:5].astype(float), brute_force(mixed, 3, 0.3), rtol=1e-12)

@@ -1,0 +1,154 @@
+"""Sums of squared products and of squared sums on a CPU, compiled: no sample's gradient is ever written to memory.
+
+The total is worked through in tiles of 4 x 16. For each sample a tile's product g_i^T x_i is summed over the tokens in
+vector registers, squared there and added to the total, so that it costs what the weight's gradient itself would. As in
+any fast matrix product, g and x are first copied, a few rows or columns at a time, to where a tile reads them in order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .compiled import compiled
+
+LANES, ROWS, VECTORS = 8, 4, 2
+COLUMNS = VECTORS * LANES
+BLOCK = 96  # rows of the total that one call takes
+VECTOR = ir.VectorType(ir.FloatType(), LANES)
+REASSOCIATE = {"reassoc", "contract", "nsz"}  # sums in any order; NaN and infinity stay what they are
+
+
+def _at(context, builder, array_type, array, offset, kind=None):
+    """Pointer to array[offset], as a pointer to `kind`."""
+    pointer = builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
+    return builder.bitcast(pointer, kind.as_pointer()) if kind else pointer
+
+
+def _copy(size: int):
+    """copy(to, i, source, j): to[i : i + size] = source[j : j + size] by one load and one store."""
+
+    @intrinsic
+    def copy(typing, to, i, source, j):
+        def code(context, builder, signature, values):
+            kind, (to_type, _, source_type, _) = ir.VectorType(ir.FloatType(), size), signature.args
+            loaded = builder.load(_at(context, builder, source_type, values[2], values[3], kind), align=4)
+            builder.store(loaded, _at(context, builder, to_type, values[0], values[1], kind), align=4)
+            return context.get_dummy_value()
+
+        return types.void(to, i, source, j), code
+
+    return copy
+
+
+copy_rows, copy_columns = _copy(ROWS), _copy(COLUMNS)
+
+
+@intrinsic
+def add_tile(typing, total, at, width, g, g_at, x, tokens):
+    """total[at + r width + c] += (sum over tokens t of g[g_at + t ROWS + r] x[t COLUMNS + c]) ** 2."""
+
+    def code(context, builder, signature, values):
+        total, at, width, g, g_at, x, tokens = values
+        total_type, _, _, g_type, _, x_type, _ = signature.args
+        number = lambda n: ir.Constant(at.type, n)  # noqa: E731
+        i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{LANES}f32")
+        fetch_type = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        fetch = cgutils.get_or_insert_function(builder.module, fetch_type, "llvm.prefetch.p0")
+        undefined, same = ir.Constant(VECTOR, ir.Undefined), ir.Constant(ir.VectorType(i32, LANES), [0] * LANES)
+        nought = ir.Constant(VECTOR, [0.0] * LANES)
+        g, x = (_at(context, builder, kind, array, offset) for kind, array, offset in ((g_type, g, g_at), (x_type, x, number(0))))
+        rows = [_at(context, builder, total_type, total, builder.add(at, builder.mul(width, number(r)))) for r in range(ROWS)]
+        for row in rows:  # for writing, soon
+            builder.call(fetch, [builder.bitcast(row, byte), *(ir.Constant(i32, n) for n in (1, 3, 1))])
+        sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(VECTORS)] for _ in range(ROWS)]
+        for place in sum(sums, []):
+            builder.store(nought, place)
+        vector = lambda start, n: builder.bitcast(builder.gep(start, [n]), VECTOR.as_pointer())  # noqa: E731
+        with cgutils.for_range(builder, tokens) as loop:
+            first = builder.mul(loop.index, number(COLUMNS))
+            columns = [builder.load(vector(x, builder.add(first, number(c * LANES))), align=4) for c in range(VECTORS)]
+            for r in range(ROWS):
+                scalar = builder.load(builder.gep(g, [builder.add(builder.mul(loop.index, number(ROWS)), number(r))]))
+                spread = builder.insert_element(undefined, scalar, ir.Constant(i32, 0))
+                spread = builder.shuffle_vector(spread, undefined, same)
+                for place, column in zip(sums[r], columns):
+                    builder.store(builder.call(fma, [spread, column, builder.load(place)]), place)
+        for row, places in zip(rows, sums):
+            for c, place in enumerate(places):
+                product, to = builder.load(place), vector(row, number(c * LANES))
+                builder.store(builder.call(fma, [product, product, builder.load(to, align=4)]), to, align=4)
+        return context.get_dummy_value()
+
+    return types.void(total, at, width, g, g_at, x, tokens), code
+
+
+@compiled("void(float32[::1], float32[::1], float32[::1], int64, int64, int64, int64, int64, int64)")
+def _add_products(total, g, x, samples, tokens, outs, ins, first, last):
+    """Rows first..last - 1 of total (outs, ins) += sum over i of (g_i^T x_i) ** 2; g (samples, tokens, outs), x (.., ins)."""
+    g_packed = np.empty(tokens * (BLOCK + ROWS), dtype=np.float32)
+    x_packed = np.empty(tokens * COLUMNS, dtype=np.float32)
+    edge = np.empty(ROWS * COLUMNS, dtype=np.float32)
+    for start in range(first, last, BLOCK):
+        rows = min(BLOCK, last - start)
+        for i in range(samples):
+            for r in range(0, rows, ROWS):
+                at = i * tokens * outs + start + r
+                for t in range(tokens):
+                    if r + ROWS <= rows:
+                        copy_rows(g_packed, r * tokens + t * ROWS, g, at + t * outs)
+                    else:
+                        for k in range(ROWS):
+                            g_packed[r * tokens + t * ROWS + k] = g[at + t * outs + k] if r + k < rows else np.float32(0)
+            for c in range(0, ins, COLUMNS):
+                at = i * tokens * ins + c
+                for t in range(tokens):
+                    if c + COLUMNS <= ins:
+                        copy_columns(x_packed, t * COLUMNS, x, at + t * ins)
+                    else:
+                        for k in range(COLUMNS):
+                            x_packed[t * COLUMNS + k] = x[at + t * ins + k] if c + k < ins else np.float32(0)
+                for r in range(0, rows, ROWS):
+                    at = (start + r) * ins + c
+                    if r + ROWS <= rows and c + COLUMNS <= ins:
+                        add_tile(total, at, ins, g_packed, r * tokens, x_packed, tokens)
+                    else:  # sticks out of the total
+                        edge[:] = 0
+                        add_tile(edge, 0, COLUMNS, g_packed, r * tokens, x_packed, tokens)
+                        for k in range(min(ROWS, rows - r)):
+                            for m in range(min(COLUMNS, ins - c)):
+                                total[at + k * ins + m] += edge[k * COLUMNS + m]
+
+
+@compiled("void(float32[::1], float32[:, :, ::1], float32[:, :, ::1], boolean)", fastmath=REASSOCIATE)
+def _add_sums(total, g, z, weighted):
+    """total (width,) += sum over samples of (sum over tokens of g, or of g z where weighted) ** 2."""
+    samples, tokens, width = g.shape
+    running = np.empty(width, dtype=np.float32)
+    for i in range(samples):
+        running[:] = 0
+        for t in range(tokens):
+            if weighted:
+                for k in range(width):
+                    running[k] += g[i, t, k] * z[i, t, k]
+            else:
+                for k in range(width):
+                    running[k] += g[i, t, k]
+        for k in range(width):
+            total[k] += running[k] * running[k]
+
+
+def products(total: np.ndarray, g: np.ndarray, x: np.ndarray) -> list[tuple]:
+    """Tasks that add to total (out, in) what squares.add_squared_products says; each has rows of its own."""
+    (samples, tokens, outs), ins = g.shape, x.shape[2]
+    flat = [array.reshape(-1) for array in (total, g, x)]
+    return [(_add_products, *flat, samples, tokens, outs, ins, first, min(first + BLOCK, outs)) for first in range(0, outs, BLOCK)]
+
+
+def sums(total: np.ndarray, g: np.ndarray, z: np.ndarray | None) -> list[tuple]:
+    """The task that adds to total (width,) what squares.add_squared_sums says."""
+    return [(_add_sums, total, g, g if z is None else z, z is not None)]
