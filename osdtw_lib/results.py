@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 
 import pandas as pd
 import torch
 
-from .artifacts import Artifact, write_text
+from .artifacts import Artifact, Writer, write_text
 from .config import BASELINES
 from .landscape import Landscape
 from .losses import baseline_likelihood
+from .progress import clock
 from .proxy import Proxy
 from .runs import TASKS, Run, notebook_of
 from .search import FORMS
@@ -23,6 +25,21 @@ def require(run: Run, stage: str, **where) -> Artifact:
     """The results of an earlier stage. Raises UserError naming the notebook to run where they are not there."""
     artifact = run.artifact(stage, **where if stage in ("stage2", "stage3") else {})
     return artifact.require(f"run notebook {notebook_of(stage)} first (./run_all.sh --from {notebook_of(stage)[:2]})")
+
+
+def make_or_find(run: Run, artifact: Artifact, make: Callable[[Writer], None]) -> Artifact:
+    """What every stage function does: says in one line why it runs or does not, and runs `make` if it must."""
+    reason = artifact.why_not_done()
+    if reason is None:
+        print(f"{artifact.name}: up to date (took {clock(artifact.seconds())})", flush=True)
+        return artifact
+    for before in artifact.inputs:
+        before.require(f"run notebook {notebook_of(before.name)} first (./run_all.sh --from {notebook_of(before.name)[:2]})")
+    print(f"{artifact.name}: runs, {reason}", flush=True)
+    with artifact.making(str(run.device)) as writer:
+        make(writer)
+    print(f"{artifact.name}: done in {clock(artifact.seconds())}", flush=True)
+    return artifact
 
 
 def cell(selected: dict) -> dict:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -22,12 +21,12 @@ from .direct import direct_bias, stratified_sample
 from .fisher import diagonal_fisher
 from .losses import baseline_likelihood
 from .masked_autoencoder import MaskedAutoencoder
-from .progress import clock
 from .proxy import Proxy
-from .results import assembled, cell, chosen_by_hand, load_proxy, measured_bias, origin, require, selection
+from .results import assembled, cell, chosen_by_hand, load_proxy, make_or_find as _make, measured_bias, origin, require, selection
 from .results import stage1_networks, start_network, trained
-from .runs import TASKS, Run, notebook_of
+from .runs import TASKS, Run
 from .search import Choice
+from .stages_theory import label_dependence, simulation
 from .summary import ProxySummary
 from .training import fit
 from .vit import copy_encoder, depth_of, given_start, weights
@@ -330,18 +329,7 @@ def _train(run: Run, write: Writer, network, losses, stage: str, depths: dict[st
     write.table("curves", fit(network, losses, batches, run.config.recipe, length, depths, checkpoint, seed, label))
 
 
-def _make(run: Run, artifact: Artifact, make: Callable[[Writer], None]) -> Artifact:
-    reason = artifact.why_not_done()
-    if reason is None:
-        print(f"{artifact.name}: up to date (took {clock(artifact.seconds())})", flush=True)
-        return artifact
-    for before in artifact.inputs:
-        before.require(f"run notebook {notebook_of(before.name)} first (./run_all.sh --from {notebook_of(before.name)[:2]})")
-    print(f"{artifact.name}: runs, {reason}", flush=True)
-    with artifact.making(str(run.device)) as writer:
-        make(writer)
-    print(f"{artifact.name}: done in {clock(artifact.seconds())}", flush=True)
-    return artifact
-
-
-STAGES = {f.__name__: f for f in (split, start, stage1, fisher, direct, proxy, stage2, stage3, baselines, tables)}
+STAGES = {
+    f.__name__: f
+    for f in (split, start, stage1, fisher, direct, proxy, stage2, stage3, baselines, tables, simulation, label_dependence)
+}
