@@ -151,7 +151,8 @@ class Selection(Section):
 class Theory(Section):
     """Notebook 07: repetitions of the simulation, images of each set whose scores are multiplied."""
 
-    repetitions: Annotated[int, Field(ge=400)] = 20_000
+    # with more, the simulation would see the order after the one under test
+    repetitions: Annotated[int, Field(ge=400, le=100_000)] = 20_000
     images: Count = 2000
 
 

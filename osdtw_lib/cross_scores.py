@@ -1,13 +1,13 @@
 """The products of both tasks' scores that the theorem's block model leaves out: E[s_A s_B'], its diagonal.
 
 Two networks of one architecture, two likelihoods, the same images. Every sample's gradients are formed (vmap), a few
-samples at a time, and only three sums an encoder parameter are kept.
+samples at a time, and one sum an encoder parameter is kept.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -21,29 +21,31 @@ def cross_fisher(
     networks: dict[str, nn.Module],
     likelihoods: dict[str, Callable[[Tensor, Tensor], Tensor]],
     batches: Iterable[tuple[Tensor, Tensor]],
-    names: Iterable[str],
-) -> dict[str, dict[str, Tensor]]:
-    """{"head", "tail", "cross"} of {parameter name: tensor}: means over samples of s_A^2, s_B^2 and s_A s_B, in evaluation mode.
+    sums: dict[Hashable, dict[str, Tensor]],
+) -> tuple[dict[str, Tensor], dict[Hashable, Tensor]]:
+    """({parameter name: mean over samples of s_A s_B}, {key: (n,)}), in evaluation mode.
 
-    networks, likelihoods: {"head": ..., "tail": ...}; names: the parameters to look at, those both networks share.
+    networks, likelihoods: {"head": ..., "tail": ...}. sums: {key: {parameter name: weights of its shape}}; the second
+    result is each sample's weighted sum of s_A s_B, whose mean is that of the first and whose spread is its noise.
     """
-    names = list(names)
+    names = list(dict.fromkeys(name for weights in sums.values() for name in weights))
     scores = {task: _per_sample(network, likelihoods[task], names) for task, network in networks.items()}
     own = dict(networks["head"].named_parameters())
     chunk = max(1, BYTES // (8 * sum(own[name].numel() for name in names)))
-    sums = {which: {name: torch.zeros_like(own[name]) for name in names} for which in ("head", "tail", "cross")}
-    samples = 0
+    cross = {name: torch.zeros_like(own[name], requires_grad=False) for name in names}
+    found, samples = {key: [] for key in sums}, 0
     for images, labels in batches:
         for part, target in zip(images.split(chunk), labels.split(chunk)):
             head, tail = (scores[task](part, target) for task in ("head", "tail"))
-            for name in names:
-                sums["head"][name] += head[name].square().sum(0)
-                sums["tail"][name] += tail[name].square().sum(0)
-                sums["cross"][name] += (head[name] * tail[name]).sum(0)
+            products = {name: head[name] * tail[name] for name in names}
+            for name, product in products.items():
+                cross[name] += product.sum(0)
+            for key, weights in sums.items():
+                found[key].append(sum(products[name].flatten(1) @ weight.flatten() for name, weight in weights.items()).cpu())
             samples += len(target)
     if samples == 0:
         raise ValueError("the scores need at least one sample")
-    return {which: {name: total / samples for name, total in named.items()} for which, named in sums.items()}
+    return {name: total / samples for name, total in cross.items()}, {key: torch.cat(parts) for key, parts in found.items()}
 
 
 def _per_sample(network: nn.Module, likelihood, names: list[str]):

@@ -109,14 +109,26 @@ def rate(repetitions: int) -> pd.DataFrame:
 
 
 def slope(table: pd.DataFrame, column: str) -> tuple[float, float]:
-    """Slope of log |column| over log N and its standard error, from the points beyond three standard errors of nought."""
+    """Slope of log |column| over log N and its standard error, from the points beyond three standard errors of nought.
+
+    NaN where fewer than three points stand out: more repetitions are needed.
+    """
     sure = table[table[column].abs() > 3 * table["standard_error"]]
     if len(sure) < 3:
-        raise ValueError(f"{column}: {len(sure)} points stand out from the noise, 3 are needed; raise theory.repetitions")
+        return float("nan"), float("nan")
     x, y = np.log(sure["samples"]), np.log(sure[column].abs())
     weight = (sure[column] / sure["standard_error"]).abs().clip(upper=100)
     _, covariance = np.polyfit(x, y, 1, w=weight, cov="unscaled")
     return float(np.polyfit(x, y, 1, w=weight)[0]), float(covariance[0, 0] ** 0.5)
+
+
+def slopes(table: pd.DataFrame) -> pd.DataFrame:
+    """`slope` of every curve of `rate`, a row a model, ratio and regime; NaN where it drowns in noise."""
+    rows = []
+    for (model, ratio, regime), part in table.groupby(["model", "ratio", "regime"], sort=False):
+        found = {name: slope(part, f"remainder_{name}") for name in ("eq18", "exact_bias", "no_blocks")}
+        rows.append({"model": model, "ratio": ratio, "regime": regime} | {name: value for name, (value, _) in found.items()})
+    return pd.DataFrame(rows)
 
 
 def ridge(repetitions: int) -> pd.DataFrame:

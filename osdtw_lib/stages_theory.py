@@ -10,10 +10,10 @@ from . import lemma
 from . import simulation as monte_carlo
 from .artifacts import Artifact, Writer
 from .cross_scores import cross_fisher
+from .fisher import diagonal_fisher
 from .results import load_proxy, make_or_find, stage1_networks
 from .runs import TASKS, Run
-from .search import DEFAULT_WEIGHTS
-from .theory import variance_with_cross
+from .theory import cross_weights
 from .vit import depth_of
 
 TABLES = ("theorem", "dependence", "rate", "ridge", "evidence")
@@ -34,36 +34,47 @@ def label_dependence(run: Run) -> Artifact:
     """Notebook 07: the cross term between both tasks' scores, and the constant of Lemma 1, at Stage 1's solution."""
 
     def make(write: Writer) -> None:
-        networks = stage1_networks(run)
+        networks, settings = stage1_networks(run), run.config.fisher
         damping = run.config.selection.damping
         damping = load_proxy(run).evidence() if damping == "evidence" else damping
-        depths = depth_of(networks["head"])
-        names = [name for name, depth in depths.items() if depth <= run.n_depths]
         cross, posterior = [], []
         for which, images in (("training", run.train), ("test", run.test)):
-            chosen = np.random.default_rng(run.config.seed).permutation(len(images.labels))[: run.config.theory.images]
-            batches = run.batches(images.subset(np.sort(chosen)), run.config.fisher.batch_size)
-            found = cross_fisher(networks, run.likelihoods, batches, names)
-            cross.append(_terms(found, depths, run.n_depths, len(run.train), (0.0, damping)).assign(images=which))
+            chosen = np.random.default_rng(run.config.seed).permutation(len(images))[: run.config.theory.images]
+            batches = run.batches(images.subset(np.sort(chosen)), settings.batch_size)
+            fishers = [
+                diagonal_fisher(networks[t], batches, run.likelihoods[t], buffer_megabytes=settings.buffer_megabytes) for t in TASKS
+            ]
+            cross.append(_cross_terms(run, networks, batches, fishers, (0.0, damping)).assign(images=which))
             posterior.append(_posterior(run, networks, batches).assign(images=which))
         write.table("cross", pd.concat(cross))
         write.table("posterior", pd.concat(posterior))
-        write.notes["damping"] = damping
 
     return make_or_find(run, run.artifact("label_dependence"), make)
 
 
-def _terms(found: dict, depths: dict[str, int], n_depths: int, n_samples: int, dampings: tuple[float, ...]) -> pd.DataFrame:
-    """A row a depth, head weight and damping: the encoder variance and what the cross term adds to it, in nats."""
-    rows = []
-    for depth in range(1, n_depths + 1):
-        names = [name for name in found["cross"] if depths[name] == depth]
-        a, b, x = (torch.cat([found[w][n].flatten() for n in names]).double().cpu().numpy() for w in ("head", "tail", "cross"))
-        for damping in dict.fromkeys(dampings):
-            for weight in DEFAULT_WEIGHTS:
-                variance, added = variance_with_cross(a, b, x, weight, n_samples, damping)
-                rows.append({"depth": depth, "damping": damping, "head_weight": weight, "variance": variance, "cross": added})
-    return pd.DataFrame(rows)
+def _cross_terms(run: Run, networks: dict, batches, fishers: list[dict], dampings: tuple[float, ...]) -> pd.DataFrame:
+    """A row a damping and depth, "all" for their sum: at head weight 1/2 the encoder variance of Eq. (18), damped, what the
+    cross term adds to it, and the standard error of that over images, in nats."""
+    n, depths = len(run.train), depth_of(networks["head"])
+    keys = [(damping, depth) for damping in dict.fromkeys(dampings) for depth in range(1, run.n_depths + 1)]
+    sums, variance = {}, {}
+    for damping, depth in keys:
+        pairs = {name: (fishers[0][name], fishers[1][name]) for name in depths if depths[name] == depth}
+        sums[damping, depth] = {name: cross_weights(a, b, 0.5, n, damping) for name, (a, b) in pairs.items()}
+        # at weight 1/2 the variance is what X = (J^A + J^B) / 2 would add
+        added = sums[damping, depth]
+        variance[damping, depth] = sum(float((added[name].double() * (a + b) / 2).sum()) for name, (a, b) in pairs.items())
+    _, found = cross_fisher(networks, run.likelihoods, batches, sums)
+    for damping in dict.fromkeys(dampings):
+        own = [key for key in keys if key[0] == damping]
+        found[damping, "all"], variance[damping, "all"] = sum(found[k] for k in own), sum(variance[k] for k in own)
+    return pd.DataFrame(
+        [
+            {"damping": damping, "depth": depth, "variance": variance[damping, depth], "cross": float(values.double().mean())}
+            | {"standard_error": float(values.double().std()) / len(values) ** 0.5}
+            for (damping, depth), values in found.items()
+        ]
+    )
 
 
 @torch.no_grad()

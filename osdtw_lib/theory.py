@@ -143,9 +143,9 @@ def bias_ratio(ratio: ndarray, head_weight: ndarray) -> ndarray:
     return (v * v * r + w * w) * (w * r + v) ** 2 / (r * (w * w * r + v * v))
 
 
-def variance_with_cross(a: ndarray, b: ndarray, x: ndarray, head_weight: float, n: int, damping: float = 0.0) -> tuple[float, float]:
-    """Diagonal Fishers a, b and cross term x (P,): the encoder variance of Eq. (18), damped, and what X adds, in nats."""
-    w, v = head_weight, 1 - head_weight
-    h = w * a + v * b + damping
-    share = np.divide(a + b, h * h, out=np.zeros_like(h), where=h > 0)
-    return float((share * (w * w * a + v * v * b)).sum() / (2 * n)), float((share * 2 * w * v * x).sum() / (2 * n))
+def cross_weights(a, b, head_weight: float, n: int, damping: float = 0.0):
+    """What one unit of a parameter's X adds to the encoder variance, in nats; a, b: diagonal Fishers, tensors or arrays."""
+    h = head_weight * a + (1 - head_weight) * b + damping
+    alive = h > 0
+    h = h + ~alive
+    return alive * head_weight * (1 - head_weight) / n * ((a + b) / h / h)  # h squared would vanish in float32

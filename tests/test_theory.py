@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from osdtw_lib.proxy import Proxy
-from osdtw_lib.theory import Information, Linearised, bias_ratio, eq18, expansion, variance_with_cross
+from osdtw_lib.theory import Information, Linearised, bias_ratio, cross_weights, eq18, expansion
 
 N = 70
 
@@ -120,14 +120,15 @@ def test_the_bias_of_eq18_is_below_the_exact_one_between_its_two_crossings():
     assert (bias_ratio([0.1, 0.5, 2, 10], 0.5) > 1).all()
 
 
-def test_the_diagonal_variance_with_its_cross_term_against_a_loop():
+@pytest.mark.parametrize("lam", [0.0, 0.2])
+def test_the_weights_of_a_diagonal_cross_term_give_what_the_matrices_give(lam):
     rng = np.random.default_rng(8)
     a, b = rng.uniform(0.1, 2, size=(2, 5))
-    x, w, v, lam = rng.uniform(-1, 1, 5) * np.sqrt(a * b), 0.3, 0.7, 0.2
-    a[0] = b[0] = x[0] = 0
-    expected = np.zeros(2)
-    for ai, bi, xi in zip(a, b, x):
-        h = w * ai + v * bi + lam
-        expected += np.array([(ai + bi) * (w * w * ai + v * v * bi), (ai + bi) * 2 * w * v * xi]) / h**2 / (2 * N)
-    assert variance_with_cross(a, b, x, w, N, lam) == pytest.approx(expected, rel=1e-12)
-    assert np.isfinite(variance_with_cross(a, b, x, w, N)).all()  # a dead parameter adds nothing
+    x = rng.uniform(-1, 1, 5) * np.sqrt(a * b)
+    info, none = Information(np.diag(a), np.diag(b), np.diag(x), 5), np.zeros(5)
+    added = expansion(info, none, 0.3, N, lam, cross=True) - expansion(info, none, 0.3, N, lam)
+    assert float(cross_weights(a, b, 0.3, N, lam) @ x) == pytest.approx(added, rel=1e-9)
+    half = float(cross_weights(a, b, 0.5, N, lam) @ (a + b) / 2)
+    assert half == pytest.approx(expansion(info, none, 0.5, N, lam), rel=1e-9)
+    assert cross_weights(np.zeros(1), np.zeros(1), 0.5, N) == 0  # a dead parameter adds nothing
+    assert cross_weights(torch.zeros(1), torch.zeros(1), 0.5, N) == 0
