@@ -39,7 +39,8 @@ def bias_map(ratios: np.ndarray, weights: np.ndarray, values: np.ndarray) -> go.
     figure.update_xaxes(title=AXES["ratio"], tickvals=[-2, -1, 0, 1, 2], ticktext=["1/100", "1/10", "1", "10", "100"])
     figure.update_yaxes(title=AXES["head_weight"])
     figure.update_layout(title="Bias of Eq. (18) over the exact one, one parameter")
-    return captioned(figure, "White and the black lines: Eq. (18) is right. Red: it says too much, blue: too little. Capped at 4 and 1/4.")
+    caption = "White and the black lines: Eq. (18) is right. Red: it says too much, blue: too little. Capped at 4 and 1/4."
+    return captioned(figure, caption)
 
 
 def at_a_glance(theorem: pd.DataFrame) -> go.Figure:
@@ -57,7 +58,8 @@ def at_a_glance(theorem: pd.DataFrame) -> go.Figure:
                 legendgroup=name, showlegend=place == (1, 1), row=place[0], col=place[1],
             )
     _ratio_axis(figure)
-    figure.update_yaxes(title="% of simulated", rangemode="tozero", col=1)
+    figure.update_yaxes(range=[0, 200], dtick=50)  # one scale, so that the panels compare
+    figure.update_yaxes(title="% of simulated", col=1)
     figure.update_layout(title="Each formula, in % of the simulated error", height=620)
     return captioned(
         figure,
@@ -79,9 +81,10 @@ def error_over(theorem: pd.DataFrame, swept: str) -> go.Figure:
     if swept == "ratio":
         _ratio_axis(figure)
     figure.update_xaxes(title=AXES[swept])
-    figure.update_yaxes(title="N × error (nats)", rangemode="tozero", col=1)
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(title="N × error (nats)", col=1)
     figure.update_layout(title=f"Error against the {AXES[swept]}", height=620)
-    return captioned(figure, "Points: simulation, with two standard errors. Both Fishers differ by a factor of four.")
+    return captioned(figure, "Points: simulation, with two standard errors. The two Fishers differ by a factor of four.")
 
 
 def rate(table: pd.DataFrame) -> go.Figure:
@@ -102,15 +105,16 @@ def rate(table: pd.DataFrame) -> go.Figure:
                 x=part["samples"], y=part[f"remainder_{formula}"].abs(), error_y={"array": 2 * part["standard_error"]},
                 name=name, line={"color": colour, "dash": dash}, legendgroup=name, showlegend=column == 1, row=1, col=column,
             )
-    figure.update_xaxes(title="N", type="log", dtick=1)
+    figure.update_xaxes(title="N", type="log", dtick=1, exponentformat="power")
     figure.update_yaxes(type="log", dtick=1, exponentformat="power")
     figure.update_yaxes(title="|simulated − formula| (nats)", col=1)
-    figure.update_layout(title="How fast each formula becomes right", height=460, legend=_legend(-0.25))
-    return captioned(figure, "A slope of −1 is an error of the order of the formula itself; o(1/N) falls faster. Bars: two standard errors.")
+    figure.update_layout(title="How fast each formula becomes right", height=460, legend=_legend(-0.25), margin={"t": 90})
+    caption = "A slope of −1 is an error of the order of the formula itself; o(1/N) falls faster. Bars: two standard errors."
+    return captioned(figure, caption)
 
 
 def dependence(table: pd.DataFrame) -> go.Figure:
-    """table: simulation.dependence at one head weight; left noises that are correlated, right labels that exclude each other."""
+    """table: simulation.dependence at one head weight; left correlated noises, right labels that exclude each other."""
     figure = make_subplots(1, 2, subplot_titles=("Gaussian, correlated noises", "labels that exclude each other"))
     left = table[table["model"] == "gaussian"]
     right = table[(table["model"] != "gaussian") & (table["dependence"] == 1)]
@@ -122,7 +126,8 @@ def dependence(table: pd.DataFrame) -> go.Figure:
             name="simulated", marker={"color": "black"}, legendgroup="s", showlegend=column == 1, row=1, col=column,
         )
         for formula, name, colour, symbol in (
-            ("no_blocks", "without the cross term", RED, "diamond-open"), ("no_blocks_with_cross", "with it", BLUE, "circle-open"),
+            ("no_blocks", "without the cross term", RED, "diamond-open"),
+            ("no_blocks_with_cross", "with it", BLUE, "circle-open"),
         ):
             figure.add_scatter(
                 x=x, y=scale * part[formula], name=name, mode="lines+markers" if column == 1 else "markers",
@@ -132,7 +137,7 @@ def dependence(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="correlation", row=1, col=1)
     figure.update_yaxes(title="N × error (nats)", row=1, col=1)
     figure.update_yaxes(title="% of simulated", row=1, col=2)
-    figure.update_layout(title="What the block model leaves out", height=440, legend=_legend(-0.3))
+    figure.update_layout(title="What the block model leaves out", height=440, legend=_legend(-0.3), margin={"t": 90})
     return captioned(figure, "Equal Fishers. Points: simulation, with two standard errors; the formulas without and with E[s_A s_B'].")
 
 
@@ -148,7 +153,8 @@ def ridge(table: pd.DataFrame) -> go.Figure:
             x=x, y=table[column], error_y={"array": 2 * table[error]}, mode="markers", name=name,
             marker={"color": colour, "symbol": symbol, "size": 9},
         )
-    for column, name, colour in (("damped", "damped", ORANGE), ("exact_bias", "exact bias", BLUE), ("eq18", "Eq. (18)", RED)):
+    lines = (("damped", "damped", ORANGE), ("exact_bias", "exact bias", BLUE), ("eq18", "Eq. (18)", RED))
+    for column, name, colour in lines:
         figure.add_scatter(x=x, y=table[column], name=name, mode="lines", line={"color": colour})
     figure.update_xaxes(title="ridge λ a sample", type="category")
     figure.update_yaxes(title="error (nats)", rangemode="tozero", exponentformat="power")
@@ -195,21 +201,22 @@ def damping_sweep(table: pd.DataFrame, evidence: float) -> go.Figure:
     figure = make_subplots(1, 3, subplot_titles=("shared depth picked", "head weight picked", "parameters that count"))
     for column, (name, colour) in enumerate((("shared_depth", BLUE), ("head_weight", ORANGE), ("effective", GREEN)), start=1):
         figure.add_scatter(
-            x=table["damping"], y=table[name], mode="lines+markers", marker={"size": 5}, line={"color": colour},
+            x=table["damping"], y=table[name].where((name != "head_weight") | (table["shared_depth"] > 0)),
+            mode="lines+markers", marker={"size": 5}, line={"color": colour},
             showlegend=False, row=1, col=column,
         )
         figure.add_vline(x=evidence, line={"color": RED, "dash": "dash"}, row=1, col=column)
     figure.update_xaxes(title="damping λ", type="log", dtick=2, exponentformat="power")
     figure.update_yaxes(rangemode="tozero", row=1, col=1)
     figure.update_yaxes(range=[0, 1], row=1, col=2)
-    figure.update_yaxes(type="log", dtick=1, exponentformat="power", row=1, col=3)
-    figure.update_layout(title="What damping does to the pick")
-    return captioned(figure, "Red: the evidence rule's damping. Right: the sum of (J / (J + λ))² over both networks' parameters.")
+    figure.update_yaxes(type="log", dtick=2, exponentformat="power", row=1, col=3)
+    figure.update_layout(title="What damping does to the pick", margin={"t": 90})
+    return captioned(figure, "Red: the evidence rule's damping. Right: the sum of (J / (J + λ))² over both networks' parameters. Without sharing there is no weight to pick.")
 
 
 def _panels(models) -> go.Figure:
-    figure = make_subplots(2, 2, subplot_titles=[MODEL_NAMES[m] for m in models], vertical_spacing=0.2)
-    return figure.update_layout(legend=_legend(-0.15))
+    figure = make_subplots(2, 2, subplot_titles=[MODEL_NAMES[m] for m in models], vertical_spacing=0.22)
+    return figure.update_layout(legend=_legend(-0.15), margin={"t": 90})
 
 
 def _by_model(table: pd.DataFrame):

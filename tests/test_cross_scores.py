@@ -10,7 +10,7 @@ from osdtw_lib.cross_scores import cross_fisher
 from osdtw_lib.fisher import diagonal_fisher
 from test_fisher import likelihood, small_vit, some_batches
 
-NETWORKS = {"head": small_vit(0, class_token=False, global_pool="avg"), "tail": small_vit(1, class_token=False, global_pool="avg")}
+NETWORKS = {task: small_vit(seed, class_token=False, global_pool="avg") for seed, task in enumerate(("head", "tail"))}
 NAMES = [name for name, _ in NETWORKS["head"].named_parameters() if not name.startswith(("head", "fc_norm"))]
 
 

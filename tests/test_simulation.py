@@ -128,10 +128,13 @@ def test_labels_that_can_be_separated_are_reported():
     made = linear_tasks()
     ones = np.zeros((2, 64))
     with pytest.raises(ValueError, match="2 of 2 repetitions did not converge"):
-        bernoulli_tasks._fit([(made.logits[0], slice(None), 1.0, ones)], np.full((2, 64), 1 / 64), np.tile(made.head, (2, 1)), rounds=5)
+        part = (made.logits[0], slice(None), 1.0, ones)
+        bernoulli_tasks._fit([part], np.full((2, 64), 1 / 64), np.tile(made.head, (2, 1)), rounds=5)
 
 
-@pytest.mark.parametrize("make, n, refined", [(linear_tasks, 10_000, False), (network_tasks, 1_000_000, False), (network_tasks, 1_000_000, True)])
+@pytest.mark.parametrize(
+    "make, n, refined", [(linear_tasks, 10_000, False), (network_tasks, 1_000_000, False), (network_tasks, 1_000_000, True)]
+)
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_the_bernoulli_models_have_the_expansions_error(make, n, refined, exclusive):
     made = make(1.0, exclusive=exclusive)
