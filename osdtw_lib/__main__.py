@@ -22,6 +22,8 @@ STAGES = {
     "stage3": "assembly and refinement (06)",
     "baselines": "one network with all classes, a method each (06)",
     "tables": "accuracy, confusion, run time (06)",
+    "simulation": "Theorem 1 against Monte Carlo (07)",
+    "label_dependence": "what head and tail labels say about each other here (07)",
 }
 
 

@@ -196,6 +196,14 @@ class Selection(Section):
         return self
 
 
+class Theory(Section):
+    """Notebook 07: repetitions of the simulation, images of each set whose scores are multiplied."""
+
+    # with more, the simulation would see the order after the one under test
+    repetitions: Annotated[int, Field(ge=400, le=100_000)] = 20_000
+    images: Count = 2000
+
+
 class Config(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     seed: Annotated[int, Field(ge=0)] = 0
@@ -215,6 +223,7 @@ class Config(Section):
     selection: Selection = Selection()
     stage2: Stage2 = Stage2()
     stage3: Stage3 = Stage3()
+    theory: Theory = Theory()
     baselines: tuple[Literal["ce", "logit_adjusted_ce", "balanced_bce"], ...] = Field(BASELINES, strict=False)
 
     @model_validator(mode="after")

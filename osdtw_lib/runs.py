@@ -32,6 +32,7 @@ NOTEBOOKS = {
     "04_proxy_explorer": ("direct", "proxy"),
     "05_stage2_joint": ("stage2",),
     "06_stage3_tables": ("stage3", "baselines", "tables"),
+    "07_theory": ("simulation", "label_dependence"),
 }
 
 
@@ -172,6 +173,10 @@ class Run:
             return Artifact(name, self.folder / name, dump("stage3") | training | {"shared_depth": shared_depth}, before)
         if name.startswith("baselines/"):
             return self._make(name, ("start",), {"method": name.split("/")[1]} | dump("stage2", "logit_adjustment") | training)
+        if name == "simulation":
+            return self._make(name, (), {"repetitions": c.theory.repetitions})
+        if name == "label_dependence":
+            return self._make(name, ("fisher",), {"images": c.theory.images, "damping": c.selection.damping})
         raise ValueError(f"no stage '{name}'")
 
     def _origin(self) -> dict:

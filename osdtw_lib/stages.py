@@ -28,6 +28,7 @@ from .results import assembled, cell, chosen_by_hand, load_proxy, measured_bias,
 from .results import stage1_networks, start_network, trained
 from .runs import TASKS, Run
 from .search import Choice
+from .stages_theory import label_dependence, simulation
 from .starting_weights import given_start
 from .summary import ProxySummary
 from .vit import copy_encoder, depth_of, weights
@@ -331,4 +332,7 @@ def runtime(run: Run, stages: list[Artifact]) -> pd.DataFrame:
     return pd.DataFrame({"stage": rows.keys(), "seconds": [round(s, 2) for s in rows.values()]})
 
 
-STAGES = {f.__name__: f for f in (split, start, stage1, fisher, direct, proxy, stage2, stage3, baselines, tables)}
+STAGES = {
+    f.__name__: f
+    for f in (split, start, stage1, fisher, direct, proxy, stage2, stage3, baselines, tables, simulation, label_dependence)
+}

@@ -27,6 +27,10 @@ FIGURES = {
     "04_proxy_explorer": ["“paper”", "“damped”", "“direct”", "bias", "Eq. (18)", "damped form", "direct form"],
     "05_stage2_joint": ["Stage 2"],
     "06_stage3_tables": ["Refinement", "ccuracy", "onfusion"],
+    "07_theory": [
+        "% of the simulated error", "Bias of Eq. (18)", "head weight", "mismatch", "How fast", "leaves out", "cross term",
+        "Variance and bias", "ridge", "damping does",
+    ],
 }
 WIDGETS = {"01_data_split": 1, "04_proxy_explorer": 1}
 
@@ -85,13 +89,13 @@ def test_a_broken_file_is_reported_the_next_still_runs_and_the_status_says_so(ba
     status, out, err, _ = batch
     assert status == 2
     assert err.count("error: ") == 1 and "broken.yaml: unknown key 'stage_1'; did you mean 'stage1'" in err
-    assert "small: notebook 06_stage3_tables (6 of 6)" in out
+    assert "small: notebook 07_theory (7 of 7)" in out
 
 
 def test_a_person_sees_which_notebook_and_stage_runs_and_how_far_it_is(batch):
     _, out, _, run = batch
     for number, (book, stages) in enumerate(NOTEBOOKS.items(), start=1):
-        assert f"notebook {book} ({number} of 6)" in out
+        assert f"notebook {book} ({number} of {len(BOOKS)})" in out
         assert all(f"  {s}: runs, no result yet" in out for s in stages if s != "baselines")
     assert "epoch 2/2" in out and "images/s" in out and " left" in out and "loss" in out
     assert "OSDTW refined" in out and f"report: {run.folder.parent / 'index.html'}" in out
@@ -190,6 +194,21 @@ def test_the_heat_maps_show_the_whole_grid_and_the_chosen_cell(run):
         assert (len(numbers(table["x"])), len(numbers(table["y"])), len(numbers(table["z"]))) == (4, 11, 44)
         (star,) = [m for m in marks if m["name"] == "selected"]
         assert (float(numbers(star["x"])[0]), float(numbers(star["y"])[0])) == (2, 0.4)
+
+
+def test_the_theory_tests_every_claim_it_prints(run):
+    cells = [c for c in executed(run, "07_theory").cells if c.cell_type == "code"]
+    said = "".join(o.get("text", "") for c in cells for o in c.outputs)
+    assert said.count("holds: ") >= 30 and "does not hold" not in said
+    define = next(c.source for c in cells if c.source.startswith("def claim"))
+    with pytest.raises(AssertionError, match="does not hold: water is dry"):
+        exec(define + '\nclaim("water is dry", False)', {})
+
+
+def test_the_theory_figures_show_simulation_and_formulas_of_every_model(run):
+    glance = outputs_of(run, "07_theory", PLOTLY)[0]
+    assert [t["name"] for t in glance["data"]] == ["simulated", "Eq. (18)", "exact bias", "without blocks"] * 4
+    assert all(len(numbers(t["x"])) == len(numbers(t["y"])) == 5 for t in glance["data"])
 
 
 def test_the_confusion_counts_every_test_image(run):
@@ -291,14 +310,14 @@ def test_the_front_page_lists_the_run_with_its_headline(run):
 # again ------------------------------------------------------------------------------------------------------
 
 
-def test_from_06_makes_the_last_notebook_anew_and_the_same(batch):
+def test_from_06_makes_the_last_notebooks_anew_and_the_same(batch):
     run = batch[3]
     before = {p: p.stat().st_mtime_ns for p in run.folder.rglob("manifest.json")}
     table = (run.folder / "tables" / "accuracy.csv").read_bytes()
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert main(["run", "--from", "06", str(run.folder.parents[1] / "small.yaml")]) == 0
-    assert "(1 of 1)" in out.getvalue() and "stage3: runs, no result yet" in out.getvalue()
+    assert "(1 of 2)" in out.getvalue() and "stage3: runs, no result yet" in out.getvalue()
     again = {p.parent.relative_to(run.folder).parts[0] for p, t in before.items() if p.stat().st_mtime_ns != t}
-    assert again == {"stage3", "baselines", "tables"}
+    assert again == {"stage3", "baselines", "tables", "simulation", "label_dependence"}
     assert (run.folder / "tables" / "accuracy.csv").read_bytes() == table
