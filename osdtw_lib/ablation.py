@@ -1,195 +1,185 @@
-"""What training measures over (C, w_A), seeds and likelihoods: section 6.4's grid, on data one can run.
+"""Notebook 08's stage: section 6.4's grid measured over seeds, beside what every form of the proxy says of it.
 
-For each seed: Stage 0 and 1 once, Stage 2 once a head weight, Stage 3 once a cell. The refinement of a cell is the
-ordinary one (same images, same shifts, same order), but the frozen encoder is run once for all depths and its
-features are kept: epoch by epoch, as many augmented passes as there are epochs of refinement.
-Every cell is an artifact of its own, so a killed run goes on with the cell it was in.
+For each seed: Stage 0 and 1 once, Stage 2 once a head weight, Stage 3 once a cell (cells.py). Another likelihood
+goes the way the pipeline would go: measured at the cell that its own proxy picks. On a CPU as many processes work as
+there are threads, one thread each: a network as small as the digits' gains little from a second one.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 
-import numpy as np
 import pandas as pd
 import torch
 
-from . import stages
-from .artifacts import Artifact
-from .evaluation import class_scores, predict
-from .runs import TASKS, Run
-from .results import joined, stage1_networks, stage2_network
-from .training import fit
-from .vit import TwoBranchViT, VisionTransformer, decode, embed
+from . import ablation_tables as tabled
+from . import claims, stages
+from .artifacts import Artifact, Writer, make_folder, write_text
+from .cells import Variant, measure, prepare
+from .config import Config
+from .errors import UserError
+from .evaluation import accuracy_by_group, class_scores, predict
+from .progress import clock
+from .results import load_proxy, measured_bias, trained
+from .runs import Run
+from .search import Choice
 
-CACHE_BYTES = 2 << 30  # features are kept up to this size; beyond it the encoder runs again for every cell
+SHOWN = {"ablation": "ablation", "ranking": "proxy_ranking"}  # these lie in outputs/NAME/tables too
 
 
-class Variant(Run):
-    """The same run with another seed or likelihood, in a folder under outputs/NAME/ablation.
+def ablation(run: Run) -> Artifact:
+    """Everything notebook 08 shows: computed and saved, or found. A killed run goes on in the cell it was in.
 
-    What depends on neither is shared: the run's own seed finds the run's own Stage 0 and Stage 1, and the two
-    likelihoods of a seed have one Stage 0.
+    Tables: cells, ablation, forms, ranking, ceiling, claims, likelihoods. `ablation` and `ranking` are written to
+    outputs/NAME/tables/ablation.csv and proxy_ranking.csv as well.
     """
-
-    def __init__(self, run: Run, seed: int, likelihood: str):
-        self.__dict__["source"] = run.source  # the images need not be read again
-        super().__init__(run.config.model_copy(update={"seed": seed, "likelihood": likelihood}))
-        own_seed, own_likelihood = seed == run.config.seed, likelihood == run.config.likelihood
-        self.label = f"seed {seed}, {likelihood}"
-        self.shared = run.folder if own_seed else run.folder / "ablation" / f"seed{seed}"
-        self.cells = run.folder / "ablation" / f"seed{seed}" / likelihood
-        self.stage1_folder = self.shared if own_seed and own_likelihood else self.cells
-
-    def artifact(self, name: str, *, head_weight: float | None = None, shared_depth: int | None = None) -> Artifact:
-        made = super().artifact(name, head_weight=head_weight, shared_depth=shared_depth)
-        if name in ("split", "start"):
-            folder = self.shared / name
-        elif name in ("stage1", "fisher", "direct"):
-            folder = self.stage1_folder / name
-        else:
-            folder = self.cells / (name if head_weight is None else f"{name}_w{head_weight:g}")
-        return dataclasses.replace(made, folder=folder)
-
-    def cell(self, head_weight: float, shared_depth: int | None) -> Artifact:
-        """The measurement of one cell; shared_depth None: Stage 2's own network. At C = 0 there is no weight."""
-        made = {"stage1": self.artifact("stage1"), "stage2": self.artifact("stage2", head_weight=head_weight)}
-        c = self.config
-        parameters = {"shared_depth": shared_depth}
-        if shared_depth is not None:
-            stage3 = c.stage3.model_dump(mode="json") | {"epochs": c.ablation.refinement_epochs or c.stage3.epochs}
-            parameters |= {"stage3": stage3, "recipe": c.recipe.model_dump(mode="json")}
-        if shared_depth == 0:
-            return Artifact("cell C=0", self.cells / "cells" / "C0", parameters, (made["stage1"],))
-        name = "joint" if shared_depth is None else f"C{shared_depth}"
-        folder = self.cells / "cells" / f"w{head_weight:g}_{name}"
-        return Artifact(f"cell w_A={head_weight:g}, {name}", folder, parameters, tuple(made.values()))
+    artifact = _artifact(run)
+    reason = artifact.why_not_done()
+    if reason is None:
+        print(f"ablation: up to date (took {clock(artifact.seconds())})", flush=True)
+    else:
+        print(f"ablation: runs, {reason}", flush=True)
+        with artifact.making(str(run.device)) as write:
+            _measure_everything(run)
+            _write_tables(run, write)
+        print(f"ablation: done in {clock(artifact.seconds())}", flush=True)
+    folder = make_folder(run.folder / "tables")
+    for name, shown in SHOWN.items():
+        write_text(folder / f"{shown}.csv", (artifact.folder / f"{name}.csv").read_text())
+    return artifact
 
 
-def prepare(variant: Variant) -> None:
-    """Everything a proxy is made of: split, start, Stage 1, Fisher, direct bias."""
-    for stage in (stages.split, stages.start, stages.stage1, stages.fisher, stages.direct):
-        stage(variant)
+def _artifact(run: Run) -> Artifact:
+    wanted, depths = run.config.ablation, _depths(run)
+    own = [Variant(run, seed, run.config.likelihood) for seed in wanted.seeds]
+    others = [Variant(run, seed, likelihood) for seed in wanted.seeds for likelihood in _other_likelihoods(run)]
+    inputs = [v.cell(weight, depth) for v in own for weight in wanted.head_weights for depth in (None, *depths)]
+    inputs += [v.artifact("direct") for v in (*own, *others)]
+    inputs += [v.artifact(f"baselines/{method}") for v in own for method in run.config.baselines]
+    parameters = {
+        "ablation": wanted.model_dump(mode="json"), "selection": run.config.selection.model_dump(mode="json"), "depths": depths,
+    }
+    # names repeat from seed to seed, so each input goes by its folder
+    named = tuple(Artifact(str(a.folder.relative_to(run.folder)), a.folder, {"key": a.key}) for a in inputs)
+    return Artifact("ablation", run.folder / "ablation", parameters, named)
 
 
-def measure(variant: Variant, head_weight: float, depths: list[int]) -> None:
-    """Stage 2 at one head weight, then every shared depth of it that has no result yet."""
-    asked = {depth: variant.cell(head_weight, depth) for depth in (None, *depths)}
-    missing = [depth for depth, artifact in asked.items() if artifact.why_not_done()]
-    if not missing:
+def _depths(run: Run) -> list[int]:
+    """The shared depths to measure, ascending; 0 and L are always among them: the ends of what can be shared."""
+    asked = run.config.ablation.depths
+    depths = range(run.n_depths + 1) if asked is None else {0, *asked, run.n_depths}
+    if max(depths) > run.n_depths:
+        raise UserError(f"ablation.depths: the model has {run.n_depths} blocks, got {max(depths)}")
+    return sorted(depths)
+
+
+def _other_likelihoods(run: Run) -> list[str]:
+    return [likelihood for likelihood in run.config.ablation.likelihoods if likelihood != run.config.likelihood]
+
+
+# measuring --------------------------------------------------------------------------------------------------
+
+
+def _measure_everything(run: Run) -> None:
+    wanted, depths = run.config.ablation, _depths(run)
+    _everywhere(run, _prepare, [(seed,) for seed in wanted.seeds])
+    # C = 0 has no weight: it is measured with the first
+    shares = [(weight, depths if weight == wanted.head_weights[0] else depths[1:]) for weight in wanted.head_weights]
+    _everywhere(run, _measure, [(seed, *share) for share in shares for seed in wanted.seeds])
+    _everywhere(run, _pipeline, [(seed,) for seed in wanted.seeds])
+
+
+def _everywhere(run: Run, function: Callable, jobs: list[tuple]) -> None:
+    """function(config, *job) for every job, on a CPU in as many processes as torch has threads."""
+    workers = min(len(jobs), torch.get_num_threads()) if run.device.type == "cpu" else 1
+    if workers < 2:
+        for job in jobs:
+            function(run.config, *job)
         return
-    stages.joint_training(variant, head_weight)
-    joint, networks, c = stage2_network(variant, head_weight), stage1_networks(variant), variant.config
-    length = c.stage3.model_copy(update={"epochs": c.ablation.refinement_epochs or c.stage3.epochs})
-    refined = [depth for depth in missing if depth is not None]
-    training = Features(variant.batches(variant.train), joint.head, refined, length.epochs, c.recipe.precision)
-    test = Features(variant.batches(variant.test), joint.head, refined, 1, c.recipe.precision)
-    for depth in missing:
-        print(f"ablation: {variant.label}, w_A {head_weight:g}, {'joint network' if depth is None else f'C {depth}'}", flush=True)
-        with asked[depth].making(str(variant.device)) as write:
-            if depth is None:
-                write.table("scores", _scores(variant, joint, variant.batches(variant.test)).assign(network="joint"))
-                continue
-            branches = networks if c.stage3.decoders == "stage1" else {"head": joint.head, "tail": joint.tail}
-            network = joined(variant, joint.head, branches, depth)
-            before = _scores(variant, Decoders(network), test.at(depth)).assign(network="assembled")
-            checkpoint = write.checkpoint("training")
-            write.table("curves", refine(variant, network, training.at(depth), length, checkpoint))
-            after = _scores(variant, Decoders(network), test.at(depth)).assign(network="refined")
-            write.table("scores", pd.concat([before, after]))
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+        try:
+            for done in [pool.submit(function, run.config, *job) for job in jobs]:
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def refine(run: Run, network: TwoBranchViT, features, length, checkpoint) -> pd.DataFrame:
-    """Stage 3's refinement (section 6.2) of an assembled network in place, from features of its frozen encoder."""
-    network.freeze_encoder()
-    decoders = Decoders(network)
-
-    def losses(hidden, labels):
-        logits = decoders(hidden)
-        return {t: -run.likelihoods[t](logits[t], labels).mean() for t in TASKS}
-
-    label = f"refinement, C {network.shared_depth}"
-    return fit(network, losses, features, run.config.recipe, length, network.depths(), checkpoint, run.seed("stage3"), label)
+@lru_cache(maxsize=1)
+def _opened(config: Config) -> Run:
+    return Run(config)
 
 
-class Decoders(torch.nn.Module):
-    """Both decoders of a network as one module: features (B, T, D) -> {task: logits}."""
-
-    def __init__(self, network: TwoBranchViT):
-        super().__init__()
-        self.network = network
-
-    def forward(self, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {t: decode(getattr(self.network, t), hidden, self.network.shared_depth) for t in TASKS}
+def _prepare(config: Config, seed: int) -> None:
+    run = _opened(config)
+    for likelihood in (config.likelihood, *_other_likelihoods(run)):
+        prepare(Variant(run, seed, likelihood))
 
 
-class Features:
-    """Batches with what a frozen encoder makes of the images, at several depths by one pass; kept where they fit."""
-
-    def __init__(self, batches, encoder: VisionTransformer, depths: list[int], epochs: int, precision: str):
-        self.batches, self.encoder, self.depths, self.precision = batches, encoder.eval(), sorted(set(depths)), precision
-        tokens = encoder.patch_embed.num_patches + encoder.num_prefix_tokens
-        size = 4 * len(batches.labels) * tokens * encoder.embed_dim * len(self.depths) * epochs
-        self.keep = size <= CACHE_BYTES
-        self.kept: dict[int | None, list] = {}
-
-    def at(self, depth: int) -> AtDepth:
-        return AtDepth(self, depth)
-
-    def batches_of(self, epoch: int | None, depth: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """(features, labels) of an epoch's shuffled and shifted images; None: of the images as they are, in order."""
-        source = self.batches if epoch is None else self.batches.epoch(epoch)
-        if not self.keep:
-            return ((self._encode(images, [depth])[depth], labels) for images, labels in source)
-        if epoch not in self.kept:
-            self.kept[epoch] = [(self._encode(images, self.depths), labels) for images, labels in source]
-        return ((hidden[depth], labels) for hidden, labels in self.kept[epoch])
-
-    @torch.no_grad()
-    def _encode(self, images: torch.Tensor, depths: list[int]) -> dict[int, torch.Tensor]:
-        found = {0: images}
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            tokens = embed(self.encoder, images)
-            for depth, block in enumerate(self.encoder.blocks[: max(depths)], start=1):
-                tokens = block(tokens)
-                found[depth] = tokens
-        return {depth: found[depth] for depth in depths}
+def _measure(config: Config, seed: int, head_weight: float, depths: list[int]) -> None:
+    measure(Variant(_opened(config), seed, config.likelihood), head_weight, depths)
 
 
-@dataclasses.dataclass(frozen=True)
-class AtDepth:
-    """`Features` at one depth, in the shape of `datasets.Batches`."""
-
-    features: Features
-    depth: int
-
-    @property
-    def labels(self) -> torch.Tensor:
-        return self.features.batches.labels
-
-    def __len__(self) -> int:
-        return len(self.features.batches)
-
-    def __iter__(self):
-        return self.features.batches_of(None, self.depth)
-
-    def epoch(self, number: int):
-        return self.features.batches_of(number, self.depth)
+def _pipeline(config: Config, seed: int) -> None:
+    """The cell each other likelihood picks, and the single networks."""
+    run = _opened(config)
+    for likelihood in _other_likelihoods(run):
+        variant = Variant(run, seed, likelihood)
+        pick = picked(variant)
+        measure(variant, pick.head_weight, sorted({0, pick.shared_depth}))
+    stages.baselines(Variant(run, seed, config.likelihood))
 
 
-def _scores(run: Run, network, batches) -> pd.DataFrame:
-    """A row for each class and half of the test set: half, class, images, right, nll (sum over its images, nats)."""
-    network.eval()
-    predicted = predict(class_scores(network, run.likelihoods, batches))
-    with torch.no_grad():
-        pairs = ((network(images), labels) for images, labels in batches)
-        nll = torch.cat([-sum(run.likelihoods[t](logits[t], y).double() for t in TASKS) for logits, y in pairs]).cpu().numpy()
-    labels, rows = run.test.labels, []
-    for k in range(len(run.class_names)):
-        members = np.flatnonzero(labels == k)
-        for half in (0, 1):
-            own = members[half::2]
-            row = {"half": half, "class": k, "images": len(own)}
-            rows.append(row | {"right": int((predicted[own] == k).sum()), "nll": float(nll[own].sum())})
+def picked(variant: Variant) -> Choice:
+    """What the selecting form picks among the cells of the ablation."""
+    wanted, selecting = variant.config.ablation, variant.config.selection
+    search, options = load_proxy(variant), {}
+    if selecting.form != "paper":
+        options["damping"] = selecting.damping
+    if selecting.form == "direct":
+        options["measured_bias"] = measured_bias(variant)
+    return search.select(search.grid(_depths(variant), wanted.head_weights, selecting.form, **options))
+
+
+# tables -----------------------------------------------------------------------------------------------------
+
+
+def _write_tables(run: Run, write: Writer) -> None:
+    wanted, depths = run.config.ablation, _depths(run)
+    own = [Variant(run, seed, run.config.likelihood) for seed in wanted.seeds]
+    cells = tabled.cells(own, wanted.head_weights, depths)
+    refined = cells[cells["network"] == "refined"]
+    forms = pd.concat([tabled.forms(v, depths, wanted.head_weights).assign(seed=v.config.seed) for v in own], ignore_index=True)
+    write.table("cells", cells)
+    write.table("ablation", refined[tabled.COLUMNS])
+    write.table("forms", forms)
+    write.table("ranking", tabled.ranking(refined, forms))
+    write.table("ceiling", tabled.ceiling(refined))
+    write.table("claims", claims.of_section_6_4(cells, run.n_depths))
+    write.table("likelihoods", _likelihoods(run))
+
+
+def _likelihoods(run: Run) -> pd.DataFrame:
+    """method, likelihood, shared_depth, head_weight, seed, many, medium, few, all: each likelihood's pipeline at its
+    own pick, and the single networks."""
+    rows = []
+    for seed in run.config.ablation.seeds:
+        for likelihood in (run.config.likelihood, *_other_likelihoods(run)):
+            variant = Variant(run, seed, likelihood)
+            pick = picked(variant)
+            at = {"likelihood": likelihood, "shared_depth": pick.shared_depth, "head_weight": pick.head_weight, "seed": seed}
+            networks = (("stage1", 0, "assembled"), ("stage2", None, "joint"), ("osdtw", pick.shared_depth, "refined"))
+            for method, depth, network in networks:
+                scores = variant.cell(pick.head_weight, depth).table("scores")
+                found = tabled.summary(scores[scores["network"] == network], variant.groups, variant.class_counts)
+                rows.append({"method": method} | at | {name: found[name] for name in (*variant.groups, "all")})
+        single = Variant(run, seed, run.config.likelihood)
+        for method in run.config.baselines:
+            network, likelihoods = trained(single, method, 0)
+            predicted = predict(class_scores(network, likelihoods, single.batches(single.test)))
+            rows.append({"method": method, "seed": seed} | accuracy_by_group(predicted, single.test.labels, single.groups))
     return pd.DataFrame(rows)
