@@ -21,6 +21,7 @@ STAGES = {
     "stage3": "assembly and refinement (06)",
     "baselines": "one network with all classes, a method each (06)",
     "tables": "accuracy, confusion, run time (06)",
+    "ablation": "the grid over C and w_A measured over seeds, and how each proxy ranks it (08)",
 }
 
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("params", nargs="*", default=[DEFAULT], help="parameter files (default: params/mnist_lt.yaml)")
     _add_set(batch)
     batch.add_argument("--from", dest="first", metavar="NN", help="redo from this notebook on, for instance 05")
+    batch.add_argument("--ablations", action="store_true", help="notebook 08 too, which trains every cell of a grid")
     batch.set_defaults(function=_run)
     for name, text in STAGES.items():
         stage = commands.add_parser(name, help=text)
@@ -75,14 +77,16 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 def _run(chosen) -> int:
     from .batch import run_all
 
-    return run_all(chosen.params, chosen.overrides, chosen.first)
+    return run_all(chosen.params, chosen.overrides, chosen.first, chosen.ablations)
 
 
 def _stage(chosen) -> None:
+    from .ablation import ablation
     from .config import load_config
     from .runs import Run
-    from .stages import STAGES as functions
+    from .stages import STAGES
 
+    functions = STAGES | {"ablation": ablation}
     functions[chosen.stage](Run(load_config(chosen.params, chosen.overrides)))
 
 

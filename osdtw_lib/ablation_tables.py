@@ -68,7 +68,7 @@ def forms(variant, depths, head_weights) -> pd.DataFrame:
     has to beat, the depth alone ("share as little as possible").
     """
     search, bias = load_proxy(variant), require(variant, "direct").table("bias")
-    grids = [("paper", "training", 0.0, search.grid(depths, head_weights, "paper"))]
+    grids = [("paper", "training", "0", search.grid(depths, head_weights, "paper"))]
     dampings = {f"{d:g}": d for d in DAMPINGS} | {"evidence": search.evidence()}
     for name, damping in dampings.items():
         grids.append(("damped", "training", name, search.grid(depths, head_weights, "damped", damping)))
@@ -78,19 +78,39 @@ def forms(variant, depths, head_weights) -> pd.DataFrame:
             grid = search.grid(depths, head_weights, "direct", damping, measured)
             grids.append(("direct", prior, name, grid))
         grids.append(("bias alone", prior, "evidence", grid.assign(total=grid["encoder_bias"])))
-    grids.append(("depth alone", "", "", grid.assign(total=grid["shared_depth"])))
+    grids.append(("depth alone", "-", "-", grid.assign(total=grid["shared_depth"])))
     columns = ["form", "prior", "damping", *CELL, "total"]
     return pd.concat([g.assign(form=f, prior=p, damping=d) for f, p, d, g in grids], ignore_index=True)[columns]
 
 
 def ranking(refined: pd.DataFrame, forms: pd.DataFrame) -> pd.DataFrame:
-    """A row a form and damping, means over seeds: form, damping, spearman, regret, rank_of_pick, seeds, prior, their
-    standard errors, and spearman_nll, the rank correlation with the balanced test loss."""
+    """A row a form, prior and damping, of `ranking.rank` with accuracy: form, damping, spearman, regret, rank_of_pick,
+    seeds; then prior, over_weights, regret_held_out, spearman_nll (rank correlation with the balanced test loss), and
+    each value's standard error. Means over seeds."""
     rows = []
-    for (seed, *form), totals in forms.groupby(["seed", *FORM], sort=False):
+    for (seed, *form), totals in forms.groupby(["seed", *FORM], sort=False, dropna=False):
         measured = refined[refined["seed"] == seed]
         by_loss = rank(measured, totals, "nll_balanced", smaller_is_better=True)["spearman"]
         rows.append({"seed": seed} | dict(zip(FORM, form)) | rank(measured, totals) | {"spearman_nll": by_loss})
-    values = ["spearman", "regret", "rank_of_pick", "spearman_nll"]
+    values = ["spearman", "regret", "rank_of_pick", "over_weights", "regret_held_out", "spearman_nll"]
     table = over_seeds(pd.DataFrame(rows), FORM, values).assign(seeds=refined["seed"].nunique())
-    return table[["form", "damping", *values[:3], "seeds", "prior", "spearman_nll", *(f"{v}_error" for v in values)]]
+    return table[["form", "damping", *values[:3], "seeds", "prior", *values[3:], *(f"{v}_error" for v in values)]]
+
+
+def label(form: str, prior: str, damping: str) -> str:
+    """A form in words: "direct, balanced, damping evidence"."""
+    if form in ("paper", "depth alone"):
+        return form
+    return f"{form}, {prior}" if form == "bias alone" else f"{form}, {prior}, damping {damping}"
+
+
+def shown_ranking(table: pd.DataFrame) -> pd.DataFrame:
+    """The ranking for a reader: a row a form, mean ± standard error, the best rank correlation first."""
+    table = table.sort_values("spearman", ascending=False, kind="stable")
+    shown = pd.DataFrame({"form": [label(*row) for row in table[FORM].itertuples(index=False)]})
+    for value, digits in (("spearman", 2), ("over_weights", 2), ("spearman_nll", 2), ("regret", 1), ("regret_held_out", 1), ("rank_of_pick", 1)):
+        errors = table[f"{value}_error"]
+        shown[value] = [
+            f"{mean:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}") for mean, error in zip(table[value], errors)
+        ]
+    return shown

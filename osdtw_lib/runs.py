@@ -28,6 +28,8 @@ NOTEBOOKS = {
     "05_stage2_joint": ("stage2",),
     "06_stage3_tables": ("stage3", "baselines", "tables"),
 }
+# Hours on a large data set: only where asked for (--ablations, or --from 08).
+OPTIONAL = {"08_ablations": ("ablation",)}
 
 
 class Run:
@@ -163,4 +165,4 @@ def open_run(params_file: str | Path) -> Run:
 
 
 def notebook_of(stage: str) -> str:
-    return next(book for book, stages in NOTEBOOKS.items() if stage.split("/")[0] in stages)
+    return next(book for book, stages in (NOTEBOOKS | OPTIONAL).items() if stage.split("/")[0] in stages)
