@@ -24,7 +24,7 @@ def maps(panels: dict[str, tuple[pd.DataFrame, str, bool]], title: str, caption:
     The best cell of a map has a white box, as in the paper's Fig. 4; a cell that was not measured is grey.
     """
     rows = math.ceil(len(panels) / COLUMNS)
-    figure = make_subplots(rows, min(COLUMNS, len(panels)), subplot_titles=list(panels), vertical_spacing=0.26 / rows)
+    figure = make_subplots(rows, min(COLUMNS, len(panels)), subplot_titles=list(panels), vertical_spacing=0.4 / rows)
     for i, (table, value, smaller) in enumerate(panels.values()):
         row, column = i // COLUMNS + 1, i % COLUMNS + 1
         grid = table.pivot_table(index=CELL[1], columns=CELL[0], values=value)
@@ -41,7 +41,7 @@ def maps(panels: dict[str, tuple[pd.DataFrame, str, bool]], title: str, caption:
         figure.layout.annotations[i].text += f"<br><sup>{low:.3g} to {high:.3g}, best at C = {depths[c]}, w_A = {weights[w]}</sup>"
         figure.update_xaxes(title="C" if row == rows else None, type="category", showgrid=False, row=row, col=column)
         figure.update_yaxes(title="w_A" if column == 1 else None, type="category", showgrid=False, row=row, col=column)
-    figure.update_layout(title=title, height=280 * rows + 90, plot_bgcolor="#999999", margin={"t": 110})
+    figure.update_layout(title=title, height=300 * rows + 90, plot_bgcolor="#999999", margin={"t": 120})
     return captioned(figure, caption)
 
 
@@ -57,7 +57,7 @@ def by_weight(panels: dict[str, pd.DataFrame], title: str, caption: str) -> go.F
                 )
     figure.update_xaxes(title="head weight w_A")
     figure.update_yaxes(title="accuracy (%)", row=1, col=1)
-    figure.update_layout(title=title, height=420)
+    figure.update_layout(title=title, height=420, margin={"t": 90})
     return captioned(figure, caption)
 
 
@@ -73,7 +73,7 @@ def ranking(table: pd.DataFrame, ceiling: float, title: str, caption: str) -> go
     if math.isfinite(ceiling):
         figure.add_vline(ceiling, line={"color": GREEN, "dash": "dash"}, annotation_text="two seeds", row=1, col=1)
     figure.update_yaxes(autorange="reversed")
-    figure.update_layout(title=title, height=120 + 26 * len(table))
+    figure.update_layout(title=title, height=170 + 26 * len(table), margin={"t": 100})
     return captioned(figure, caption)
 
 
