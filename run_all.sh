@@ -5,13 +5,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then
     cat <<'TEXT'
-usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [PARAMS.yaml ...]
+usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [PARAMS.yaml ...]
        ./run_all.sh --lab
 
   PARAMS.yaml       parameter files, one after the other (default: params/mnist_lt.yaml);
                     a failure of one is reported and the next still runs
   --set KEY=VALUE   replace one key, for instance --set stage1.epochs=5
   --from NN         redo from this notebook on, for instance --from 05 for Stage 2 and what follows
+  --ablations       notebook 08 too: every cell of the grid over C and w_A is trained, over
+                    several seeds (about 25 minutes on 2 cores for the digits)
   --lab             JupyterLab on notebooks/
   --help            this text
 

@@ -24,6 +24,7 @@ STAGES = {
     "tables": "accuracy, confusion, run time (06)",
     "simulation": "Theorem 1 against Monte Carlo (07)",
     "label_dependence": "what head and tail labels say about each other here (07)",
+    "ablation": "the grid over C and w_A measured over seeds, and how each proxy ranks it (08)",
 }
 
 
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("params", nargs="*", default=[DEFAULT], help="parameter files (default: params/mnist_lt.yaml)")
     _add_set(batch)
     batch.add_argument("--from", dest="first", metavar="NN", help="redo from this notebook on, for instance 05")
+    batch.add_argument("--ablations", action="store_true", help="notebook 08 too, which trains every cell of a grid")
     batch.set_defaults(function=_run)
     for name, text in STAGES.items():
         stage = commands.add_parser(name, help=text)
@@ -89,18 +91,19 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 def _run(chosen) -> int:
     from .batch import run_all
 
-    return run_all(chosen.params, chosen.overrides, chosen.first)
+    return run_all(chosen.params, chosen.overrides, chosen.first, chosen.ablations)
 
 
 def _stage(chosen) -> None:
     from . import distributed
+    from .ablation import ablation
     from .params_file import load_config
     from .runs import Run
-    from .stages import STAGES as functions
+    from .stages import STAGES
 
     config = load_config(chosen.params, chosen.overrides)
     with distributed.group(config.device) if distributed.started_by_torchrun() else contextlib.nullcontext():
-        functions[chosen.stage](Run(config))
+        (STAGES | {"ablation": ablation})[chosen.stage](Run(config))
 
 
 def _inspect(chosen) -> None:

@@ -17,13 +17,14 @@ from .errors import UserError
 from .evaluation import how_to_run_missing, shown
 from .params_file import dump_config, load_config
 from .progress import clock
-from .runs import NOTEBOOKS, Run
+from .runs import NOTEBOOKS, OPTIONAL, Run
 
 FOLDER = PROJECT / "notebooks"
 
 
-def run_all(params_files: list[str], overrides: list[str] = (), first: str | None = None) -> int:
-    """Run the notebooks for each parameter file, from `first` on ("05": redo Stage 2 and what follows).
+def run_all(params_files: list[str], overrides: list[str] = (), first: str | None = None, ablations: bool = False) -> int:
+    """Run the notebooks for each parameter file, from `first` on ("05": redo Stage 2 and what follows), with
+    `ablations` the optional ones too.
 
     A failure of one parameter file is reported and the next still runs. Returns the exit status: 0, 2 where the
     input was bad, 1 for any other failure.
@@ -35,7 +36,7 @@ def run_all(params_files: list[str], overrides: list[str] = (), first: str | Non
             twin = names.setdefault(config.folder, params_file)
             if twin != params_file:
                 raise UserError(f"{params_file}: writes {config.folder}, as {twin} does; give it another `name`")
-            _run_one(config, first)
+            _run_one(config, first, ablations)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             status = status or 2
@@ -45,10 +46,10 @@ def run_all(params_files: list[str], overrides: list[str] = (), first: str | Non
     return status
 
 
-def _run_one(config, first: str | None) -> None:
+def _run_one(config, first: str | None, ablations: bool) -> None:
     started = time.monotonic()
     run = Run(config)
-    books = _books_from(run, first)
+    books = _books_from(run, first, ablations)
     resolved = run.folder / "params.yaml"
     make_folder(run.folder)
     write_text(resolved, dump_config(config))
@@ -62,9 +63,11 @@ def _run_one(config, first: str | None) -> None:
     print(f"report: {index}", flush=True)
 
 
-def _books_from(run: Run, first: str | None) -> list[str]:
+def _books_from(run: Run, first: str | None, ablations: bool) -> list[str]:
     """The notebooks to run; with `first`, checks what it stands on and removes what it will make anew."""
-    books = list(NOTEBOOKS)
+    named = first is not None and [book for book in OPTIONAL if book.startswith(first)]
+    stages_of = NOTEBOOKS | (OPTIONAL if ablations or named else {})
+    books = list(stages_of)
     if first is None:
         return books
     chosen = [book for book in books if book.startswith(first)]
@@ -72,7 +75,7 @@ def _books_from(run: Run, first: str | None) -> list[str]:
         raise UserError(f"--from {first}: no such notebook; one of {', '.join(b[:2] for b in books)}")
     position = books.index(chosen[0])
     for book in books[:position]:
-        for stage in NOTEBOOKS[book]:
+        for stage in stages_of[book]:
             cell = {}
             if stage == "stage2":
                 cell = {"head_weight": stages.selection(run)["head_weight"]}
@@ -80,7 +83,7 @@ def _books_from(run: Run, first: str | None) -> list[str]:
         if not (run.folder / f"{book}.html").exists():
             print(f"note: {book} has results but no page yet; ./run_all.sh without --from makes it")
     for book in books[position:]:
-        for stage in NOTEBOOKS[book]:
+        for stage in stages_of[book]:
             remove(run.folder / stage)
     return books[position:]
 

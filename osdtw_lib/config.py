@@ -204,6 +204,16 @@ class Theory(Section):
     images: Count = 2000
 
 
+class Ablation(Section):
+    """The measured grid of notebook 08, the paper's section 6.4."""
+
+    depths: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, strict=False)  # all there are
+    head_weights: tuple[Fraction, ...] = Field((0.1, 0.3, 0.5, 0.7, 0.9), strict=False, min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1), strict=False, min_length=1)
+    likelihoods: tuple[Literal["bernoulli", "categorical"], ...] = Field(("bernoulli", "categorical"), strict=False)
+    refinement_epochs: Count | None = None  # as stage3
+
+
 class Config(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     seed: Annotated[int, Field(ge=0)] = 0
@@ -224,6 +234,7 @@ class Config(Section):
     stage2: Stage2 = Stage2()
     stage3: Stage3 = Stage3()
     theory: Theory = Theory()
+    ablation: Ablation = Ablation()
     baselines: tuple[Literal["ce", "logit_adjusted_ce", "balanced_bce"], ...] = Field(BASELINES, strict=False)
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from .errors import UserError
 from .evaluation import METHOD_NAMES, how_to_run_missing, shown
 from .report import formulas, page_script, plotly_script, static, style, template
 from .results import origin
-from .runs import NOTEBOOKS
+from .runs import NOTEBOOKS, OPTIONAL
 
 
 def write_index(outputs: Path) -> Path:
@@ -74,7 +74,7 @@ def _facts(folder: Path, manifest: dict) -> dict:
         "finished": manifest["finished"][:16].replace("T", " "),
         "caption": f"{manifest['notes']['caption']}. Last epoch; start: {manifest['notes']['start']}.",
         "about": f"Seed {score['seed'].iloc[0]}, {manifest['device']}, {versions}, {manifest['finished']}.",
-        "books": [book for book in NOTEBOOKS if (folder / f"{book}.html").exists()],
+        "books": [book for book in NOTEBOOKS | OPTIONAL if (folder / f"{book}.html").exists()],
     }
 
 
@@ -104,7 +104,7 @@ def _table(table: pd.DataFrame, caption: str) -> str:
 def _story(folder: Path) -> list[str]:
     """The cells tagged `story` of the executed notebooks, in order."""
     parts = []
-    for book in NOTEBOOKS:
+    for book in NOTEBOOKS | OPTIONAL:
         path = folder / f"{book}.ipynb"
         for cell in nbformat.read(path, as_version=4).cells if path.exists() else []:
             if "story" not in cell.metadata.get("tags", []):

@@ -123,10 +123,15 @@ def assembled(run: Run, shared_depth: int, decoders: str = "stage1") -> TwoBranc
     """Eq. (15): Stage 2's first `shared_depth` depths under the decoders of Stage 1 (or of Stage 2 itself)."""
     joint = stage2_network(run, selection(run)["head_weight"])
     branches = stage1_networks(run) if decoders == "stage1" else {"head": joint.head, "tail": joint.tail}
+    return joined(run, joint.head, branches, shared_depth)
+
+
+def joined(run: Run, encoder: VisionTransformer, branches: dict[str, VisionTransformer], shared_depth: int) -> TwoBranchViT:
+    """A new network: the first `shared_depth` depths of one network under the decoders of two others."""
     network = run.two_branch(0)
     for task in TASKS:
         load_weights(getattr(network, task), weights(branches[task]))
-        copy_encoder(joint.head, getattr(network, task), shared_depth)
+        copy_encoder(encoder, getattr(network, task), shared_depth)
     return TwoBranchViT(network.head, network.tail, shared_depth)
 
 

@@ -34,6 +34,8 @@ NOTEBOOKS = {
     "06_stage3_tables": ("stage3", "baselines", "tables"),
     "07_theory": ("simulation", "label_dependence"),
 }
+# Hours on a large data set: only where asked for (--ablations, or --from 08).
+OPTIONAL = {"08_ablations": ("ablation",)}
 
 
 class Run:
@@ -197,4 +199,4 @@ def open_run(params_file: str | Path) -> Run:
 
 
 def notebook_of(stage: str) -> str:
-    return next(book for book, stages in NOTEBOOKS.items() if stage.split("/")[0] in stages)
+    return next(book for book, stages in (NOTEBOOKS | OPTIONAL).items() if stage.split("/")[0] in stages)

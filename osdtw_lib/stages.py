@@ -220,8 +220,12 @@ def _total_there(grid: pd.DataFrame, depth: int, weight: float) -> float | None:
 def stage2(run: Run) -> Artifact:
     """Notebook 05: one fully shared network, trained with the selected weights w_A, w_B (section 5)."""
     selected = selection(run)
-    weight = selected["head_weight"]
     print(_said(selected))
+    return joint_training(run, selected["head_weight"])
+
+
+def joint_training(run: Run, weight: float) -> Artifact:
+    """Stage 2 at a head weight w_A."""
 
     def make(write: Writer) -> None:
         network = run.two_branch(run.n_depths)
