@@ -15,7 +15,6 @@ from osdtw_lib import claims, evaluation, stages
 from osdtw_lib.ablation import ablation
 from osdtw_lib.cells import Features, Variant, measure, refine
 from osdtw_lib.params_file import load_config
-from osdtw_lib.datasets import Batches
 from osdtw_lib.longtail import class_priors
 from osdtw_lib.results import joined, load_proxy, measured_bias, stage1_networks, stage2_network
 from osdtw_lib.runs import Run
