@@ -214,8 +214,8 @@ def damping_sweep(table: pd.DataFrame, evidence: float) -> go.Figure:
     figure.update_yaxes(range=[0, 1], row=1, col=2)
     figure.update_yaxes(type="log", dtick=2, exponentformat="power", row=1, col=3)
     figure.update_layout(title="What damping does to the pick", margin={"t": 90})
-    caption = "Red: the evidence rule's damping. "
-    return captioned(figure, caption + "Right: the sum of (J / (J + λ))² over both networks' parameters. Without sharing there is no weight to pick.")
+    caption = "Red: the evidence rule's damping. Right: the sum of (J / (J + λ))² over both networks' parameters."
+    return captioned(figure, caption + " Without sharing there is no weight to pick.")
 
 
 def _panels(models) -> go.Figure:
