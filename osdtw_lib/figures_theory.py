@@ -138,7 +138,8 @@ def dependence(table: pd.DataFrame) -> go.Figure:
     figure.update_yaxes(title="N × error (nats)", row=1, col=1)
     figure.update_yaxes(title="% of simulated", row=1, col=2)
     figure.update_layout(title="What the block model leaves out", height=440, legend=_legend(-0.3), margin={"t": 90})
-    return captioned(figure, "Equal Fishers. Points: simulation, with two standard errors; the formulas without and with E[s_A s_B'].")
+    caption = "Equal Fishers. Points: simulation, with two standard errors; the formulas without and with E[s_A s_B']."
+    return captioned(figure, caption)
 
 
 def ridge(table: pd.DataFrame) -> go.Figure:
@@ -175,7 +176,8 @@ def cross_by_depth(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="depth", type="category")
     figure.update_yaxes(title="% of the encoder variance")
     figure.update_layout(title="The cross term of this data set's two tasks", barmode="group", height=440, legend=_legend(-0.25))
-    return captioned(figure, "What E[s_A s_B] adds to the encoder variance at head weight 1/2; bars: two standard errors over images.")
+    caption = "What E[s_A s_B] adds to the encoder variance at head weight 1/2; bars: two standard errors over images."
+    return captioned(figure, caption)
 
 
 def why_full_sharing(table: pd.DataFrame) -> go.Figure:
@@ -193,7 +195,8 @@ def why_full_sharing(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="shared depth C", dtick=1)
     figure.update_yaxes(title="nats", type="log", dtick=1, exponentformat="power")
     figure.update_layout(title="Variance and bias at head weight 1/2", height=440, legend=_legend(-0.25))
-    return captioned(figure, "Logarithmic. Where a variance lies far above its bias, sharing everything is the only answer there is.")
+    caption = "Logarithmic. Where a variance lies far above its bias, sharing everything is the only answer there is."
+    return captioned(figure, caption)
 
 
 def damping_sweep(table: pd.DataFrame, evidence: float) -> go.Figure:
@@ -211,7 +214,8 @@ def damping_sweep(table: pd.DataFrame, evidence: float) -> go.Figure:
     figure.update_yaxes(range=[0, 1], row=1, col=2)
     figure.update_yaxes(type="log", dtick=2, exponentformat="power", row=1, col=3)
     figure.update_layout(title="What damping does to the pick", margin={"t": 90})
-    return captioned(figure, "Red: the evidence rule's damping. Right: the sum of (J / (J + λ))² over both networks' parameters. Without sharing there is no weight to pick.")
+    caption = "Red: the evidence rule's damping. Right: the sum of (J / (J + λ))² over both networks' parameters."
+    return captioned(figure, caption + " Without sharing there is no weight to pick.")
 
 
 def _panels(models) -> go.Figure:

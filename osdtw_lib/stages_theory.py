@@ -42,9 +42,8 @@ def label_dependence(run: Run) -> Artifact:
         for which, images in (("training", run.train), ("test", run.test)):
             chosen = np.random.default_rng(run.config.seed).permutation(len(images))[: run.config.theory.images]
             batches = run.batches(images.subset(np.sort(chosen)), settings.batch_size)
-            fishers = [
-                diagonal_fisher(networks[t], batches, run.likelihoods[t], buffer_megabytes=settings.buffer_megabytes) for t in TASKS
-            ]
+            scratch = settings.buffer_megabytes
+            fishers = [diagonal_fisher(networks[t], batches, run.likelihoods[t], buffer_megabytes=scratch) for t in TASKS]
             cross.append(_cross_terms(run, networks, batches, fishers, (0.0, damping)).assign(images=which))
             posterior.append(_posterior(run, networks, batches).assign(images=which))
         write.table("cross", pd.concat(cross))
