@@ -17,6 +17,7 @@ from osdtw_lib.vit import depth_of
 
 SELECTED = {"shared_depth": 2, "head_weight": 0.4}
 FOLDERS = ["split", "start", "stage1", "fisher", "direct", "proxy", "stage2", "stage3", "tables"]
+FOLDERS += ["simulation", "label_dependence"]
 FOLDERS += [f"baselines/{method}" for method in ("ce", "logit_adjusted_ce", "balanced_bce")]
 
 
@@ -322,10 +323,14 @@ STALE = {
     "selection.head_weight": (0.5, {"proxy", "stage2", "stage3"}),
     "selection.shared_depth": (1, {"proxy", "stage3"}),
     "stage2.epochs": (3, {"stage2", "stage3", "baselines/ce"}),
-    "stage1.epochs": (3, {"stage1", "fisher", "direct", "proxy", "stage3"}),
-    "likelihood": ("categorical", {"stage1", "fisher", "direct", "proxy", "stage2", "stage3"}),
-    "stage0.epochs": (3, set(FOLDERS) - {"split", "tables", "baselines/logit_adjusted_ce", "baselines/balanced_bce"}),
+    "stage1.epochs": (3, {"stage1", "fisher", "direct", "proxy", "stage3", "label_dependence"}),
+    "likelihood": ("categorical", {"stage1", "fisher", "direct", "proxy", "stage2", "stage3", "label_dependence"}),
+    "stage0.epochs": (
+        3, set(FOLDERS) - {"split", "tables", "simulation", "baselines/logit_adjusted_ce", "baselines/balanced_bce"}
+    ),
     "fisher.batch_size": (7, set()),
+    "theory.repetitions": (500, {"simulation"}),
+    "theory.images": (30, {"label_dependence"}),
     "device": ("cpu", set()),
 }
 
@@ -352,7 +357,8 @@ def test_changing_stage_3_alone_runs_stage_3_alone(finished_copy, capsys):
 def test_a_stage_without_its_predecessor_names_the_notebook_to_run(params, refused):
     path = params()
     for stage, missing in (("start", "01_data_split"), ("stage1", "02_starting_point"), ("fisher", "03_stage1_fisher"),
-                           ("stage2", "04_proxy_explorer"), ("tables", "04_proxy_explorer"), ("baselines", "02_starting_point")):
+                           ("stage2", "04_proxy_explorer"), ("tables", "04_proxy_explorer"), ("baselines", "02_starting_point"),
+                           ("label_dependence", "03_stage1_fisher")):
         assert missing in refused(stage, path), stage
 
 
