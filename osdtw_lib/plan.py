@@ -28,11 +28,10 @@ from .fisher import diagonal_fisher
 from .longtail import exponential_class_counts
 from .losses import Bernoulli
 from .masked_autoencoder import MaskedAutoencoder
+from .protocols import PROTOCOLS
 from .runs import TASKS, Run
 from .vit import TwoBranchViT, VisionTransformer, build_vit, costs_by_depth, n_depths
 
-# training images and classes of the published lists
-PROTOCOLS = {"imagenet_lt": (115_846, 1000), "places_lt": (62_500, 365)}
 STEP_FLOPS = 2e11  # a measured step on a CPU does about so many: some seconds
 MEASURED_SECONDS, MEASURED_STEPS = 2.0, 5
 HERE, COMPUTED, ASSUMED = "measured", "computed", "assumed"
@@ -124,7 +123,7 @@ def _images(config: Config) -> tuple[int, int, str]:
         published = PROTOCOLS.get(getattr(data, "protocol", None))
         if published is None:
             raise
-        return *published, "known from publications; the data set is not here"
+        return published.images, published.classes, "known from publications; the data set is not here"
 
 
 def _batch_split(config: Config, processes: int) -> tuple[int, int, str]:

@@ -1,13 +1,10 @@
 """What a parameter file will take: each figure against one got another way, and where it says it comes from."""
 
-from typing import get_args
-
 import pytest
 import torch
 import yaml
 
 from osdtw_lib import plan as library
-from osdtw_lib.config import Files
 from osdtw_lib.errors import UserError
 from osdtw_lib.params_file import load_config
 from osdtw_lib.plan import make_plan
@@ -174,8 +171,3 @@ def test_the_command_prints_it(command, params):
 @pytest.mark.parametrize("arguments", [["--gpus", "-1"], ["--gpus", "1", "--gpu", "abacus"], ["--mfu", "0"], ["--mfu", "2"]])
 def test_what_cannot_be_planned_is_one_line(refused, params, arguments):
     refused("plan", params(), *arguments)
-
-
-def test_every_protocol_a_parameter_file_may_name_has_its_published_counts():
-    named = [set(get_args(kind)) for kind in get_args(Files.model_fields["protocol"].annotation) if get_args(kind)]
-    assert named == [set(library.PROTOCOLS)]
