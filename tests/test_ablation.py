@@ -188,14 +188,17 @@ def test_forms_say_of_the_cells_what_the_proxy_says(measured):
     forms = measured[0].folder / "ablation" / "forms.csv"
     forms = pd.read_csv(forms).query("seed == 0")
     grid = load_proxy(run).grid([0, 2, 3], [0.4, 0.7], "direct", "evidence", measured_bias(run))
-    said = forms[(forms["form"] == "direct") & (forms["prior"] == "balanced") & (forms["damping"] == "evidence")]
-    assert np.allclose(said["total"], grid["total"])
-    alone = forms[(forms["form"] == "bias alone") & (forms["prior"] == "balanced")]
-    assert np.allclose(alone["total"], grid["encoder_bias"])
+    balanced = forms[forms["prior"] == "balanced"].set_index(["form", "merge", "damping"]).sort_index()
+    assert np.allclose(balanced.loc[("direct", "0.0", "evidence"), "total"], grid["total"])
+    assert np.allclose(balanced.loc[("bias alone", "0.0", "-"), "total"], grid["encoder_bias"])
+    other = run.merging_at("evidence")
+    grid = load_proxy(run).grid([0, 2, 3], [0.4, 0.7], "direct", "evidence", measured_bias(other))
+    assert np.allclose(balanced.loc[("direct", "evidence", "evidence"), "total"], grid["total"])
+    assert other.artifact("direct").folder != run.artifact("direct").folder == measured[0].folder / "direct"
+    assert not np.allclose(balanced.loc[("bias alone", "evidence", "-"), "total"], balanced.loc[("bias alone", "0.0", "-"), "total"])
 
 
 def test_each_likelihood_goes_the_whole_way_beside_the_single_networks(measured):
-    table = measured[0].artifact  # noqa: F841  (the stage's own artifact is no stage of the run)
     table = pd.read_csv(measured[0].folder / "ablation" / "likelihoods.csv")
     rows = table.groupby("seed")[["method", "likelihood"]].apply(lambda t: t.fillna("-").to_numpy().tolist())
     expected = [[m, lik] for lik in ("bernoulli", "categorical") for m in ("stage1", "stage2", "osdtw")] + [["ce", "-"]]
