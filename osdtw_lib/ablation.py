@@ -161,7 +161,8 @@ def _write_tables(run: Run, write: Writer) -> None:
     own = [Variant(run, seed, run.config.likelihood) for seed in wanted.seeds]
     cells = tabled.cells(own, wanted.head_weights, depths)
     refined = cells[cells["network"] == "refined"]
-    forms = pd.concat([tabled.forms(_merges(v), depths, wanted.head_weights).assign(seed=v.config.seed) for v in own], ignore_index=True)
+    forms = [tabled.forms(_merges(v), depths, wanted.head_weights).assign(seed=v.config.seed) for v in own]
+    forms = pd.concat(forms, ignore_index=True)
     write.table("cells", cells)
     write.table("ablation", refined[tabled.COLUMNS])
     write.table("forms", forms)

@@ -109,9 +109,8 @@ def shown_ranking(table: pd.DataFrame) -> pd.DataFrame:
     """The ranking for a reader: a row a form, mean ± standard error, the best rank correlation first."""
     table = table.sort_values("spearman", ascending=False, kind="stable")
     shown = pd.DataFrame({"form": [label(*row) for row in table[FORM].itertuples(index=False)]})
-    for value, digits in (("spearman", 2), ("over_weights", 2), ("spearman_nll", 2), ("regret", 1), ("regret_held_out", 1), ("rank_of_pick", 1)):
-        errors = table[f"{value}_error"]
-        shown[value] = [
-            f"{mean:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}") for mean, error in zip(table[value], errors)
-        ]
+    digits = {"spearman": 2, "over_weights": 2, "spearman_nll": 2, "regret": 1, "regret_held_out": 1, "rank_of_pick": 1}
+    for value, n in digits.items():
+        errors = ("" if np.isnan(error) else f" ± {error:.{n}f}" for error in table[f"{value}_error"])
+        shown[value] = [f"{mean:.{n}f}{error}" for mean, error in zip(table[value], errors)]
     return shown

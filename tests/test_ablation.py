@@ -13,7 +13,7 @@ from osdtw_lib import ablation_tables as tabled
 from osdtw_lib import cells as measuring
 from osdtw_lib import claims, evaluation, stages
 from osdtw_lib.ablation import ablation
-from osdtw_lib.cells import Decoders, Features, Variant, measure, refine
+from osdtw_lib.cells import Features, Variant, measure, refine
 from osdtw_lib.config import load_config
 from osdtw_lib.datasets import Batches
 from osdtw_lib.longtail import class_priors
@@ -44,8 +44,8 @@ def measured(tmp_path_factory):
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_refinement_from_features_is_the_ordinary_stage_3(finished_copy, depth):
     run = finished_copy({"selection.shared_depth": depth, "recipe.random_shift": 0})
-    for make in (stages.split, stages.start, stages.stage1, stages.fisher, stages.direct, stages.proxy, stages.stage2, stages.stage3):
-        make(run)
+    for name in ("split", "start", "stage1", "fisher", "direct", "proxy", "stage2", "stage3"):
+        stages.STAGES[name](run)
     ordinary = run.artifact("stage3", shared_depth=depth, head_weight=0.4)
     network, joint = refined_from_features(run, depth, 0.4)
     assert ordinary.tensors("network").keys() == dict(network.named_parameters()).keys()
@@ -58,8 +58,8 @@ def test_refinement_from_features_is_the_ordinary_stage_3(finished_copy, depth):
 
 def test_refinement_from_features_sees_the_same_shifted_images_as_the_ordinary_one(finished_copy):
     run = finished_copy({"recipe.random_shift": 2})
-    for make in (stages.split, stages.start, stages.stage1, stages.fisher, stages.direct, stages.proxy, stages.stage2, stages.stage3):
-        make(run)
+    for name in ("split", "start", "stage1", "fisher", "direct", "proxy", "stage2", "stage3"):
+        stages.STAGES[name](run)
     network, _ = refined_from_features(run, 2, 0.4)
     for name, tensor in run.artifact("stage3", shared_depth=2, head_weight=0.4).tensors("network").items():
         torch.testing.assert_close(network.get_parameter(name).detach(), tensor, msg=name)
@@ -195,7 +195,8 @@ def test_forms_say_of_the_cells_what_the_proxy_says(measured):
     grid = load_proxy(run).grid([0, 2, 3], [0.4, 0.7], "direct", "evidence", measured_bias(other))
     assert np.allclose(balanced.loc[("direct", "evidence", "evidence"), "total"], grid["total"])
     assert other.artifact("direct").folder != run.artifact("direct").folder == measured[0].folder / "direct"
-    assert not np.allclose(balanced.loc[("bias alone", "evidence", "-"), "total"], balanced.loc[("bias alone", "0.0", "-"), "total"])
+    bias = [balanced.loc[("bias alone", merge, "-"), "total"] for merge in ("0.0", "evidence")]
+    assert not np.allclose(*bias)
 
 
 def test_each_likelihood_goes_the_whole_way_beside_the_single_networks(measured):
@@ -249,7 +250,8 @@ def verdicts(table):
 
 
 def test_claims_hold_where_the_paper_would_have_measured_them():
-    found = verdicts(claims.of_section_6_4(grid(lambda c, w, s: 60 + 0.2 * (c == 8) + {0.3: -1, 0.5: 0, 0.7: 0.8}[w] + s), 12))
+    gain = {0.3: -1, 0.5: 0, 0.7: 0.8}
+    found = verdicts(claims.of_section_6_4(grid(lambda c, w, s: 60 + 0.2 * (c == 8) + gain[w] + s), 12))
     assert found["C = 8, w_A = 0.7 is better than C = 12, w_A = 0.5"] is True
     assert found["C = 8, w_A = 0.7 is better than C = 12, w_A = 0.5 by about 1 point"] is True
     assert found["from C = 12, w_A = 0.5 the best weight alone gains more than the best depth alone"] is True
