@@ -57,7 +57,7 @@ def _artifact(run: Run) -> Artifact:
     own = [Variant(run, seed, run.config.likelihood) for seed in wanted.seeds]
     others = [Variant(run, seed, likelihood) for seed in wanted.seeds for likelihood in _other_likelihoods(run)]
     inputs = [v.cell(weight, depth) for v in own for weight in wanted.head_weights for depth in (None, *depths)]
-    inputs += [v.artifact("direct") for v in (*own, *others)]
+    inputs += [v.artifact("direct") for v in (*(m for v in own for m in _merges(v)), *others)]
     inputs += [v.artifact(f"baselines/{method}") for v in own for method in run.config.baselines]
     parameters = {
         "ablation": wanted.model_dump(mode="json"), "selection": run.config.selection.model_dump(mode="json"), "depths": depths,
@@ -74,6 +74,12 @@ def _depths(run: Run) -> list[int]:
     if max(depths) > run.n_depths:
         raise UserError(f"ablation.depths: the model has {run.n_depths} blocks, got {max(depths)}")
     return sorted(depths)
+
+
+def _merges(variant: Variant) -> list[Variant]:
+    """The variant, and the same with the other dampings of the merged encoder that the ranking compares."""
+    others = [damping for damping in tabled.MERGES if damping != variant.config.direct.damping]
+    return [variant, *(variant.merging_at(damping) for damping in others)]
 
 
 def _other_likelihoods(run: Run) -> list[str]:
@@ -118,6 +124,8 @@ def _prepare(config: Config, seed: int) -> None:
     run = _opened(config)
     for likelihood in (config.likelihood, *_other_likelihoods(run)):
         prepare(Variant(run, seed, likelihood))
+    for other in _merges(Variant(run, seed, config.likelihood))[1:]:
+        stages.direct(other)
 
 
 def _measure(config: Config, seed: int, head_weight: float, depths: list[int]) -> None:
@@ -153,7 +161,8 @@ def _write_tables(run: Run, write: Writer) -> None:
     own = [Variant(run, seed, run.config.likelihood) for seed in wanted.seeds]
     cells = tabled.cells(own, wanted.head_weights, depths)
     refined = cells[cells["network"] == "refined"]
-    forms = pd.concat([tabled.forms(v, depths, wanted.head_weights).assign(seed=v.config.seed) for v in own], ignore_index=True)
+    forms = [tabled.forms(_merges(v), depths, wanted.head_weights).assign(seed=v.config.seed) for v in own]
+    forms = pd.concat(forms, ignore_index=True)
     write.table("cells", cells)
     write.table("ablation", refined[tabled.COLUMNS])
     write.table("forms", forms)

@@ -35,10 +35,13 @@ def maps(panels: dict[str, tuple[pd.DataFrame, str, bool]], title: str, caption:
         figure.add_heatmap(x=depths, y=weights, z=z, colorscale=scale, showscale=False, hovertemplate=hover, row=row, col=column)
         w, c = np.unravel_index(np.nanargmin(z if smaller else -z), z.shape)
         figure.add_shape(
-            type="rect", x0=c - 0.5, x1=c + 0.5, y0=w - 0.5, y1=w + 0.5, line={"color": "white", "width": 4}, row=row, col=column,
+            type="rect", x0=c - 0.5, x1=c + 0.5, y0=w - 0.5, y1=w + 0.5, line={"color": "white", "width": 4},
+            row=row, col=column,
         )
         low, high = np.nanmin(z), np.nanmax(z)
-        figure.layout.annotations[i].text += f"<br><sup>{low:.3g} to {high:.3g}, best at C = {depths[c]}, w_A = {weights[w]}</sup>"
+        figure.layout.annotations[i].text += (
+            f"<br><sup>{low:.3g} to {high:.3g}, best at C = {depths[c]}, w_A = {weights[w]}</sup>"
+        )
         figure.update_xaxes(title="C" if row == rows else None, type="category", showgrid=False, row=row, col=column)
         figure.update_yaxes(title="w_A" if column == 1 else None, type="category", showgrid=False, row=row, col=column)
     figure.update_layout(title=title, height=300 * rows + 90, plot_bgcolor="#999999", margin={"t": 120})
@@ -63,7 +66,8 @@ def by_weight(panels: dict[str, pd.DataFrame], title: str, caption: str) -> go.F
 
 def ranking(table: pd.DataFrame, ceiling: float, title: str, caption: str) -> go.Figure:
     """table: label, spearman, spearman_error, regret, regret_error. Bars; the line is what noise leaves to reach."""
-    figure = make_subplots(1, 2, subplot_titles=("rank correlation with accuracy", "regret of the pick (points)"), shared_yaxes=True)
+    titles = "rank correlation with accuracy", "regret of the pick (points)"
+    figure = make_subplots(1, 2, subplot_titles=titles, shared_yaxes=True)
     for column, (value, colour) in enumerate((("spearman", BLUE), ("regret", RED)), start=1):
         errors = {"array": table[f"{value}_error"]}
         figure.add_bar(
@@ -79,7 +83,8 @@ def ranking(table: pd.DataFrame, ceiling: float, title: str, caption: str) -> go
 
 def likelihoods(table: pd.DataFrame, title: str, caption: str) -> go.Figure:
     """table: method, likelihood, all, all_error (over seeds). One bar a row."""
-    names = [METHOD_NAMES[row.method] + (f", {row.likelihood}" if isinstance(row.likelihood, str) else "") for row in table.itertuples()]
+    likelihoods = [f", {name}" if isinstance(name, str) else "" for name in table["likelihood"]]
+    names = [METHOD_NAMES[method] + likelihood for method, likelihood in zip(table["method"], likelihoods)]
     colours = {"bernoulli": BLUE, "categorical": ORANGE}
     figure = go.Figure(
         go.Bar(

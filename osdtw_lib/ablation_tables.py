@@ -14,8 +14,9 @@ from .results import load_proxy, require
 
 MEASURES = [*GROUPS, "all", "nll_training_prior", "nll_balanced"]
 COLUMNS = [*CELL, "seed", *MEASURES]
-FORM = ["form", "prior", "damping"]
-DAMPINGS = (0.0, 0.001, 0.01, 0.1)  # beside the evidence rule's
+FORM = ["form", "prior", "merge", "damping"]
+DAMPINGS = (0.0, 0.001, 0.01, 0.1)  # of the variance terms, beside the evidence rule's
+MERGES = (0.0, "evidence")  # of the merged encoder
 
 
 def summary(scores: pd.DataFrame, groups: dict[str, np.ndarray], class_counts: np.ndarray) -> dict[str, float]:
@@ -61,31 +62,32 @@ def ceiling(refined: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([{"what": w, "spearman": np.mean(r) if r else np.nan, "pairs": len(r)} for w, r in rows.items()])
 
 
-def forms(variant, depths, head_weights) -> pd.DataFrame:
-    """What each form of the proxy says of the cells, from Stage 1 alone: form, prior, damping, CELL, total.
+def forms(merges: list, depths, head_weights) -> pd.DataFrame:
+    """What each form of the proxy says of the cells, from Stage 1 alone: FORM, CELL, total.
 
-    Beside the forms that `selection` offers: the measured bias without variance terms, and, as the yardstick a proxy
-    has to beat, the depth alone ("share as little as possible").
+    merges: a variant, then the same with other dampings of the merged encoder (`direct.damping`). damping is that of
+    the variance terms; "-" where a form has none. Beside the forms that `selection` offers: the measured bias without
+    variance terms, and, as the yardstick a proxy has to beat, the depth alone ("share as little as possible").
     """
-    search, bias = load_proxy(variant), require(variant, "direct").table("bias")
-    grids = [("paper", "training", "0", search.grid(depths, head_weights, "paper"))]
+    variant = merges[0]
+    search = load_proxy(variant)
     dampings = {f"{d:g}": d for d in DAMPINGS} | {"evidence": search.evidence()}
-    for name, damping in dampings.items():
-        grids.append(("damped", "training", name, search.grid(depths, head_weights, "damped", damping)))
-    for prior in PRIORS:
-        measured = bias.rename(columns={f"bias_{prior}": "bias"})[[*CELL, "bias"]]
-        for name, damping in dampings.items():
-            grid = search.grid(depths, head_weights, "direct", damping, measured)
-            grids.append(("direct", prior, name, grid))
-        grids.append(("bias alone", prior, "evidence", grid.assign(total=grid["encoder_bias"])))
-    grids.append(("depth alone", "-", "-", grid.assign(total=grid["shared_depth"])))
-    columns = ["form", "prior", "damping", *CELL, "total"]
-    return pd.concat([g.assign(form=f, prior=p, damping=d) for f, p, d, g in grids], ignore_index=True)[columns]
+    grids = [(("paper", "-", "-", "0"), search.grid(depths, head_weights, "paper"))]
+    grids += [(("damped", "-", "-", n), search.grid(depths, head_weights, "damped", d)) for n, d in dampings.items()]
+    for merge, prior in itertools.product(merges, PRIORS):
+        bias = require(merge, "direct").table("bias").rename(columns={f"bias_{prior}": "bias"})[[*CELL, "bias"]]
+        merged_at = str(merge.config.direct.damping)
+        for name, damping in (dampings if merge is variant else {"evidence": dampings["evidence"]}).items():
+            grid = search.grid(depths, head_weights, "direct", damping, bias)
+            grids.append((("direct", prior, merged_at, name), grid))
+        grids.append((("bias alone", prior, merged_at, "-"), grid.assign(total=grid["encoder_bias"])))
+    grids.append((("depth alone", "-", "-", "-"), grid.assign(total=grid["shared_depth"])))
+    return pd.concat([g.assign(**dict(zip(FORM, form))) for form, g in grids], ignore_index=True)[[*FORM, *CELL, "total"]]
 
 
 def ranking(refined: pd.DataFrame, forms: pd.DataFrame) -> pd.DataFrame:
-    """A row a form, prior and damping, of `ranking.rank` with accuracy: form, damping, spearman, regret, rank_of_pick,
-    seeds; then prior, over_weights, regret_held_out, spearman_nll (rank correlation with the balanced test loss), and
+    """A row a FORM, of `ranking.rank` with accuracy: form, damping, spearman, regret, rank_of_pick,
+    seeds; then prior, merge, over_weights, regret_held_out, spearman_nll (rank correlation with the balanced test loss), and
     each value's standard error. Means over seeds."""
     rows = []
     for (seed, *form), totals in forms.groupby(["seed", *FORM], sort=False, dropna=False):
@@ -94,23 +96,21 @@ def ranking(refined: pd.DataFrame, forms: pd.DataFrame) -> pd.DataFrame:
         rows.append({"seed": seed} | dict(zip(FORM, form)) | rank(measured, totals) | {"spearman_nll": by_loss})
     values = ["spearman", "regret", "rank_of_pick", "over_weights", "regret_held_out", "spearman_nll"]
     table = over_seeds(pd.DataFrame(rows), FORM, values).assign(seeds=refined["seed"].nunique())
-    return table[["form", "damping", *values[:3], "seeds", "prior", *values[3:], *(f"{v}_error" for v in values)]]
+    return table[["form", "damping", *values[:3], "seeds", "prior", "merge", *values[3:], *(f"{v}_error" for v in values)]]
 
 
-def label(form: str, prior: str, damping: str) -> str:
-    """A form in words: "direct, balanced, damping evidence"."""
-    if form in ("paper", "depth alone"):
-        return form
-    return f"{form}, {prior}" if form == "bias alone" else f"{form}, {prior}, damping {damping}"
+def label(form: str, prior: str, merge: str, damping: str) -> str:
+    """A form in words: "direct, balanced, merged at 0.0, damping evidence"."""
+    parts = {"": form, " ": prior, "merged at ": merge, "damping ": damping}
+    return ", ".join(f"{name.strip()} {value}".strip() for name, value in parts.items() if value != "-")
 
 
 def shown_ranking(table: pd.DataFrame) -> pd.DataFrame:
     """The ranking for a reader: a row a form, mean ± standard error, the best rank correlation first."""
     table = table.sort_values("spearman", ascending=False, kind="stable")
     shown = pd.DataFrame({"form": [label(*row) for row in table[FORM].itertuples(index=False)]})
-    for value, digits in (("spearman", 2), ("over_weights", 2), ("spearman_nll", 2), ("regret", 1), ("regret_held_out", 1), ("rank_of_pick", 1)):
-        errors = table[f"{value}_error"]
-        shown[value] = [
-            f"{mean:.{digits}f}" + ("" if np.isnan(error) else f" ± {error:.{digits}f}") for mean, error in zip(table[value], errors)
-        ]
+    digits = {"spearman": 2, "over_weights": 2, "spearman_nll": 2, "regret": 1, "regret_held_out": 1, "rank_of_pick": 1}
+    for value, n in digits.items():
+        errors = ("" if np.isnan(error) else f" ± {error:.{n}f}" for error in table[f"{value}_error"])
+        shown[value] = [f"{mean:.{n}f}{error}" for mean, error in zip(table[value], errors)]
     return shown

@@ -74,7 +74,7 @@ def _books_from(run: Run, first: str | None, ablations: bool) -> list[str]:
     if len(chosen) != 1:
         raise UserError(f"--from {first}: no such notebook; one of {', '.join(b[:2] for b in books)}")
     position = books.index(chosen[0])
-    for book in books[:position]:
+    for book in [] if named else books[:position]:  # an optional one makes what it lacks
         for stage in stages_of[book]:
             cell = {}
             if stage == "stage2":

@@ -7,6 +7,7 @@ refinement. Every cell is an artifact of its own, so a killed run goes on with t
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Iterator
 
@@ -42,13 +43,25 @@ class Variant(Run):
         self.shared = run.folder if own_seed else run.folder / "ablation" / f"seed{seed}"
         self.cells = run.folder / "ablation" / f"seed{seed}" / likelihood
         self.stage1_folder = self.shared if own_seed and own_likelihood else self.cells
+        self.direct_folder = self.stage1_folder / "direct"
+
+    def merging_at(self, damping: float | str) -> Variant:
+        """The same with another `direct.damping`, and a direct bias of its own."""
+        if damping == self.config.direct.damping:
+            return self
+        other = copy.copy(self)
+        direct = self.config.direct.model_copy(update={"damping": damping})
+        other.config, other.direct_folder = self.config.model_copy(update={"direct": direct}), self.cells / f"direct_{damping}"
+        return other
 
     def artifact(self, name: str, *, head_weight: float | None = None, shared_depth: int | None = None) -> Artifact:
         made = super().artifact(name, head_weight=head_weight, shared_depth=shared_depth)
         if name in ("split", "start") or name.startswith("baselines/"):
             folder = self.shared / name
-        elif name in ("stage1", "fisher", "direct"):
+        elif name in ("stage1", "fisher"):
             folder = self.stage1_folder / name
+        elif name == "direct":
+            folder = self.direct_folder
         else:
             folder = self.cells / (name if head_weight is None else f"{name}_w{head_weight:g}")
         return dataclasses.replace(made, folder=folder)

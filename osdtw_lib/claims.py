@@ -52,7 +52,10 @@ def _weight_before_depth(refined: pd.DataFrame, last: int) -> tuple:
 def _both_measures_agree(refined: pd.DataFrame) -> tuple:
     means = one_cell_at_zero(refined.groupby(CELL, as_index=False)[["all", "nll_balanced"]].mean())
     by_accuracy, by_loss = means.loc[means["all"].idxmax()], means.loc[means["nll_balanced"].idxmin()]
-    cells = [f"C = {row.shared_depth:.0f}" + (f", w_A = {row.head_weight:g}" if row.shared_depth else "") for row in (by_accuracy, by_loss)]
+    cells = [
+        f"C = {row.shared_depth:.0f}" + (f", w_A = {row.head_weight:g}" if row.shared_depth else "")
+        for row in (by_accuracy, by_loss)
+    ]
     here = f"rank correlation {spearman(means['all'], -means['nll_balanced']):.2f}; {cells[0]} by accuracy, {cells[1]} by loss"
     return "accuracy and generalization error are best in the same cell", "C = 8, w_A = 0.7", here, cells[0] == cells[1]
 

@@ -174,9 +174,10 @@ class Fisher(Section):
 
 
 class Direct(Section):
-    """The measured bias: how many training images, at most, and how many at a time."""
+    """The measured bias: how many training images, at most, how many at a time; the damping of the mean of both encoders."""
 
     images: Count = 2000
+    damping: Literal["evidence"] | NonNegative = 0.0
     batch_size: Count = 64
 
 

@@ -4,7 +4,7 @@ What the bias stands for is how much task t loses when its first C depths are re
 
     phi_w = (w_A (a + lam) phi_A + w_B (b + lam) phi_B) / (w_A (a + lam) + w_B (b + lam)),
 
-a and b being the two diagonal Fishers. That can be run:
+a and b being the two diagonal Fishers and lam = `direct.damping`. That can be run:
 
     direct bias(C, w_A) = sum over t of [ L_t(phi_w up to C, psi_t) - L_t(phi_t, psi_t) ]
 

@@ -46,7 +46,7 @@ def rank(measured: pd.DataFrame, totals: pd.DataFrame, value: str = "all", small
 def spearman(a, b) -> float:
     """Spearman's rank correlation of two sequences; ties share their mean rank. NaN where one is constant."""
     ranks = [pd.Series(np.asarray(v, float)).rank().to_numpy() for v in (a, b)]
-    if any(np.ptp(r) == 0 for r in ranks):
+    if any((r == r[0]).all() for r in ranks):
         return float("nan")
     return float(np.corrcoef(*ranks)[0, 1])
 
@@ -62,5 +62,5 @@ def one_cell_at_zero(table: pd.DataFrame) -> pd.DataFrame:
 def _over_weights(depths: pd.Series, goodness: np.ndarray, promised: np.ndarray) -> float:
     """Mean over the depths of the rank correlation over the weights; 0 where the proxy is indifferent to them."""
     rows = [depths.to_numpy() == depth for depth in depths.unique()]
-    found = [spearman(goodness[r], promised[r]) if np.ptp(promised[r]) > 0 else 0.0 for r in rows if r.sum() > 1]
+    found = [spearman(goodness[r], promised[r]) if (promised[r] != promised[r][0]).any() else 0.0 for r in rows if r.sum() > 1]
     return float(np.nanmean(found)) if found and not np.isnan(found).all() else float("nan")

@@ -151,9 +151,10 @@ def direct(run: Run) -> Artifact:
         chosen = stratified_sample(run.train.labels, settings.images, run.config.seed)
         sample = list(run.batches(run.train.subset(chosen), settings.batch_size))  # read once, used for every weight
         fishers = {task: run.artifact("fisher").tensors(task) for task in TASKS}
+        damping = load_proxy(run).evidence() if settings.damping == "evidence" else settings.damping
         bias = direct_bias(
             stage1_networks(run), fishers, run.likelihoods, sample, run.class_counts,
-            _damping(run, load_proxy(run)), checkpoint=write.checkpoint("direct", of_each=True),
+            damping, checkpoint=write.checkpoint("direct", of_each=True),
         )
         write.table("bias", bias)
         share = write.elapsed() / run.artifact("stage1").seconds()

@@ -43,8 +43,8 @@ def measured(tmp_path_factory):
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_refinement_from_features_is_the_ordinary_stage_3(finished_copy, depth):
     run = finished_copy({"selection.shared_depth": depth, "recipe.random_shift": 0})
-    for make in (stages.split, stages.start, stages.stage1, stages.fisher, stages.direct, stages.proxy, stages.stage2, stages.stage3):
-        make(run)
+    for name in ("split", "start", "stage1", "fisher", "direct", "proxy", "stage2", "stage3"):
+        stages.STAGES[name](run)
     ordinary = run.artifact("stage3", shared_depth=depth, head_weight=0.4)
     network, joint = refined_from_features(run, depth, 0.4)
     assert ordinary.tensors("network").keys() == dict(network.named_parameters()).keys()
@@ -57,8 +57,8 @@ def test_refinement_from_features_is_the_ordinary_stage_3(finished_copy, depth):
 
 def test_refinement_from_features_sees_the_same_shifted_images_as_the_ordinary_one(finished_copy):
     run = finished_copy({"recipe.random_shift": 2})
-    for make in (stages.split, stages.start, stages.stage1, stages.fisher, stages.direct, stages.proxy, stages.stage2, stages.stage3):
-        make(run)
+    for name in ("split", "start", "stage1", "fisher", "direct", "proxy", "stage2", "stage3"):
+        stages.STAGES[name](run)
     network, _ = refined_from_features(run, 2, 0.4)
     for name, tensor in run.artifact("stage3", shared_depth=2, head_weight=0.4).tensors("network").items():
         torch.testing.assert_close(network.get_parameter(name).detach(), tensor, msg=name)
@@ -192,14 +192,18 @@ def test_forms_say_of_the_cells_what_the_proxy_says(measured):
     forms = measured[0].folder / "ablation" / "forms.csv"
     forms = pd.read_csv(forms).query("seed == 0")
     grid = load_proxy(run).grid([0, 2, 3], [0.4, 0.7], "direct", "evidence", measured_bias(run))
-    said = forms[(forms["form"] == "direct") & (forms["prior"] == "balanced") & (forms["damping"] == "evidence")]
-    assert np.allclose(said["total"], grid["total"])
-    alone = forms[(forms["form"] == "bias alone") & (forms["prior"] == "balanced")]
-    assert np.allclose(alone["total"], grid["encoder_bias"])
+    balanced = forms[forms["prior"] == "balanced"].set_index(["form", "merge", "damping"]).sort_index()
+    assert np.allclose(balanced.loc[("direct", "0.0", "evidence"), "total"], grid["total"])
+    assert np.allclose(balanced.loc[("bias alone", "0.0", "-"), "total"], grid["encoder_bias"])
+    other = run.merging_at("evidence")
+    grid = load_proxy(run).grid([0, 2, 3], [0.4, 0.7], "direct", "evidence", measured_bias(other))
+    assert np.allclose(balanced.loc[("direct", "evidence", "evidence"), "total"], grid["total"])
+    assert other.artifact("direct").folder != run.artifact("direct").folder == measured[0].folder / "direct"
+    bias = [balanced.loc[("bias alone", merge, "-"), "total"] for merge in ("0.0", "evidence")]
+    assert not np.allclose(*bias)
 
 
 def test_each_likelihood_goes_the_whole_way_beside_the_single_networks(measured):
-    table = measured[0].artifact  # noqa: F841  (the stage's own artifact is no stage of the run)
     table = pd.read_csv(measured[0].folder / "ablation" / "likelihoods.csv")
     rows = table.groupby("seed")[["method", "likelihood"]].apply(lambda t: t.fillna("-").to_numpy().tolist())
     expected = [[m, lik] for lik in ("bernoulli", "categorical") for m in ("stage1", "stage2", "osdtw")] + [["ce", "-"]]
@@ -250,7 +254,8 @@ def verdicts(table):
 
 
 def test_claims_hold_where_the_paper_would_have_measured_them():
-    found = verdicts(claims.of_section_6_4(grid(lambda c, w, s: 60 + 0.2 * (c == 8) + {0.3: -1, 0.5: 0, 0.7: 0.8}[w] + s), 12))
+    gain = {0.3: -1, 0.5: 0, 0.7: 0.8}
+    found = verdicts(claims.of_section_6_4(grid(lambda c, w, s: 60 + 0.2 * (c == 8) + gain[w] + s), 12))
     assert found["C = 8, w_A = 0.7 is better than C = 12, w_A = 0.5"] is True
     assert found["C = 8, w_A = 0.7 is better than C = 12, w_A = 0.5 by about 1 point"] is True
     assert found["from C = 12, w_A = 0.5 the best weight alone gains more than the best depth alone"] is True

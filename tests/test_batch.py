@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from osdtw_lib import batch
 from osdtw_lib.batch import run_all
 from osdtw_lib.errors import UserError
-from osdtw_lib.runs import NOTEBOOKS
+from osdtw_lib.runs import NOTEBOOKS, OPTIONAL
 
 
 def test_from_a_notebook_without_its_predecessor_names_the_one_to_run(params, refused, tmp_path):
@@ -63,6 +63,17 @@ def test_without_from_every_notebook_runs_and_nothing_is_removed(finished_copy, 
     assert f"notebook 01_data_split (1 of {len(NOTEBOOKS)})" in out and (run.folder / "stage3" / "manifest.json").exists()
 
 
+def test_the_ablations_run_only_where_they_are_asked_for(finished_copy, executed, params, command):
+    run = finished_copy()
+    (run.folder / "ablation" / "seed0").mkdir(parents=True)
+    assert command("run", params(), "--ablations")[0] == 0
+    assert executed == [*NOTEBOOKS, "08_ablations"] and (run.folder / "ablation" / "seed0").exists()
+    executed.clear()
+    assert command("run", "--from", "08", params())[0] == 0
+    assert executed == ["08_ablations"] and not (run.folder / "ablation").exists()
+    assert (run.folder / "stage3" / "manifest.json").exists()
+
+
 def test_the_end_shows_the_accuracy_table_and_where_the_report_is(finished_copy, executed, params, command):
     run = finished_copy()
     _, out, _ = command("run", params())
@@ -83,7 +94,7 @@ def test_a_failure_that_is_nobodys_input_is_status_1_and_the_next_still_runs(fin
     finished_copy()
     tried = []
 
-    def fail(config, first):
+    def fail(config, first, ablations):
         tried.append(config.folder)
         raise ZeroDivisionError("by zero")
 
@@ -137,5 +148,5 @@ def test_a_broken_first_file_is_told_and_the_order_does_not_matter(finished_copy
 
 
 def test_the_notebooks_are_those_of_the_table_of_stages(project):
-    assert sorted(p.stem for p in (project / "notebooks").glob("*.ipynb")) == list(NOTEBOOKS)
+    assert sorted(p.stem for p in (project / "notebooks").glob("*.ipynb")) == list(NOTEBOOKS | OPTIONAL)
     assert json.dumps(list(NOTEBOOKS)) == json.dumps(sorted(NOTEBOOKS))
