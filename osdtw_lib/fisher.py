@@ -20,7 +20,7 @@ from torch.func import functional_call
 from . import distributed
 from ._timm import timm
 from .errors import UserError
-from .squares import add_squared_products, add_squared_sums, gathered
+from .squares import add_squared_norms, add_squared_products, add_squared_sums, gathered
 
 Rule = Callable[[nn.Module, Tensor, Tensor, dict[str, Tensor], int], None]
 RULES: dict[type, tuple[Rule, Callable[[nn.Module], bool]]] = {}
@@ -59,10 +59,7 @@ def _conv2d(module: nn.Conv2d, x: Tensor, g: Tensor, sums: dict[str, Tensor], bu
 @rule(nn.LayerNorm, timm.layers.LayerNorm, valid=lambda m: len(m.normalized_shape) == 1)
 def _layer_norm(module: nn.LayerNorm, x: Tensor, g: Tensor, sums: dict[str, Tensor], buffer_bytes: int) -> None:
     if "weight" in sums:
-        normalized = F.layer_norm(_float(x), module.normalized_shape, None, None, module.eps)
-        add_squared_sums(sums["weight"], _tokens(g), _tokens(normalized))
-    if "bias" in sums:
-        add_squared_sums(sums["bias"], _tokens(g))
+        add_squared_norms(sums["weight"], sums.get("bias"), _tokens(g), _tokens(x), module.eps)
 
 
 @rule(timm.layers.RmsNorm, valid=lambda m: len(m.normalized_shape) == 1)
