@@ -132,7 +132,7 @@ class _Pass:
         self.model, self.log_likelihood = model, log_likelihood
         self.buffer_bytes, self.precision = buffer_bytes, precision
         self.parameters = dict(model.named_parameters())
-        self.sums = {n: torch.zeros_like(p, dtype=_sum_type(p.dtype)) for n, p in self.parameters.items()}
+        self.sums = {n: torch.zeros(p.shape, dtype=_sum_type(p.dtype), device=p.device) for n, p in self.parameters.items()}
         self.samples, self.handles, self.said = 0, [], False
         self.calls: dict[str, int] = {}
         self.ruled, self.expanded, self.one_by_one = self._assign()
