@@ -21,7 +21,7 @@ from torch.func import functional_call
 from . import distributed
 from ._timm import timm
 from .errors import UserError
-from .squares import add_squared_products, add_squared_sums, gathered
+from .squares import add_squared_norms, add_squared_products, add_squared_sums, gathered
 
 Rule = Callable[[nn.Module, Tensor, Tensor, dict[str, Tensor], int], None]
 RULES: dict[type, tuple[Rule, Callable[[nn.Module], bool]]] = {}
@@ -60,10 +60,7 @@ def _conv2d(module: nn.Conv2d, x: Tensor, g: Tensor, sums: dict[str, Tensor], bu
 @rule(nn.LayerNorm, timm.layers.LayerNorm, valid=lambda m: len(m.normalized_shape) == 1)
 def _layer_norm(module: nn.LayerNorm, x: Tensor, g: Tensor, sums: dict[str, Tensor], buffer_bytes: int) -> None:
     if "weight" in sums:
-        normalized = F.layer_norm(_float(x), module.normalized_shape, None, None, module.eps)
-        add_squared_sums(sums["weight"], _tokens(g), _tokens(normalized))
-    if "bias" in sums:
-        add_squared_sums(sums["bias"], _tokens(g))
+        add_squared_norms(sums["weight"], sums.get("bias"), _tokens(g), _tokens(x), module.eps)
 
 
 @rule(timm.layers.RmsNorm, valid=lambda m: len(m.normalized_shape) == 1)
@@ -134,7 +131,7 @@ class _Pass:
         self.model, self.log_likelihood = model, log_likelihood
         self.buffer_bytes, self.precision = buffer_bytes, precision
         self.parameters = dict(model.named_parameters())
-        self.sums = {n: torch.zeros_like(p, dtype=_sum_type(p.dtype)) for n, p in self.parameters.items()}
+        self.sums = {n: torch.zeros(p.shape, dtype=_sum_type(p.dtype), device=p.device) for n, p in self.parameters.items()}
         self.samples, self.handles, self.said = 0, [], False
         self.calls: dict[str, int] = {}
         self.ruled, self.expanded, self.one_by_one = self._assign()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .compiled import kernels, run_together
@@ -37,7 +38,7 @@ def add_squared_products(total: Tensor, g: Tensor, x: Tensor, buffer_bytes: int)
         total.addmm_(g[:, 0].square().T, x[:, 0].square())
         return None
     if compiled := _compiled(total):
-        return _share(compiled.products, total, g, x)
+        return _share(compiled.products, [total], [g, x])
     (batch, outs), ins, size = (len(g), g.shape[2]), x.shape[2], total.element_size()
     if total.device.type == "cpu":  # rows of the total that stay in cache while the samples go by
         buffer_bytes = min(buffer_bytes, CACHE_BYTES)
@@ -61,8 +62,17 @@ def add_squared_products(total: Tensor, g: Tensor, x: Tensor, buffer_bytes: int)
 def add_squared_sums(total: Tensor, g: Tensor, z: Tensor | None = None) -> None:
     """total (width,) += sum over samples i of (sum over tokens of g_i, or of g_i z_i) ** 2; g and z (B, T, width)."""
     if compiled := _compiled(total):
-        return _share(compiled.sums, total, g.to(total.dtype), None if z is None else z.to(total.dtype))
+        return _share(compiled.sums, [total], [g, z])
     total += (g.sum(1, dtype=total.dtype) if z is None else (g.to(total.dtype) * z).sum(1)).square().sum(0)
+
+
+def add_squared_norms(scale: Tensor, shift: Tensor | None, g: Tensor, x: Tensor, eps: float) -> None:
+    """For a LayerNorm's scale and shift (width,): `add_squared_sums` with z the norm of x (B, T, width), and without."""
+    if compiled := _compiled(scale):
+        return _share(compiled.normalized, [scale, shift], [g, x], eps)
+    add_squared_sums(scale, g, F.layer_norm(x.to(scale.dtype), x.shape[-1:], None, None, eps))
+    if shift is not None:
+        add_squared_sums(shift, g)
 
 
 @contextmanager
@@ -94,16 +104,17 @@ def _compiled(total: Tensor):
     return kernels("squares_cpu") if fits else None
 
 
-def _share(tasks, total: Tensor, g: Tensor, other: Tensor | None) -> None:
+def _share(tasks: Callable, totals: list[Tensor | None], inputs: list[Tensor | None], *settings: float) -> None:
     queue = getattr(_here, "queue", None)
     if queue is None:
         with gathered():
-            return _share(tasks, total, g, other)
-    if total.data_ptr() in queue.totals:  # two threads must not add to one place
+            return _share(tasks, totals, inputs, *settings)
+    places = {total.data_ptr() for total in totals if total is not None}
+    if places & queue.totals:  # two threads must not add to one place
         queue.run()
-    arrays = [None if tensor is None else tensor.detach().contiguous().numpy() for tensor in (total, g, other)]
-    queue.tasks += tasks(*arrays)
-    queue.totals.add(total.data_ptr())
-    queue.bytes += sum(array.nbytes for array in arrays[1:] if array is not None)
+    arrays = [t if t is None else t.detach().float().contiguous().numpy() for t in (*totals, *inputs)]
+    queue.tasks += tasks(*arrays, *settings)
+    queue.totals |= places
+    queue.bytes += sum(array.nbytes for array in arrays[len(totals) :] if array is not None)
     if queue.bytes > GATHERED_BYTES:
         queue.run()

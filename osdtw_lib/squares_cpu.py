@@ -142,6 +142,31 @@ def _add_sums(total, g, z, weighted):
             total[k] += running[k] * running[k]
 
 
+@compiled("void(float32[::1], float32[::1], float32[:, :, ::1], float32[:, :, ::1], float64)", fastmath=REASSOCIATE)
+def _add_normalized(scale, shift, g, x, eps):
+    """scale (width,) += as _add_sums with z the layer norm of x, shift (width,) += as without z."""
+    samples, tokens, width = g.shape
+    for_scale, for_shift = np.empty(width, dtype=np.float32), np.empty(width, dtype=np.float32)
+    for i in range(samples):
+        for_scale[:] = 0
+        for_shift[:] = 0
+        for t in range(tokens):
+            mean = variance = np.float32(0)
+            for k in range(width):
+                mean += x[i, t, k]
+            mean /= np.float32(width)
+            for k in range(width):
+                variance += (x[i, t, k] - mean) * (x[i, t, k] - mean)
+            inverse = np.float32(1 / np.sqrt(variance / width + eps))
+            for k in range(width):
+                for_scale[k] += g[i, t, k] * ((x[i, t, k] - mean) * inverse)
+            for k in range(width):
+                for_shift[k] += g[i, t, k]
+        for k in range(width):
+            scale[k] += for_scale[k] * for_scale[k]
+            shift[k] += for_shift[k] * for_shift[k]
+
+
 def products(total: np.ndarray, g: np.ndarray, x: np.ndarray) -> list[tuple]:
     """Tasks that add to total (out, in) what squares.add_squared_products says; each has rows of its own."""
     (samples, tokens, outs), ins = g.shape, x.shape[2]
@@ -152,3 +177,8 @@ def products(total: np.ndarray, g: np.ndarray, x: np.ndarray) -> list[tuple]:
 def sums(total: np.ndarray, g: np.ndarray, z: np.ndarray | None) -> list[tuple]:
     """The task that adds to total (width,) what squares.add_squared_sums says."""
     return [(_add_sums, total, g, g if z is None else z, z is not None)]
+
+
+def normalized(scale: np.ndarray, shift: np.ndarray | None, g: np.ndarray, x: np.ndarray, eps: float) -> list[tuple]:
+    """The task that adds to scale and shift (width,) what squares.add_squared_norms says."""
+    return [(_add_normalized, scale, np.zeros_like(scale) if shift is None else shift, g, x, eps)]
