@@ -7,6 +7,9 @@ import datetime
 import multiprocessing
 import os
 import platform
+import subprocess
+import sys
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +18,7 @@ import pandas as pd
 import torch
 
 OUT = Path(__file__).resolve().parents[1] / "outputs" / "benchmarks"
-PACKAGES = ("torch", "timm", "numpy", "opacus", "backpack-for-pytorch", "opt_einsum")
+PACKAGES = ("torch", "timm", "numpy", "numba", "opacus", "backpack-for-pytorch", "opt_einsum")
 
 
 def arguments(description: str, **flags: str) -> argparse.Namespace:
@@ -36,6 +39,16 @@ def machine() -> str:
     parts.append(torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")
     versions = [f"Python {platform.python_version()}"] + [f"{p} {_version(p)}" for p in PACKAGES if _version(p)]
     return f"Machine: {', '.join(parts)}\nVersions: {', '.join(versions)}; {datetime.date.today().isoformat()}"
+
+
+def compiling(*modules: str) -> str:
+    """Seconds until the compiled loops of these modules can be called, for the first process and for the next."""
+    code = ("import time, osdtw_lib.fisher, osdtw_lib.proxy; from osdtw_lib.compiled import kernels; start = time.perf_counter();"
+            f"there = all(map(kernels, {modules})); print(f'{{time.perf_counter() - start:.2g}} s' if there else 'not compiled')")
+    with tempfile.TemporaryDirectory() as folder:
+        command, places = [sys.executable, "-c", code], os.environ | {"NUMBA_CACHE_DIR": folder}
+        first, later = (subprocess.run(command, env=places, capture_output=True, text=True).stdout.strip() for _ in range(2))
+    return f"Compiled loops, importing numba included: {first} at first, {later} in a later process; not part of the times below"
 
 
 def _processor() -> str:

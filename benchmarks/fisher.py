@@ -24,7 +24,7 @@ from statistics import median
 import numpy as np
 import pandas as pd
 import torch
-from common import arguments, forget_peak, in_own_process, machine, peak_bytes, ratio, resident_bytes, show, write
+from common import arguments, compiling, forget_peak, in_own_process, machine, peak_bytes, ratio, resident_bytes, show, write
 from peers import METHODS, OURS, PLAIN, Batches, one_sample_at_a_time, ours, plain
 from torch import Tensor, nn
 
@@ -193,7 +193,7 @@ def growth(quick: bool) -> pd.DataFrame:
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0])
-    print(machine(), flush=True)
+    print(machine(), compiling("squares_cpu"), sep="\n", flush=True)
     rows = [row for setup in setups(options.quick) for row in measure(setup)]
     if not torch.cuda.is_available():
         note = "not measured on a GPU; on one: python benchmarks/fisher.py"

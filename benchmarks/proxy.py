@@ -19,7 +19,7 @@ from statistics import median
 import numpy as np
 import pandas as pd
 import torch
-from common import arguments, forget_peak, in_own_process, machine, peak_bytes, ratio, resident_bytes, show, write
+from common import arguments, compiling, forget_peak, in_own_process, machine, peak_bytes, ratio, resident_bytes, show, write
 from torch import Tensor
 
 from osdtw_lib import config as cfg
@@ -124,7 +124,7 @@ def room_for(parameters: int) -> bool:
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0], large="measure ViT-L and ViT-H too, where memory allows")
-    print(machine(), flush=True)
+    print(machine(), compiling("terms_cpu"), sep="\n", flush=True)
     if options.quick:
         scale = {"image_size": 32, "heads": 2}
         largest = VIT_B.model_copy(update=scale | {"width": 48})
@@ -133,7 +133,7 @@ def main() -> None:
         largest = VIT_B
         widths = {80: 4, 192: 3, 384: 6}  # 1, 6 and 22 M parameters; the last two are ViT-Ti and ViT-S
         smaller = [VIT_B.model_copy(update={"width": width, "heads": heads}) for width, heads in widths.items()]
-        weights, rounds = (2, 11, 101), 3
+        weights, rounds = (2, 5, 11, 21, 51, 101), 5
     rows = [row for model in smaller for row in measure(model, [(11, form) for form in FORMS], rounds)]
     rows += measure(largest, [(n, form) for form in FORMS for n in weights], rounds)
     bases = [row for row in rows if row["parameters"] == count(largest) and row["weights"] == 11]
@@ -152,7 +152,7 @@ def main() -> None:
         ns_per_parameter=1e9 * table["seconds"] / table["parameters"],
     )
     grid = table["parameters"].eq(count(largest))
-    show("Search: 13 depths by so many weights, largest measured model", shown[grid])
+    show("Search: growth with weights, 13 depths, largest measured model", shown[grid])
     show("Search: growth with parameters, 11 weights", shown[table["weights"] == 11].sort_values("form", kind="stable"))
     write(table, options.out, "proxy.csv")
 

@@ -171,7 +171,8 @@ def products(total: np.ndarray, g: np.ndarray, x: np.ndarray) -> list[tuple]:
     """Tasks that add to total (out, in) what squares.add_squared_products says; each has rows of its own."""
     (samples, tokens, outs), ins = g.shape, x.shape[2]
     flat = [array.reshape(-1) for array in (total, g, x)]
-    return [(_add_products, *flat, samples, tokens, outs, ins, first, min(first + BLOCK, outs)) for first in range(0, outs, BLOCK)]
+    blocks = [(first, min(first + BLOCK, outs)) for first in range(0, outs, BLOCK)]
+    return [(_add_products, *flat, samples, tokens, outs, ins, *block) for block in blocks]
 
 
 def sums(total: np.ndarray, g: np.ndarray, z: np.ndarray | None) -> list[tuple]:

@@ -1,9 +1,9 @@
 """The encoder's two sums over parameters, compiled: each parameter is read once, whatever the number of head weights.
 
 A block of parameters is read into what its terms are made of, in float64, and stays in the cache while the weights go
-by, two at a time: 1 / h and 1 / h' cost one division, of 1 by h h'. float32 values cannot overflow or vanish in these
-products, nor float64 ones between 1e-80 and 1e80. What has no plain term (a negative value, NaN, infinity, h = 0) makes the sums NaN or infinite, which tells the
-caller to look closely; a dead parameter (a = b = 0) adds nothing.
+by, two at a time: 1 / h and 1 / h' cost one division, of 1 by h h'. In these products float32 values cannot overflow or
+vanish, nor float64 ones between 1e-80 and 1e80. What has no plain term (a negative value, NaN, infinity, h = 0) makes
+the sums NaN or infinite, which tells the caller to look closely; a dead parameter (a = b = 0) adds nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _SIGNATURE = "void(float{0}[::1], float{0}[::1], float{0}[::1], float64[::1], fl
 
 @compiled(_SIGNATURE.format(32), _SIGNATURE.format(64), fastmath={"reassoc", "contract", "nsz"})
 def add_terms(a, b, d, weights, lam, damped, sums, ends):
-    """Of the parameters a, b, d (P,): sums (2, W), variance and bias for an even number of weights between 0 and 1;
-    ends (5,): variance at w_A = 1 and 0, bias at 1 and 0, and the sum over both Fishers of (J / (J + lam)) ** 2.
+    """What the parameters a, b, d (P,) add to sums (2, W), variance and bias for an even number of weights inside 0..1,
+    and to ends (5,): variance at w_A = 1 and 0, bias at 1 and 0, both Fishers' sum of (J / (J + lam)) ** 2.
     """
     rows = np.empty((6, BLOCK))
     slope, offset, for_a, for_b, pull_a, pull_b = rows[0], rows[1], rows[2], rows[3], rows[4], rows[5]

@@ -38,7 +38,7 @@ def test_fisher(quick):
     folder, said = quick("fisher")
     table = pd.read_csv(folder / "fisher.csv")
     assert list(table.columns) == [*FISHER, "note"]
-    assert all(word in said for word in ("Machine: ", "Versions: ", "torch "))
+    assert all(word in said for word in ("Machine: ", "Versions: ", "torch ", "Compiled loops"))
     assert "not measured on a GPU" in said or "cuda" in set(table["device"])
     measured = table[table["device"] == "cpu"]
     assert measured["model"].nunique() == 2
@@ -59,7 +59,7 @@ def test_proxy(quick):
     folder, said = quick("proxy")
     table = pd.read_csv(folder / "proxy.csv")
     assert list(table.columns) == [*PROXY, "form", "how"]
-    assert all(word in said for word in ("Machine: ", "Versions: ", "ViT-L", "ViT-H"))
+    assert all(word in said for word in ("Machine: ", "Versions: ", "Compiled loops", "ViT-L", "ViT-H"))
     assert (table[["seconds", "read_once_seconds"]] > 0).all(axis=None)
     measured, computed = (table[table["how"] == how] for how in ("measured", "computed"))
     assert set(measured["form"]) == {"paper", "damped"} and set(measured["weights"]) == {2, 11}

@@ -207,7 +207,8 @@ def test_traces_and_mismatch_by_depth():
     table = proxy_of(numbers).by_depth().set_index("depth")
     assert table["parameters"].tolist() == [22, 24, 11]
     assert np.isclose(table.at[2, "trace_tail"], float(tail["two"].sum()))
-    assert np.isclose(table.at[1, "mismatch_norm"], float((mismatch["embed"].square().sum() + mismatch["one"].square().sum()).sqrt()))
+    norm = (mismatch["embed"].square().sum() + mismatch["one"].square().sum()).sqrt()
+    assert np.isclose(table.at[1, "mismatch_norm"], float(norm))
 
 
 # The compiled loop and the slow way, term by term.
