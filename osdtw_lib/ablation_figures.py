@@ -24,7 +24,7 @@ def maps(panels: dict[str, tuple[pd.DataFrame, str, bool]], title: str, caption:
     The best cell of a map has a white box, as in the paper's Fig. 4; a cell that was not measured is grey.
     """
     rows = math.ceil(len(panels) / COLUMNS)
-    figure = make_subplots(rows, min(COLUMNS, len(panels)), subplot_titles=list(panels), vertical_spacing=0.4 / rows)
+    figure = make_subplots(rows, min(COLUMNS, len(panels)), subplot_titles=list(panels), vertical_spacing=0.5 / rows)
     for i, (table, value, smaller) in enumerate(panels.values()):
         row, column = i // COLUMNS + 1, i % COLUMNS + 1
         grid = table.pivot_table(index=CELL[1], columns=CELL[0], values=value)
@@ -44,7 +44,7 @@ def maps(panels: dict[str, tuple[pd.DataFrame, str, bool]], title: str, caption:
         )
         figure.update_xaxes(title="C" if row == rows else None, type="category", showgrid=False, row=row, col=column)
         figure.update_yaxes(title="w_A" if column == 1 else None, type="category", showgrid=False, row=row, col=column)
-    figure.update_layout(title=title, height=300 * rows + 90, plot_bgcolor="#999999", margin={"t": 120})
+    figure.update_layout(title=title, height=310 * rows + 110, plot_bgcolor="#999999", margin={"t": 140})
     return captioned(figure, caption)
 
 
