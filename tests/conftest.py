@@ -70,6 +70,12 @@ def project() -> Path:
     return PROJECT
 
 
+@pytest.fixture(scope="session")
+def write_params():
+    """write_params(folder, {"stage1.epochs": 3}) writes the tiny parameter file into a folder of the caller's."""
+    return write_small
+
+
 @pytest.fixture
 def params(tmp_path):
     """params({"stage1.epochs": 3}) writes a parameter file of this test's own and returns its path."""

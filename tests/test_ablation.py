@@ -27,11 +27,9 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(tmp_path_factory, write_params):
     """The whole ablation on the tiny configuration: (Run, what it printed). For reading only."""
-    from conftest import write_small
-
-    run, said = Run(load_config(write_small(tmp_path_factory.mktemp("ablation"), SMALL))), io.StringIO()
+    run, said = Run(load_config(write_params(tmp_path_factory.mktemp("ablation"), SMALL))), io.StringIO()
     with contextlib.redirect_stdout(said):
         ablation(run)
     return run, said.getvalue()
@@ -134,10 +132,8 @@ def test_a_variant_shares_what_does_not_depend_on_it(measured):
     assert not np.array_equal(Variant(run, 1, "bernoulli").indices[0], run.indices[0])
 
 
-def test_what_is_killed_goes_on_in_the_cell_it_was_in(measured, tmp_path, monkeypatch, capsys):
-    from conftest import write_small
-
-    run = Variant(Run(load_config(write_small(tmp_path, SMALL))), 0, "bernoulli")
+def test_what_is_killed_goes_on_in_the_cell_it_was_in(measured, tmp_path, monkeypatch, capsys, write_params):
+    run = Variant(Run(load_config(write_params(tmp_path, SMALL))), 0, "bernoulli")
     measuring.prepare(run)
     calls = []
 

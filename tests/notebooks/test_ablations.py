@@ -18,13 +18,11 @@ TITLES = ["Measured", "Measured before the refinement", "Forms of the proxy", "R
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
+def executed(tmp_path_factory, write_params):
     """(the executed notebook, the Run)."""
-    from conftest import write_small
-
     changes = {"selection.shared_depth": None, "selection.head_weight": None, "ablation.depths": [2],
                "ablation.head_weights": [0.5, 0.7], "ablation.seeds": [0, 1], "baselines": ["ce"]}
-    path = write_small(tmp_path_factory.mktemp("ablations"), changes)
+    path = write_params(tmp_path_factory.mktemp("ablations"), changes)
     run = Run(load_config(path))
     with contextlib.redirect_stdout(io.StringIO()):
         batch._execute("08_ablations", path, run.folder)
