@@ -57,7 +57,7 @@ def _run_one(config, first: str | None, ablations: bool) -> None:
         print(f"\n{config.name}: notebook {book} ({number} of {len(books)})", flush=True)
         _execute(book, resolved, run.folder)
     index = overview.write_index(config.folder.parent)
-    print(f"\n{config.name}: accuracy (%) on {len(run.test)} balanced test images, {clock(time.monotonic() - started)} in all")
+    print(f"\n{config.name}: accuracy (%) on {len(run.test)} test images, {clock(time.monotonic() - started)} in all")
     accuracy = pd.read_csv(run.folder / "tables" / "accuracy.csv")
     print("\n".join(filter(None, (shown(accuracy).to_string(index=False), how_to_run_missing(accuracy)))))
     print(f"report: {index}", flush=True)

@@ -181,7 +181,7 @@ def accuracy(table: pd.DataFrame) -> go.Figure:
     for group, colour in {"many": BLUE, "medium": SKY, "few": ORANGE, "all": "black"}.items():
         figure.add_bar(x=names, y=table[group], name=group, marker_color=colour)
     figure.update_yaxes(title="accuracy (%)", range=[0, 100])
-    figure.update_layout(title="Accuracy on the balanced test set", barmode="group", height=420)
+    figure.update_layout(title="Accuracy on the test set", barmode="group", height=420)
     return captioned(figure, "Accuracy by shot group; `all` is the balanced accuracy over all test images.")
 
 

@@ -49,7 +49,7 @@ def _facts(folder: Path, manifest: dict) -> dict:
     score, counts = read["accuracy"].set_index("method"), read["classes"]["training_images"]
     best = score["all"].reindex(BASELINES).dropna()
     few = score.at["osdtw", "few"]
-    headline = f"OSDTW, refined, names {score.at['osdtw', 'all']:.1f} % of the balanced test images right"
+    headline = f"OSDTW, refined, names {score.at['osdtw', 'all']:.1f} % of the test images right"
     headline += f", and {few:.1f} % of those of the rarest classes (under 20 images)" if pd.notna(few) else ""
     if len(best):
         headline += f"; the best single network, trained with {METHOD_NAMES[best.idxmax()]}, {best.max():.1f} %"

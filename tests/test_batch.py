@@ -77,7 +77,7 @@ def test_the_ablations_run_only_where_they_are_asked_for(finished_copy, executed
 def test_the_end_shows_the_accuracy_table_and_where_the_report_is(finished_copy, executed, params, command):
     run = finished_copy()
     _, out, _ = command("run", params())
-    assert "OSDTW refined" in out and "100 balanced test images" in out
+    assert "OSDTW refined" in out and "100 test images" in out
     assert out.rstrip().endswith(f"report: {run.folder.parent / 'index.html'}")
 
 
