@@ -6,11 +6,15 @@ are not safe to use from several threads at once.
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from types import ModuleType
+
+import numpy as np
 
 
 @functools.cache
@@ -39,6 +43,36 @@ def compiled(*signatures: str, fastmath: bool | set = False) -> Callable:
             return numba.njit(list(signatures), **options)(function)
 
     return decorate
+
+
+def compiled_region(function: Callable) -> Callable:
+    """Decorator: a compiled function of one address, which any thread may call without the interpreter."""
+    import numba
+
+    try:
+        return numba.cfunc("void(voidptr)", cache=True)(function).ctypes
+    except (RuntimeError, OSError):
+        return numba.cfunc("void(voidptr)")(function).ctypes
+
+
+def in_team(region: Callable, data: np.ndarray, threads: int) -> None:
+    """region(address of data) in several threads at once: those that PyTorch's own operations keep ready (OpenMP).
+
+    Other threads would have to be woken each time, and PyTorch's would stand in their way while they wait for work.
+    """
+    address = ctypes.c_void_p(data.ctypes.data)
+    try:
+        parallel = ctypes.CDLL(None).GOMP_parallel
+    except (AttributeError, OSError, TypeError):  # another OpenMP, or none
+        others = [threading.Thread(target=region, args=(address,)) for _ in range(threads - 1)]
+        for other in others:
+            other.start()
+        region(address)
+        for other in others:
+            other.join()
+        return
+    parallel.restype = None
+    parallel(region, address, ctypes.c_uint(threads), ctypes.c_uint(0))
 
 
 def run_together(tasks: Iterable[tuple], pool: ThreadPoolExecutor, threads: int) -> None:

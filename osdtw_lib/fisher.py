@@ -217,7 +217,8 @@ class _Pass:
 
     def _log_likelihood(self, copies: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits = functional_call(self.model, copies, (images,)) if copies else self.model(images)
+            # nothing expanded is tied (_assign), so nobody need look for ties at every batch
+            logits = functional_call(self.model, copies, (images,), tie_weights=False) if copies else self.model(images)
         return self.log_likelihood(logits, labels)
 
     @staticmethod

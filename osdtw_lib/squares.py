@@ -9,17 +9,16 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compiled import kernels, run_together
+from .compiled import kernels
 
 CACHE_BYTES = 1 << 20  # on a CPU, products are squared while they are still in a core's cache
-GATHERED_BYTES = 4 << 20  # so much of g and x waits to be shared out over the threads at once
+GATHERED = 1 << 20  # so many numbers of g and x wait to be shared out over the threads at once
 _here = threading.local()
 
 
@@ -33,12 +32,12 @@ def add_squared_products(total: Tensor, g: Tensor, x: Tensor, buffer_bytes: int)
         from .squares_gpu import add_squared_products_fused
 
         return add_squared_products_fused(total, g, x)
+    if g.shape[1] > 1 and (compiled := _compiled(total)):
+        return _share(compiled.products, [total], [g, x])
     g, x = g.to(total.dtype), x.to(total.dtype)
     if g.shape[1] == 1:  # one token: the square of a product is the product of squares
         total.addmm_(g[:, 0].square().T, x[:, 0].square())
         return None
-    if compiled := _compiled(total):
-        return _share(compiled.products, [total], [g, x])
     (batch, outs), ins, size = (len(g), g.shape[2]), x.shape[2], total.element_size()
     if total.device.type == "cpu":  # rows of the total that stay in cache while the samples go by
         buffer_bytes = min(buffer_bytes, CACHE_BYTES)
@@ -69,7 +68,7 @@ def add_squared_sums(total: Tensor, g: Tensor, z: Tensor | None = None) -> None:
 def add_squared_norms(scale: Tensor, shift: Tensor | None, g: Tensor, x: Tensor, eps: float) -> None:
     """For a LayerNorm's scale and shift (width,): `add_squared_sums` with z the norm of x (B, T, width), and without."""
     if compiled := _compiled(scale):
-        return _share(compiled.normalized, [scale, shift], [g, x], eps)
+        return _share(compiled.normalized, [scale, torch.zeros_like(scale) if shift is None else shift], [g, x], eps)
     add_squared_sums(scale, g, F.layer_norm(x.to(scale.dtype), x.shape[-1:], None, None, eps))
     if shift is not None:
         add_squared_sums(shift, g)
@@ -78,24 +77,24 @@ def add_squared_norms(scale: Tensor, shift: Tensor | None, g: Tensor, x: Tensor,
 @contextmanager
 def gathered() -> Iterator[None]:
     """Compiled sums asked for within are shared out over the threads many at a time; they are complete at its end."""
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(max(1, threads - 1)) as pool:
-        _here.queue = _Queue(pool, threads)
-        try:
-            yield
-            _here.queue.run()
-        finally:
-            _here.queue = None
+    _here.queue = _Queue()
+    try:
+        yield
+        _here.queue.run()
+    finally:
+        _here.queue = None
 
 
 class _Queue:
-    def __init__(self, pool: ThreadPoolExecutor, threads: int):
-        self.pool, self.threads = pool, threads
-        self.tasks, self.totals, self.bytes = [], set(), 0
+    """Rows for squares_cpu, the tensors they speak of, and where they add to."""
+
+    def __init__(self):
+        self.rows, self.held, self.totals, self.numbers = [], [], set(), 0
 
     def run(self) -> None:
-        run_together(self.tasks, self.pool, self.threads)
-        self.tasks, self.totals, self.bytes = [], set(), 0
+        if self.rows:
+            kernels("squares_cpu").run(self.rows, torch.get_num_threads())
+        self.__init__()
 
 
 def _compiled(total: Tensor):
@@ -104,17 +103,19 @@ def _compiled(total: Tensor):
     return kernels("squares_cpu") if fits else None
 
 
-def _share(tasks: Callable, totals: list[Tensor | None], inputs: list[Tensor | None], *settings: float) -> None:
+def _share(rows: Callable, totals: list[Tensor], inputs: list[Tensor | None], *settings: float) -> None:
     queue = getattr(_here, "queue", None)
     if queue is None:
         with gathered():
-            return _share(tasks, totals, inputs, *settings)
-    places = {total.data_ptr() for total in totals if total is not None}
-    if places & queue.totals:  # two threads must not add to one place
+            return _share(rows, totals, inputs, *settings)
+    places = [total.data_ptr() for total in totals]
+    if not queue.totals.isdisjoint(places):  # two threads must not add to one place
         queue.run()
-    arrays = [t if t is None else t.detach().float().contiguous().numpy() for t in (*totals, *inputs)]
-    queue.tasks += tasks(*arrays, *settings)
-    queue.totals |= places
-    queue.bytes += sum(array.nbytes for array in arrays[len(totals) :] if array is not None)
-    if queue.bytes > GATHERED_BYTES:
+    inputs = [t if t is None or t.dtype == torch.float32 and t.is_contiguous() else t.float().contiguous() for t in inputs]
+    queue.rows += rows(*totals, *inputs, *settings)
+    queue.held += totals
+    queue.held += inputs
+    queue.totals.update(places)
+    queue.numbers += sum(t.numel() for t in inputs if t is not None)
+    if queue.numbers > GATHERED:
         queue.run()

@@ -7,17 +7,21 @@ any fast matrix product, g and x are first copied, a few rows or columns at a ti
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from torch import Tensor
 
-from .compiled import compiled
+from .compiled import compiled, compiled_region, in_team
 
 LANES, ROWS, VECTORS = 8, 4, 2
 COLUMNS = VECTORS * LANES
-BLOCK = 96  # rows of the total that one call takes
+UNPACKED = 32  # so few tokens a tile reads where they lie: copying them first would take longer than it spares
+BLOCK = 32  # rows of the total that are one thread's task
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 REASSOCIATE = {"reassoc", "contract", "nsz"}  # sums in any order; NaN and infinity stay what they are
 
@@ -48,12 +52,12 @@ copy_rows, copy_columns = _copy(ROWS), _copy(COLUMNS)
 
 
 @intrinsic
-def add_tile(typing, total, at, width, g, g_at, x, tokens):
-    """total[at + r width + c] += (sum over tokens t of g[g_at + t ROWS + r] x[t COLUMNS + c]) ** 2."""
+def add_tile(typing, total, at, width, g, g_at, g_step, x, x_at, x_step, tokens):
+    """total[at + r width + c] += (sum over tokens t of g[g_at + t g_step + r] x[x_at + t x_step + c]) ** 2."""
 
     def code(context, builder, signature, values):
-        total, at, width, g, g_at, x, tokens = values
-        total_type, _, _, g_type, _, x_type, _ = signature.args
+        total, at, width, g, g_at, g_step, x, x_at, x_step, tokens = values
+        total_type, _, _, g_type, _, _, x_type, *_ = signature.args
         number = lambda n: ir.Constant(at.type, n)  # noqa: E731
         i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
         fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{LANES}f32")
@@ -61,7 +65,7 @@ def add_tile(typing, total, at, width, g, g_at, x, tokens):
         fetch = cgutils.get_or_insert_function(builder.module, fetch_type, "llvm.prefetch.p0")
         undefined, same = ir.Constant(VECTOR, ir.Undefined), ir.Constant(ir.VectorType(i32, LANES), [0] * LANES)
         nought = ir.Constant(VECTOR, [0.0] * LANES)
-        g, x = (_at(context, builder, kind, array, offset) for kind, array, offset in ((g_type, g, g_at), (x_type, x, number(0))))
+        g, x = (_at(context, builder, kind, array, offset) for kind, array, offset in ((g_type, g, g_at), (x_type, x, x_at)))
         rows = [_at(context, builder, total_type, total, builder.add(at, builder.mul(width, number(r)))) for r in range(ROWS)]
         for row in rows:  # for writing, soon
             builder.call(fetch, [builder.bitcast(row, byte), *(ir.Constant(i32, n) for n in (1, 3, 1))])
@@ -70,10 +74,10 @@ def add_tile(typing, total, at, width, g, g_at, x, tokens):
             builder.store(nought, place)
         vector = lambda start, n: builder.bitcast(builder.gep(start, [n]), VECTOR.as_pointer())  # noqa: E731
         with cgutils.for_range(builder, tokens) as loop:
-            first = builder.mul(loop.index, number(COLUMNS))
+            first, g_first = builder.mul(loop.index, x_step), builder.mul(loop.index, g_step)
             columns = [builder.load(vector(x, builder.add(first, number(c * LANES))), align=4) for c in range(VECTORS)]
             for r in range(ROWS):
-                scalar = builder.load(builder.gep(g, [builder.add(builder.mul(loop.index, number(ROWS)), number(r))]))
+                scalar = builder.load(builder.gep(g, [builder.add(g_first, number(r))]))
                 spread = builder.insert_element(undefined, scalar, ir.Constant(i32, 0))
                 spread = builder.shuffle_vector(spread, undefined, same)
                 for place, column in zip(sums[r], columns):
@@ -84,44 +88,48 @@ def add_tile(typing, total, at, width, g, g_at, x, tokens):
                 builder.store(builder.call(fma, [product, product, builder.load(to, align=4)]), to, align=4)
         return context.get_dummy_value()
 
-    return types.void(total, at, width, g, g_at, x, tokens), code
+    return types.void(total, at, width, g, g_at, g_step, x, x_at, x_step, tokens), code
 
 
 @compiled("void(float32[::1], float32[::1], float32[::1], int64, int64, int64, int64, int64, int64)")
 def _add_products(total, g, x, samples, tokens, outs, ins, first, last):
     """Rows first..last - 1 of total (outs, ins) += sum over i of (g_i^T x_i) ** 2; g (samples, tokens, outs), x (.., ins)."""
+    few = tokens <= UNPACKED
     g_packed = np.empty(tokens * (BLOCK + ROWS), dtype=np.float32)
     x_packed = np.empty(tokens * COLUMNS, dtype=np.float32)
     edge = np.empty(ROWS * COLUMNS, dtype=np.float32)
     for start in range(first, last, BLOCK):
         rows = min(BLOCK, last - start)
         for i in range(samples):
+            from_g, from_x = i * tokens * outs + start, i * tokens * ins
             for r in range(0, rows, ROWS):
-                at = i * tokens * outs + start + r
-                for t in range(tokens):
-                    if r + ROWS <= rows:
-                        copy_rows(g_packed, r * tokens + t * ROWS, g, at + t * outs)
+                whole = r + ROWS <= rows
+                for t in range(0 if few and whole and ins % COLUMNS == 0 else tokens):
+                    if whole:
+                        copy_rows(g_packed, r * tokens + t * ROWS, g, from_g + r + t * outs)
                     else:
                         for k in range(ROWS):
-                            g_packed[r * tokens + t * ROWS + k] = g[at + t * outs + k] if r + k < rows else np.float32(0)
+                            g_packed[r * tokens + t * ROWS + k] = g[from_g + r + t * outs + k] if r + k < rows else np.float32(0)
             for c in range(0, ins, COLUMNS):
-                at = i * tokens * ins + c
-                for t in range(tokens):
-                    if c + COLUMNS <= ins:
-                        copy_columns(x_packed, t * COLUMNS, x, at + t * ins)
+                whole = c + COLUMNS <= ins
+                for t in range(0 if few and whole and rows % ROWS == 0 else tokens):
+                    if whole:
+                        copy_columns(x_packed, t * COLUMNS, x, from_x + c + t * ins)
                     else:
                         for k in range(COLUMNS):
-                            x_packed[t * COLUMNS + k] = x[at + t * ins + k] if c + k < ins else np.float32(0)
+                            x_packed[t * COLUMNS + k] = x[from_x + c + t * ins + k] if c + k < ins else np.float32(0)
                 for r in range(0, rows, ROWS):
                     at = (start + r) * ins + c
-                    if r + ROWS <= rows and c + COLUMNS <= ins:
-                        add_tile(total, at, ins, g_packed, r * tokens, x_packed, tokens)
-                    else:  # sticks out of the total
+                    if not whole or r + ROWS > rows:  # sticks out of the total
                         edge[:] = 0
-                        add_tile(edge, 0, COLUMNS, g_packed, r * tokens, x_packed, tokens)
+                        add_tile(edge, 0, COLUMNS, g_packed, r * tokens, ROWS, x_packed, 0, COLUMNS, tokens)
                         for k in range(min(ROWS, rows - r)):
                             for m in range(min(COLUMNS, ins - c)):
                                 total[at + k * ins + m] += edge[k * COLUMNS + m]
+                    elif few:
+                        add_tile(total, at, ins, g, from_g + r, outs, x, from_x + c, ins, tokens)
+                    else:
+                        add_tile(total, at, ins, g_packed, r * tokens, ROWS, x_packed, 0, COLUMNS, tokens)
 
 
 @compiled("void(float32[::1], float32[:, :, ::1], float32[:, :, ::1], boolean)", fastmath=REASSOCIATE)
@@ -167,19 +175,81 @@ def _add_normalized(scale, shift, g, x, eps):
             shift[k] += for_shift[k] * for_shift[k]
 
 
-def products(total: np.ndarray, g: np.ndarray, x: np.ndarray) -> list[tuple]:
-    """Tasks that add to total (out, in) what squares.add_squared_products says; each has rows of its own."""
+# A table of what is to be done: how many rows were begun, how many are done, how many there are; then the rows, each of
+# what to do, the addresses of two totals, of g and of x or z, their sizes, first and last (or whether weighted), eps.
+PRODUCTS, SUMS, NORMALIZED = range(3)
+BEGUN, DONE, ROWS_IN_ALL, HEADER = 0, 1, 2, 3
+LENGTH = 12
+
+
+@intrinsic
+def place(typing, address):
+    """An address as a pointer."""
+    return types.voidptr(types.int64), lambda context, builder, signature, values: builder.inttoptr(values[0], cgutils.voidptr_t)
+
+
+@intrinsic
+def count(typing, array, at):
+    """array[at] += 1, whoever else does so at this moment; returns what it was."""
+
+    def code(context, builder, signature, values):
+        where = _at(context, builder, signature.args[0], *values)
+        return builder.atomic_rmw("add", where, ir.Constant(where.type.pointee, 1), "seq_cst")
+
+    return types.int64(array, at), code
+
+
+@compiled_region
+def region(data):
+    """Every row of a table that no other thread has begun."""
+    rows = carray(data, HEADER, np.int64)[ROWS_IN_ALL]
+    table = carray(data, HEADER + rows * LENGTH, np.int64)
+    numbers = carray(data, HEADER + rows * LENGTH, np.float64)
+    while True:
+        i = count(table, BEGUN)
+        if i >= rows:
+            return
+        at = HEADER + i * LENGTH
+        what, samples, tokens, outs, ins = table[at], table[at + 5], table[at + 6], table[at + 7], table[at + 8]
+        if what == PRODUCTS:
+            total = carray(place(table[at + 1]), outs * ins, np.float32)
+            g = carray(place(table[at + 3]), samples * tokens * outs, np.float32)
+            x = carray(place(table[at + 4]), samples * tokens * ins, np.float32)
+            _add_products(total, g, x, samples, tokens, outs, ins, table[at + 9], table[at + 10])
+        else:
+            total = carray(place(table[at + 1]), outs, np.float32)
+            g = carray(place(table[at + 3]), (samples, tokens, outs), np.float32)
+            z = carray(place(table[at + 4]), (samples, tokens, outs), np.float32)
+            if what == SUMS:
+                _add_sums(total, g, z, table[at + 9] != 0)
+            else:
+                _add_normalized(total, carray(place(table[at + 2]), outs, np.float32), g, z, numbers[at + 11])
+        count(table, DONE)
+
+
+def products(total: Tensor, g: Tensor, x: Tensor) -> list[tuple]:
+    """Rows that add to total (out, in) what squares.add_squared_products says; each has a part of it of its own."""
     (samples, tokens, outs), ins = g.shape, x.shape[2]
-    flat = [array.reshape(-1) for array in (total, g, x)]
-    blocks = [(first, min(first + BLOCK, outs)) for first in range(0, outs, BLOCK)]
-    return [(_add_products, *flat, samples, tokens, outs, ins, *block) for block in blocks]
+    places = (PRODUCTS, total.data_ptr(), 0, g.data_ptr(), x.data_ptr(), samples, tokens, outs, ins)
+    return [(*places, first, min(first + BLOCK, outs), 0) for first in range(0, outs, BLOCK)]
 
 
-def sums(total: np.ndarray, g: np.ndarray, z: np.ndarray | None) -> list[tuple]:
-    """The task that adds to total (width,) what squares.add_squared_sums says."""
-    return [(_add_sums, total, g, g if z is None else z, z is not None)]
+def sums(total: Tensor, g: Tensor, z: Tensor | None) -> list[tuple]:
+    """The row that adds to total (width,) what squares.add_squared_sums says."""
+    return [(SUMS, total.data_ptr(), 0, g.data_ptr(), (g if z is None else z).data_ptr(), *g.shape, 0, z is not None, 0, 0)]
 
 
-def normalized(scale: np.ndarray, shift: np.ndarray | None, g: np.ndarray, x: np.ndarray, eps: float) -> list[tuple]:
-    """The task that adds to scale and shift (width,) what squares.add_squared_norms says."""
-    return [(_add_normalized, scale, np.zeros_like(scale) if shift is None else shift, g, x, eps)]
+def normalized(scale: Tensor, shift: Tensor, g: Tensor, x: Tensor, eps: float) -> list[tuple]:
+    """The row that adds to scale and shift (width,) what squares.add_squared_norms says."""
+    bits = struct.unpack("q", struct.pack("d", eps))[0]
+    return [(NORMALIZED, scale.data_ptr(), shift.data_ptr(), g.data_ptr(), x.data_ptr(), *g.shape, 0, 0, 0, bits)]
+
+
+def run(rows: list[tuple], threads: int) -> None:
+    """Do what the rows say. The tensors they come from must still be there."""
+    table = np.empty(HEADER + len(rows) * LENGTH, dtype=np.int64)
+    table[:HEADER] = 0, 0, len(rows)
+    table[HEADER:] = np.array(rows, dtype=np.int64).reshape(-1)
+    in_team(region, table, threads)
+    if table[DONE] != len(rows):
+        raise MemoryError("the compiled sums of squares found no memory to work in")

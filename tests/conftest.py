@@ -58,7 +58,10 @@ def write_small(folder: Path, changes: dict | None = None) -> Path:
 
 
 def run_all_stages(params: Path) -> Run:
-    run = Run(load_config(params))
+    return run_every_stage(Run(load_config(params)))
+
+
+def run_every_stage(run: Run) -> Run:
     with contextlib.redirect_stdout(io.StringIO()):
         for stage in STAGES.values():
             stage(run)
@@ -74,6 +77,25 @@ def project() -> Path:
 def write_params():
     """write_params(folder, {"stage1.epochs": 3}) writes the tiny parameter file into a folder of the caller's."""
     return write_small
+
+
+TINY = (  # any parameter file, down to seconds; its recipe but for the sizes stays what it is
+    "model.image_size=32", "model.patch_size=16", "model.width=16", "model.depth=3", "model.heads=2", "recipe.batch_size=16",
+    "recipe.compile=false", "fisher.batch_size=16", "direct.images=24", "baselines=[balanced_bce]", "theory.repetitions=400",
+    "theory.images=40", *(f"{stage}.epochs=1" for stage in ("stage0", "stage1", "stage2", "stage3")),
+    *(f"{stage}.warmup_epochs=0" for stage in ("stage0", "stage1", "stage2")),
+)
+
+
+@pytest.fixture
+def train(tmp_path):
+    """train("places_lt", "data.root=...") runs every stage of one of the project's parameter files, made tiny."""
+
+    def call(name: str, *overrides: str) -> Run:
+        config = load_config(PROJECT / "params" / f"{name}.yaml", [*TINY, f"outputs={tmp_path / 'outputs'}", *overrides])
+        return run_every_stage(Run(config))
+
+    return call
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import tarfile
 import urllib.error
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from osdtw_lib import cifar100 as module
@@ -154,3 +155,12 @@ def test_the_time_limit_of_other_connections_is_left_alone(archive, tmp_path):
     with pytest.raises(UserError):
         cifar100(data(tmp_path / "none"))
     assert module.socket.getdefaulttimeout() == before
+
+
+def test_the_parameter_file_trains(lying, train):
+    """Its recipe on the archive in miniature, a tiny network from masked autoencoding, one epoch a stage."""
+    small = [f"data.{key}={value}" for key, value in SMALL.items() if key != "dataset"]
+    run = train("cifar100_ir100", f"data.folder={lying}", "data.download=false", *small, "model.init=masked_autoencoding")
+    accuracy = pd.read_csv(run.folder / "tables" / "accuracy.csv").set_index("method")
+    assert accuracy.loc[["balanced_bce", "stage1", "stage2", "osdtw"], "all"].between(0, 100).all()
+    assert len(run.train) == exponential_class_counts(5, 5.0, CLASSES).sum() and len(run.test) == CLASSES * TEST_EACH
