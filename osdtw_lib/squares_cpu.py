@@ -20,8 +20,8 @@ from .compiled import compiled, compiled_region, in_team
 
 LANES, ROWS, VECTORS = 8, 4, 2
 COLUMNS = VECTORS * LANES
-UNPACKED = 32  # so few tokens a tile reads where they lie: copying them first would take longer than it spares
-BLOCK = 32  # rows of the total that are one thread's task
+SMALL = 4096  # numbers of a sample that a tile reads where they lie: copying so few first takes longer than it spares
+BLOCK, SMALL_BLOCK = 96, 32  # rows of the total that are one thread's task
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 REASSOCIATE = {"reassoc", "contract", "nsz"}  # sums in any order; NaN and infinity stay what they are
 
@@ -91,10 +91,9 @@ def add_tile(typing, total, at, width, g, g_at, g_step, x, x_at, x_step, tokens)
     return types.void(total, at, width, g, g_at, g_step, x, x_at, x_step, tokens), code
 
 
-@compiled("void(float32[::1], float32[::1], float32[::1], int64, int64, int64, int64, int64, int64)")
-def _add_products(total, g, x, samples, tokens, outs, ins, first, last):
+@compiled("void(float32[::1], float32[::1], float32[::1], int64, int64, int64, int64, int64, int64, boolean)")
+def _add_products(total, g, x, samples, tokens, outs, ins, first, last, small):
     """Rows first..last - 1 of total (outs, ins) += sum over i of (g_i^T x_i) ** 2; g (samples, tokens, outs), x (.., ins)."""
-    few = tokens <= UNPACKED
     g_packed = np.empty(tokens * (BLOCK + ROWS), dtype=np.float32)
     x_packed = np.empty(tokens * COLUMNS, dtype=np.float32)
     edge = np.empty(ROWS * COLUMNS, dtype=np.float32)
@@ -104,7 +103,7 @@ def _add_products(total, g, x, samples, tokens, outs, ins, first, last):
             from_g, from_x = i * tokens * outs + start, i * tokens * ins
             for r in range(0, rows, ROWS):
                 whole = r + ROWS <= rows
-                for t in range(0 if few and whole and ins % COLUMNS == 0 else tokens):
+                for t in range(0 if small and whole and ins % COLUMNS == 0 else tokens):
                     if whole:
                         copy_rows(g_packed, r * tokens + t * ROWS, g, from_g + r + t * outs)
                     else:
@@ -112,7 +111,7 @@ def _add_products(total, g, x, samples, tokens, outs, ins, first, last):
                             g_packed[r * tokens + t * ROWS + k] = g[from_g + r + t * outs + k] if r + k < rows else np.float32(0)
             for c in range(0, ins, COLUMNS):
                 whole = c + COLUMNS <= ins
-                for t in range(0 if few and whole and rows % ROWS == 0 else tokens):
+                for t in range(0 if small and whole and rows % ROWS == 0 else tokens):
                     if whole:
                         copy_columns(x_packed, t * COLUMNS, x, from_x + c + t * ins)
                     else:
@@ -126,7 +125,7 @@ def _add_products(total, g, x, samples, tokens, outs, ins, first, last):
                         for k in range(min(ROWS, rows - r)):
                             for m in range(min(COLUMNS, ins - c)):
                                 total[at + k * ins + m] += edge[k * COLUMNS + m]
-                    elif few:
+                    elif small:
                         add_tile(total, at, ins, g, from_g + r, outs, x, from_x + c, ins, tokens)
                     else:
                         add_tile(total, at, ins, g_packed, r * tokens, ROWS, x_packed, 0, COLUMNS, tokens)
@@ -176,7 +175,8 @@ def _add_normalized(scale, shift, g, x, eps):
 
 
 # A table of what is to be done: how many rows were begun, how many are done, how many there are; then the rows, each of
-# what to do, the addresses of two totals, of g and of x or z, their sizes, first and last (or whether weighted), eps.
+# what to do, the addresses of two totals, of g and of x or z, their sizes, then first, last and small, or whether
+# weighted and eps.
 PRODUCTS, SUMS, NORMALIZED = range(3)
 BEGUN, DONE, ROWS_IN_ALL, HEADER = 0, 1, 2, 3
 LENGTH = 12
@@ -215,7 +215,7 @@ def region(data):
             total = carray(place(table[at + 1]), outs * ins, np.float32)
             g = carray(place(table[at + 3]), samples * tokens * outs, np.float32)
             x = carray(place(table[at + 4]), samples * tokens * ins, np.float32)
-            _add_products(total, g, x, samples, tokens, outs, ins, table[at + 9], table[at + 10])
+            _add_products(total, g, x, samples, tokens, outs, ins, table[at + 9], table[at + 10], table[at + 11] != 0)
         else:
             total = carray(place(table[at + 1]), outs, np.float32)
             g = carray(place(table[at + 3]), (samples, tokens, outs), np.float32)
@@ -231,7 +231,9 @@ def products(total: Tensor, g: Tensor, x: Tensor) -> list[tuple]:
     """Rows that add to total (out, in) what squares.add_squared_products says; each has a part of it of its own."""
     (samples, tokens, outs), ins = g.shape, x.shape[2]
     places = (PRODUCTS, total.data_ptr(), 0, g.data_ptr(), x.data_ptr(), samples, tokens, outs, ins)
-    return [(*places, first, min(first + BLOCK, outs), 0) for first in range(0, outs, BLOCK)]
+    small = tokens * max(outs, ins) <= SMALL
+    block = SMALL_BLOCK if small else BLOCK
+    return [(*places, first, min(first + block, outs), small) for first in range(0, outs, block)]
 
 
 def sums(total: Tensor, g: Tensor, z: Tensor | None) -> list[tuple]:
