@@ -56,23 +56,30 @@ def compiled_region(function: Callable) -> Callable:
 
 
 def in_team(region: Callable, data: np.ndarray, threads: int) -> None:
-    """region(address of data) in several threads at once: those that PyTorch's own operations keep ready (OpenMP).
+    """region(address of data) in several threads at once: those that PyTorch's own operations keep ready, if it can be.
 
-    Other threads would have to be woken each time, and PyTorch's would stand in their way while they wait for work.
+    Other threads have to be woken each time, and PyTorch's stand in their way while they wait for work.
     """
     address = ctypes.c_void_p(data.ctypes.data)
+    if parallel := _openmp():
+        return parallel(region, address, ctypes.c_uint(threads), ctypes.c_uint(0))
+    others = [threading.Thread(target=region, args=(address,)) for _ in range(threads - 1)]
+    for other in others:
+        other.start()
+    region(address)
+    for other in others:
+        other.join()
+
+
+@functools.cache
+def _openmp() -> Callable | None:
+    """OpenMP's entry into a parallel region, from the library that PyTorch has loaded; None where it has another."""
     try:
         parallel = ctypes.CDLL(None).GOMP_parallel
-    except (AttributeError, OSError, TypeError):  # another OpenMP, or none
-        others = [threading.Thread(target=region, args=(address,)) for _ in range(threads - 1)]
-        for other in others:
-            other.start()
-        region(address)
-        for other in others:
-            other.join()
-        return
+    except (AttributeError, OSError, TypeError):
+        return None
     parallel.restype = None
-    parallel(region, address, ctypes.c_uint(threads), ctypes.c_uint(0))
+    return parallel
 
 
 def run_together(tasks: Iterable[tuple], pool: ThreadPoolExecutor, threads: int) -> None:

@@ -4,11 +4,12 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 
-from osdtw_lib import squares
+from osdtw_lib import compiled, squares
 from osdtw_lib.compiled import kernels
 from osdtw_lib.squares import add_squared_norms, add_squared_products, add_squared_sums, gathered
 
@@ -80,6 +81,25 @@ def test_the_compiled_loops_equal_float64(shape, dtype, threads, monkeypatch):
         add_squared_norms(found[3], found[4], g, z, 1e-6)
     for f, e in zip(found, expected):
         assert float((f - e).abs().max()) <= 1e-5 * float(e.max())
+
+
+@pytest.mark.skipif(kernels("squares_cpu") is None, reason="nothing can be compiled here")
+def test_threads_of_our_own_where_pytorchs_cannot_be_had(monkeypatch):
+    g, x = samples_of((4, 33, 200, 150))
+    expected, found = torch.zeros(200, 150), torch.zeros(200, 150)
+    add_squared_products(expected, g, x, 2**20)
+    started = []
+
+    class Counted(threading.Thread):
+        def start(self):
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(compiled, "_openmp", lambda: None)
+    monkeypatch.setattr(compiled.threading, "Thread", Counted)
+    add_squared_products(found, g, x, 2**20)
+    assert len(started) == 2 and torch.equal(found, expected)
 
 
 def test_sums_into_one_place_do_not_meet(monkeypatch):
