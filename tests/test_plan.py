@@ -5,6 +5,7 @@ import torch
 import yaml
 
 from osdtw_lib import plan as library
+from osdtw_lib import plan_steps
 from osdtw_lib.errors import UserError
 from osdtw_lib.params_file import load_config
 from osdtw_lib.plan import make_plan
@@ -134,7 +135,7 @@ def test_kept_activations_are_those_of_a_real_forward_pass(config, precision):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), torch.autocast("cpu", enabled=precision == "bf16"):
-        loss = library._loss(network(torch.randn(32, 1, 28, 28)), torch.zeros(32, dtype=torch.int64))
+        loss = plan_steps.negative_log_likelihood(network(torch.randn(32, 1, 28, 28)), torch.zeros(32, dtype=torch.int64))
     assert planned == pytest.approx(sum(kept.values()), rel=0.02)
     del loss
 
@@ -148,10 +149,10 @@ def test_several_gpus_of_a_machine_that_has_one_are_said_to_be_assumed(config, m
     """The step is the CPU's here: only what is said and how it is scaled is looked at."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(library.throughput, "device_name", lambda device: "NVIDIA L40S")
-    monkeypatch.setattr(library, "_measured", lambda step, config, micro, device: library._Measured(8, 0.5, 10**9))
-    monkeypatch.setattr(library, "_seconds", lambda run, device: 0.25)
+    monkeypatch.setattr(library, "measure", lambda step, config, micro, device: library.Measured(8, 0.5, 10**9))
+    monkeypatch.setattr(library, "seconds_of", lambda run, device: 0.25)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: self)
-    monkeypatch.setattr(library, "_synthetic", lambda network, size, device, real=library._synthetic: real(
+    monkeypatch.setattr(library, "synthetic", lambda network, size, device, real=library.synthetic: real(
         network, size, "cpu" if str(device) == "cuda" else device))
     plan = make_plan(config(), gpus=2)
     stages = plan.stages.set_index("stage")
