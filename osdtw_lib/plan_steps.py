@@ -67,7 +67,10 @@ def steps_of(config: Config, n_classes: int) -> list[Step]:
     ]
     if config.baselines:
         epochs = len(config.baselines) * config.stage2.epochs
-        steps.append(Step("baselines", epochs, lambda: vit(n_classes), lambda network, x, y: negative_log_likelihood(network(x), y)))
+        def single(network, images, labels):
+            return negative_log_likelihood(network(images), labels)
+
+        steps.append(Step("baselines", epochs, lambda: vit(n_classes), single))
     if model.init == "masked_autoencoding":
         stage0 = config.stage0
         steps.insert(0, Step("start", stage0.epochs, lambda: MaskedAutoencoder(vit(), stage0), painting))
