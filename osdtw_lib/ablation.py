@@ -77,9 +77,10 @@ def _depths(run: Run) -> list[int]:
 
 
 def _merges(variant: Variant) -> list[Variant]:
-    """The variant, and the same with the other dampings of the merged encoder that the ranking compares."""
-    others = [damping for damping in tabled.MERGES if damping != variant.config.direct.damping]
-    return [variant, *(variant.merging_at(damping) for damping in others)]
+    """The variant, and the same with the other ways to merge the encoders that the ranking compares."""
+    own = variant.config.direct
+    others = [merge for merge in tabled.MERGES if merge != (own.power, own.damping)]
+    return [variant, *(variant.merging_by(*merge) for merge in others)]
 
 
 def _other_likelihoods(run: Run) -> list[str]:

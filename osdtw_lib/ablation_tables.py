@@ -16,7 +16,7 @@ MEASURES = [*GROUPS, "all", "nll_training_prior", "nll_balanced"]
 COLUMNS = [*CELL, "seed", *MEASURES]
 FORM = ["form", "prior", "merge", "damping"]
 DAMPINGS = (0.0, 0.001, 0.01, 0.1)  # of the variance terms, beside the evidence rule's
-MERGES = (0.0, "evidence")  # of the merged encoder
+MERGES = ((2.0, 0.0), (1.0, 0.0), (1.0, "evidence"))  # power and damping of the Fishers that weight the merged encoder
 
 
 def summary(scores: pd.DataFrame, groups: dict[str, np.ndarray], class_counts: np.ndarray) -> dict[str, float]:
@@ -65,7 +65,7 @@ def ceiling(refined: pd.DataFrame) -> pd.DataFrame:
 def forms(merges: list, depths, head_weights) -> pd.DataFrame:
     """What each form of the proxy says of the cells, from Stage 1 alone: FORM, CELL, total.
 
-    merges: a variant, then the same with other dampings of the merged encoder (`direct.damping`). damping is that of
+    merges: a variant, then the same with other ways to merge both encoders (`direct.power`, `.damping`). damping is that of
     the variance terms; "-" where a form has none. Beside the forms that `selection` offers: the measured bias without
     variance terms, and, as the yardstick a proxy has to beat, the depth alone ("share as little as possible").
     """
@@ -76,11 +76,11 @@ def forms(merges: list, depths, head_weights) -> pd.DataFrame:
     grids += [(("damped", "-", "-", n), search.grid(depths, head_weights, "damped", d)) for n, d in dampings.items()]
     for merge, prior in itertools.product(merges, PRIORS):
         bias = require(merge, "direct").table("bias").rename(columns={f"bias_{prior}": "bias"})[[*CELL, "bias"]]
-        merged_at = str(merge.config.direct.damping)
+        merged_by = merge_name(merge.config.direct.power, merge.config.direct.damping)
         for name, damping in (dampings if merge is variant else {"evidence": dampings["evidence"]}).items():
             grid = search.grid(depths, head_weights, "direct", damping, bias)
-            grids.append((("direct", prior, merged_at, name), grid))
-        grids.append((("bias alone", prior, merged_at, "-"), grid.assign(total=grid["encoder_bias"])))
+            grids.append((("direct", prior, merged_by, name), grid))
+        grids.append((("bias alone", prior, merged_by, "-"), grid.assign(total=grid["encoder_bias"])))
     grids.append((("depth alone", "-", "-", "-"), grid.assign(total=grid["shared_depth"])))
     return pd.concat([g.assign(**dict(zip(FORM, form))) for form, g in grids], ignore_index=True)[[*FORM, *CELL, "total"]]
 
@@ -99,9 +99,15 @@ def ranking(refined: pd.DataFrame, forms: pd.DataFrame) -> pd.DataFrame:
     return table[["form", "damping", *values[:3], "seeds", "prior", "merge", *values[3:], *(f"{v}_error" for v in values)]]
 
 
+def merge_name(power: float, damping: float | str) -> str:
+    """What weights the mean of both encoders, in words: "Fisher", "squared Fisher", "Fisher + evidence"."""
+    name = {1: "Fisher", 2: "squared Fisher"}.get(power, f"Fisher^{power:g}")
+    return name if damping == 0 else f"{name} + {damping}"
+
+
 def label(form: str, prior: str, merge: str, damping: str) -> str:
-    """A form in words: "direct, balanced, merged at 0.0, damping evidence"."""
-    parts = {"": form, " ": prior, "merged at ": merge, "damping ": damping}
+    """A form in words: "direct, balanced, merged by squared Fisher, damping evidence"."""
+    parts = {"": form, " ": prior, "merged by ": merge, "damping ": damping}
     return ", ".join(f"{name.strip()} {value}".strip() for name, value in parts.items() if value != "-")
 
 

@@ -45,13 +45,12 @@ class Variant(Run):
         self.stage1_folder = self.shared if own_seed and own_likelihood else self.cells
         self.direct_folder = self.stage1_folder / "direct"
 
-    def merging_at(self, damping: float | str) -> Variant:
-        """The same with another `direct.damping`, and a direct bias of its own."""
-        if damping == self.config.direct.damping:
-            return self
+    def merging_by(self, power: float, damping: float | str) -> Variant:
+        """The same with another `direct.power` and `direct.damping`, and a direct bias of its own."""
         other = copy.copy(self)
-        direct = self.config.direct.model_copy(update={"damping": damping})
-        other.config, other.direct_folder = self.config.model_copy(update={"direct": direct}), self.cells / f"direct_{damping}"
+        direct = self.config.direct.model_copy(update={"power": power, "damping": damping})
+        other.config = self.config.model_copy(update={"direct": direct})
+        other.direct_folder = self.cells / f"direct_{power:g}_{damping}"
         return other
 
     def artifact(self, name: str, *, head_weight: float | None = None, shared_depth: int | None = None) -> Artifact:

@@ -174,9 +174,10 @@ class Fisher(Section):
 
 
 class Direct(Section):
-    """The measured bias: how many training images, at most, how many at a time; the damping of the mean of both encoders."""
+    """The measured bias: how many training images, at most, how many at a time; how both encoders are merged (direct.py)."""
 
     images: Count = 2000
+    power: Positive = 2.0
     damping: Literal["evidence"] | NonNegative = 0.0
     batch_size: Count = 64
 

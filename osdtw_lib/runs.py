@@ -167,7 +167,7 @@ class Run:
         if name == "proxy":
             return self._make(name, ("fisher", "direct"), dump("selection"))
         if name == "direct":
-            return self._make(name, ("fisher",), {"images": c.direct.images, "damping": c.direct.damping})
+            return self._make(name, ("fisher",), c.direct.model_dump(mode="json", exclude={"batch_size"}))
         if name == "stage2":
             return self._make(name, ("start",), dump("stage2") | task | training | {"head_weight": head_weight})
         if name == "stage3":

@@ -154,7 +154,7 @@ def direct(run: Run) -> Artifact:
         damping = load_proxy(run).evidence() if settings.damping == "evidence" else settings.damping
         bias = direct_bias(
             stage1_networks(run), fishers, run.likelihoods, sample, run.class_counts,
-            damping, checkpoint=write.checkpoint("direct", of_each=True),
+            damping, settings.power, checkpoint=write.checkpoint("direct", of_each=True),
         )
         write.table("bias", bias)
         share = write.elapsed() / run.artifact("stage1").seconds()

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -189,14 +190,14 @@ def test_forms_say_of_the_cells_what_the_proxy_says(measured):
     forms = pd.read_csv(forms).query("seed == 0")
     grid = load_proxy(run).grid([0, 2, 3], [0.4, 0.7], "direct", "evidence", measured_bias(run))
     balanced = forms[forms["prior"] == "balanced"].set_index(["form", "merge", "damping"]).sort_index()
-    assert np.allclose(balanced.loc[("direct", "0.0", "evidence"), "total"], grid["total"])
-    assert np.allclose(balanced.loc[("bias alone", "0.0", "-"), "total"], grid["encoder_bias"])
-    other = run.merging_at("evidence")
+    assert np.allclose(balanced.loc[("direct", "squared Fisher", "evidence"), "total"], grid["total"])
+    assert np.allclose(balanced.loc[("bias alone", "squared Fisher", "-"), "total"], grid["encoder_bias"])
+    other = run.merging_by(1.0, "evidence")
     grid = load_proxy(run).grid([0, 2, 3], [0.4, 0.7], "direct", "evidence", measured_bias(other))
-    assert np.allclose(balanced.loc[("direct", "evidence", "evidence"), "total"], grid["total"])
+    assert np.allclose(balanced.loc[("direct", "Fisher + evidence", "evidence"), "total"], grid["total"])
     assert other.artifact("direct").folder != run.artifact("direct").folder == measured[0].folder / "direct"
-    bias = [balanced.loc[("bias alone", merge, "-"), "total"] for merge in ("0.0", "evidence")]
-    assert not np.allclose(*bias)
+    bias = [balanced.loc[("bias alone", merge, "-"), "total"] for merge in ("squared Fisher", "Fisher", "Fisher + evidence")]
+    assert not any(np.allclose(*pair) for pair in itertools.combinations(bias, 2))
 
 
 def test_each_likelihood_goes_the_whole_way_beside_the_single_networks(measured):

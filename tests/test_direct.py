@@ -36,7 +36,7 @@ def setting():
     return networks, fishers, task_likelihoods("bernoulli", COUNTS, TASKS), batches
 
 
-def by_hand(networks, fishers, likelihoods, batches, depth, weight):
+def by_hand(networks, fishers, likelihoods, batches, depth, weight, power=1):
     """(training prior, balanced) of one cell, every network built whole."""
     images, labels = (torch.cat(parts) for parts in zip(*batches))
     excess = torch.zeros(len(labels), dtype=torch.float64)
@@ -44,7 +44,7 @@ def by_hand(networks, fishers, likelihoods, batches, depth, weight):
         merged = copy.deepcopy(network)
         for name, p in merged.named_parameters():
             if depth_of(network)[name] <= depth:
-                a, b = weight * (fishers["head"][name] + LAM), (1 - weight) * (fishers["tail"][name] + LAM)
+                a, b = weight * (fishers["head"][name] + LAM) ** power, (1 - weight) * (fishers["tail"][name] + LAM) ** power
                 own = {t: dict(net.named_parameters())[name] for t, net in networks.items()}
                 p.data = (a * own["head"] + b * own["tail"]) / (a + b)
         with torch.no_grad():
@@ -53,18 +53,19 @@ def by_hand(networks, fishers, likelihoods, batches, depth, weight):
     return float(means @ torch.as_tensor(COUNTS / COUNTS.sum())), float(means.mean())
 
 
-def test_every_cell_equals_the_network_built_whole():
+@pytest.mark.parametrize("power", [1, 2, 0.5])
+def test_every_cell_equals_the_network_built_whole(power):
     networks, fishers, likelihoods, batches = setting()
-    table = direct_bias(networks, fishers, likelihoods, batches, COUNTS, LAM, (0.0, 0.3, 1.0))
+    table = direct_bias(networks, fishers, likelihoods, batches, COUNTS, LAM, power, (0.0, 0.3, 1.0))
     assert len(table) == 4 * 3
     for row in table.itertuples():
-        expected = by_hand(networks, fishers, likelihoods, batches, row.shared_depth, row.head_weight)
+        expected = by_hand(networks, fishers, likelihoods, batches, row.shared_depth, row.head_weight, power)
         assert np.allclose([row.bias_training, row.bias_balanced], expected, rtol=1e-9, atol=1e-12)
     assert table["bias_balanced"].abs().max() > 1e-3
 
 
 def test_sharing_nothing_costs_nothing():
-    table = direct_bias(*setting(), COUNTS, LAM, (0.5,)).set_index("shared_depth")
+    table = direct_bias(*setting(), COUNTS, LAM, head_weights=(0.5,)).set_index("shared_depth")
     assert (table.loc[0, ["bias_training", "bias_balanced", "standard_error_training", "standard_error_balanced"]] == 0).all()
 
 
@@ -107,30 +108,30 @@ class Memory:
 
 
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same():
-    whole = direct_bias(*setting(), COUNTS, LAM, (0.1, 0.5, 0.9))
+    whole = direct_bias(*setting(), COUNTS, LAM, 1, (0.1, 0.5, 0.9))
     memory = Memory(stop_after=2)
     with pytest.raises(KeyboardInterrupt):
-        direct_bias(*setting(), COUNTS, LAM, (0.1, 0.5, 0.9), checkpoint=memory)
-    assert direct_bias(*setting(), COUNTS, LAM, (0.1, 0.5, 0.9), checkpoint=memory).equals(whole)
+        direct_bias(*setting(), COUNTS, LAM, 1, (0.1, 0.5, 0.9), checkpoint=memory)
+    assert direct_bias(*setting(), COUNTS, LAM, 1, (0.1, 0.5, 0.9), checkpoint=memory).equals(whole)
 
 
 def _one_of_two(rank, folder):
     import torch.distributed as dist
 
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    direct_bias(*setting(), COUNTS, LAM, (0.1, 0.5, 0.9)).to_csv(f"{folder}/{rank}.csv", index=False)
+    direct_bias(*setting(), COUNTS, LAM, 1, (0.1, 0.5, 0.9)).to_csv(f"{folder}/{rank}.csv", index=False)
     dist.destroy_process_group()
 
 
 def test_two_processes_give_what_one_gives(tmp_path):
     torch.multiprocessing.start_processes(_one_of_two, (str(tmp_path),), nprocs=2, start_method="spawn")
-    expected = direct_bias(*setting(), COUNTS, LAM, (0.1, 0.5, 0.9)).to_csv(index=False)
+    expected = direct_bias(*setting(), COUNTS, LAM, 1, (0.1, 0.5, 0.9)).to_csv(index=False)
     assert all((tmp_path / f"{rank}.csv").read_text() == expected for rank in range(2))
 
 
 def test_the_direct_form_takes_its_bias_from_the_measurement():
     networks, fishers, likelihoods, batches = setting()
-    measured = direct_bias(networks, fishers, likelihoods, batches, COUNTS, LAM, (0.0, 0.5, 1.0))
+    measured = direct_bias(networks, fishers, likelihoods, batches, COUNTS, LAM, 1, (0.0, 0.5, 1.0))
     measured = measured.rename(columns={"bias_balanced": "bias"})
     depths = depth_of(networks["head"])
     own = {t: dict(net.named_parameters()) for t, net in networks.items()}
