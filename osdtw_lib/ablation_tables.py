@@ -7,14 +7,14 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from .direct import PRIORS
+from .direct import LOSSES
 from .longtail import GROUPS, class_priors
 from .ranking import CELL, one_cell_at_zero, rank, spearman
 from .results import load_proxy, require
 
 MEASURES = [*GROUPS, "all", "nll_training_prior", "nll_balanced"]
 COLUMNS = [*CELL, "seed", *MEASURES]
-FORM = ["form", "prior", "merge", "damping"]
+FORM = ["form", "loss", "merge", "damping"]
 DAMPINGS = (0.0, 0.001, 0.01, 0.1)  # of the variance terms, beside the evidence rule's
 MERGES = ((2.0, 0.0), (1.0, 0.0), (1.0, "evidence"))  # power and damping of the Fishers that weight the merged encoder
 
@@ -74,20 +74,20 @@ def forms(merges: list, depths, head_weights) -> pd.DataFrame:
     dampings = {f"{d:g}": d for d in DAMPINGS} | {"evidence": search.evidence()}
     grids = [(("paper", "-", "-", "0"), search.grid(depths, head_weights, "paper"))]
     grids += [(("damped", "-", "-", n), search.grid(depths, head_weights, "damped", d)) for n, d in dampings.items()]
-    for merge, prior in itertools.product(merges, PRIORS):
-        bias = require(merge, "direct").table("bias").rename(columns={f"bias_{prior}": "bias"})[[*CELL, "bias"]]
+    for merge, loss in itertools.product(merges, LOSSES):
+        bias = require(merge, "direct").table("bias").rename(columns={f"bias_{loss}": "bias"})[[*CELL, "bias"]]
         merged_by = merge_name(merge.config.direct.power, merge.config.direct.damping)
         for name, damping in (dampings if merge is variant else {"evidence": dampings["evidence"]}).items():
             grid = search.grid(depths, head_weights, "direct", damping, bias)
-            grids.append((("direct", prior, merged_by, name), grid))
-        grids.append((("bias alone", prior, merged_by, "-"), grid.assign(total=grid["encoder_bias"])))
+            grids.append((("direct", loss, merged_by, name), grid))
+        grids.append((("bias alone", loss, merged_by, "-"), grid.assign(total=grid["encoder_bias"])))
     grids.append((("depth alone", "-", "-", "-"), grid.assign(total=grid["shared_depth"])))
     return pd.concat([g.assign(**dict(zip(FORM, form))) for form, g in grids], ignore_index=True)[[*FORM, *CELL, "total"]]
 
 
 def ranking(refined: pd.DataFrame, forms: pd.DataFrame) -> pd.DataFrame:
     """A row a FORM, of `ranking.rank` with accuracy: form, damping, spearman, regret, rank_of_pick,
-    seeds; then prior, merge, over_weights, regret_held_out, spearman_nll (rank correlation with the balanced test loss), and
+    seeds; then loss, merge, over_weights, regret_held_out, spearman_nll (rank correlation with the balanced test loss), and
     each value's standard error. Means over seeds."""
     rows = []
     for (seed, *form), totals in forms.groupby(["seed", *FORM], sort=False, dropna=False):
@@ -96,7 +96,7 @@ def ranking(refined: pd.DataFrame, forms: pd.DataFrame) -> pd.DataFrame:
         rows.append({"seed": seed} | dict(zip(FORM, form)) | rank(measured, totals) | {"spearman_nll": by_loss})
     values = ["spearman", "regret", "rank_of_pick", "over_weights", "regret_held_out", "spearman_nll"]
     table = over_seeds(pd.DataFrame(rows), FORM, values).assign(seeds=refined["seed"].nunique())
-    return table[["form", "damping", *values[:3], "seeds", "prior", "merge", *values[3:], *(f"{v}_error" for v in values)]]
+    return table[["form", "damping", *values[:3], "seeds", "loss", "merge", *values[3:], *(f"{v}_error" for v in values)]]
 
 
 def merge_name(power: float, damping: float | str) -> str:
@@ -105,9 +105,9 @@ def merge_name(power: float, damping: float | str) -> str:
     return name if damping == 0 else f"{name} + {damping}"
 
 
-def label(form: str, prior: str, merge: str, damping: str) -> str:
+def label(form: str, loss: str, merge: str, damping: str) -> str:
     """A form in words: "direct, balanced, merged by squared Fisher, damping evidence"."""
-    parts = {"": form, " ": prior, "merged by ": merge, "damping ": damping}
+    parts = {"": form, " ": loss, "merged by ": merge, "damping ": damping}
     return ", ".join(f"{name.strip()} {value}".strip() for name, value in parts.items() if value != "-")
 
 

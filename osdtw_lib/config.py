@@ -186,7 +186,7 @@ class Selection(Section):
     """Which form of the proxy selects, or the choice itself (both shared_depth and head_weight)."""
 
     form: Literal["paper", "damped", "direct"] = "direct"
-    prior: Literal["training", "balanced"] = "balanced"
+    loss: Literal["training", "balanced", "prediction"] = "prediction"
     damping: Literal["evidence"] | NonNegative = "evidence"
     shared_depth: Annotated[int, Field(ge=0)] | None = None
     head_weight: Fraction | None = None

@@ -10,9 +10,10 @@ know no derivation. That can be run:
 
     direct bias(C, w_A) = sum over t of [ L_t(phi_w up to C, psi_t) - L_t(phi_t, psi_t) ]
 
-with L_t the mean negative log-likelihood of task t over the training set, under its own (training) prior or
-with every class counting alike (balanced). For one weight the merged prefix is run once, and both decoders
-branch off it at every depth.
+with L_t the mean negative log-likelihood of task t over the training set, under its own prior ("training") or with every
+class counting alike ("balanced"). A third loss, "prediction", is that of what is predicted: argmax over both heads' raw
+scores, so the cross-entropy of a softmax over them, every class counting alike. For one weight the merged prefix is run
+once, and both decoders branch off it at every depth.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import distributed
+from .evaluation import in_class_order
 from .progress import Progress
 from .search import DEFAULT_WEIGHTS
 from .vit import VisionTransformer, decode, depth_of, embed, n_depths
 
-PRIORS = ("training", "balanced")
+LOSSES = ("training", "balanced", "prediction")
 
 
 def stratified_sample(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -57,7 +60,7 @@ def direct_bias(
     head_weights: Sequence[float] = DEFAULT_WEIGHTS,
     checkpoint=None,
 ) -> pd.DataFrame:
-    """A row a cell: shared_depth (0..L), head_weight, and for each prior bias_PRIOR and its standard error.
+    """A row a cell: shared_depth (0..L), head_weight, and for each of LOSSES bias_LOSS and standard_error_LOSS.
 
     networks, fishers, likelihoods: {"head": ..., "tail": ...} of Stage 1. batches: (images, labels) of a sample
     stratified by class, the same each time. class_counts (K,): of the whole training set, for the training prior.
@@ -66,7 +69,7 @@ def direct_bias(
     last = n_depths(networks["head"])
     own = torch.cat([_losses(networks, likelihoods, images, labels, 0) for images, labels in batches])
     labels = torch.cat([labels for _, labels in batches]).cpu().numpy()
-    sums = torch.zeros(len(head_weights), last + 1, 2 * len(PRIORS), dtype=torch.float64)
+    sums = torch.zeros(len(head_weights), last + 1, 2 * len(LOSSES), dtype=torch.float64)
     done = 0
     saved = checkpoint.load() if checkpoint is not None else None
     if saved:
@@ -90,7 +93,7 @@ def direct_bias(
         if checkpoint is not None:
             checkpoint.save({"sums": sums}, {"weights": i + 1})
     distributed.sum_over_processes([sums], 0)
-    columns = [f"{what}_{prior}" for prior in PRIORS for what in ("bias", "standard_error")]
+    columns = [f"{what}_{loss}" for loss in LOSSES for what in ("bias", "standard_error")]
     rows = [
         {"shared_depth": depth, "head_weight": float(weight), **dict(zip(columns, sums[i, depth].tolist()))}
         for depth in range(last + 1)
@@ -125,21 +128,24 @@ def _one_depth(network: VisionTransformer, hidden: Tensor, depth: int) -> Tensor
 
 @torch.no_grad()
 def _losses(networks: dict, likelihoods: dict, hidden: Tensor, labels: Tensor, depth: int) -> Tensor:
-    """Both tasks' negative log-likelihood, summed, when their decoders take over at `depth` (B,), float64."""
-    scores = [likelihoods[t](decode(networks[t], hidden, depth), labels).double() for t in networks]
-    return -sum(scores).cpu()
+    """When the decoders take over at `depth`: both tasks' negative log-likelihood, summed, and the cross-entropy of the
+    prediction (B, 2), float64."""
+    logits = {t: decode(networks[t], hidden, depth) for t in networks}
+    tasks = -sum(likelihoods[t](logits[t], labels).double() for t in networks)
+    prediction = F.cross_entropy(in_class_order(logits, likelihoods).double(), labels, reduction="none")
+    return torch.stack([tasks, prediction], dim=1).cpu()
 
 
 def _estimates(excess: Tensor, labels: np.ndarray, class_counts) -> np.ndarray:
-    """(mean, standard error) under each prior, float64 (4,), of a sample stratified by class (n,)."""
+    """(mean, standard error) of each of LOSSES, float64 (6,), of a sample stratified by class (n, 2) as `_losses` has it."""
     excess, counts = excess.numpy(), np.asarray(class_counts, dtype=float)
     present = np.unique(labels)
-    means = np.array([excess[labels == k].mean() for k in present])
+    means = np.array([excess[labels == k].mean(0) for k in present])  # (classes, 2)
     sizes = np.array([(labels == k).sum() for k in present])
-    spread = np.array([excess[labels == k].var(ddof=1) if n > 1 else 0.0 for k, n in zip(present, sizes)])
+    spread = np.array([excess[labels == k].var(0, ddof=1) if n > 1 else np.zeros(2) for k, n in zip(present, sizes)])
     rest = 1 - sizes / counts[present]  # a class taken whole has no sampling error
+    frequency, alike = counts[present] / counts[present].sum(), np.full(len(present), 1 / len(present))
     values = []
-    for prior in PRIORS:
-        share = counts[present] / counts[present].sum() if prior == "training" else np.full(len(present), 1 / len(present))
-        values += [float(share @ means), math.sqrt(float((share**2 * spread / sizes * rest).sum()))]
+    for share, column in ((frequency, 0), (alike, 0), (alike, 1)):
+        values += [share @ means[:, column], math.sqrt((share**2 * spread[:, column] / sizes * rest).sum())]
     return np.array(values)

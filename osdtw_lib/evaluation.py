@@ -53,13 +53,15 @@ def class_scores(network, tasks: dict, batches) -> np.ndarray:
     network: images -> {task: logits}; tasks: {task: likelihood}, whose `classes` say which column is whose.
     """
     network.eval()
-    columns = torch.cat([likelihood.classes for likelihood in tasks.values()])
-    scores = []
-    for images, _ in batches:
-        logits = network(images)
-        joined = torch.cat([likelihood.log_odds(logits[t].float()) for t, likelihood in tasks.items()], dim=-1)
-        scores.append(torch.empty_like(joined).index_copy_(1, columns.to(joined.device), joined).cpu())
-    return torch.cat(scores).numpy()
+    logits = ({t: scores.float() for t, scores in network(images).items()} for images, _ in batches)
+    return torch.cat([in_class_order(one, tasks).cpu() for one in logits]).numpy()
+
+
+def in_class_order(logits: dict[str, torch.Tensor], tasks: dict) -> torch.Tensor:
+    """{task: logits} -> every class's raw score, in class order (B, K)."""
+    joined = torch.cat([likelihood.log_odds(logits[t]) for t, likelihood in tasks.items()], dim=-1)
+    columns = torch.cat([likelihood.classes for likelihood in tasks.values()]).to(joined.device)
+    return torch.empty_like(joined).index_copy_(1, columns, joined)
 
 
 def predict(scores: np.ndarray) -> np.ndarray:

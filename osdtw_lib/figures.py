@@ -140,12 +140,12 @@ def as_map(grid: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def direct_bias(table: pd.DataFrame) -> go.Figure:
-    """table: shared_depth, and bias_PRIOR and standard_error_PRIOR of both priors, at one head weight."""
+    """table: shared_depth, and bias_LOSS and standard_error_LOSS of direct.LOSSES, at one head weight."""
     figure = go.Figure()
-    for prior, colour in (("balanced", ORANGE), ("training", BLUE)):
+    for loss, colour in (("prediction", PURPLE), ("balanced", ORANGE), ("training", BLUE)):
         figure.add_scatter(
-            x=table["shared_depth"], y=table[f"bias_{prior}"], name=prior, line={"color": colour},
-            error_y={"array": 2 * table[f"standard_error_{prior}"]},
+            x=table["shared_depth"], y=table[f"bias_{loss}"], name=loss, line={"color": colour},
+            error_y={"array": 2 * table[f"standard_error_{loss}"]},
         )
     weight = table["head_weight"].iloc[0]
     figure.update_xaxes(title="shared depth C", dtick=1)

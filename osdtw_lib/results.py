@@ -187,9 +187,9 @@ def load_summary(run: Run) -> ProxySummary:
 
 
 def measured_bias(run: Run) -> pd.DataFrame:
-    """The direct bias under the prior the parameter file selects with: shared_depth, head_weight, bias."""
+    """The direct bias in the loss the parameter file selects with: shared_depth, head_weight, bias."""
     table = require(run, "direct").table("bias")
-    return table.rename(columns={f"bias_{run.config.selection.prior}": "bias"})[["shared_depth", "head_weight", "bias"]]
+    return table.rename(columns={f"bias_{run.config.selection.loss}": "bias"})[["shared_depth", "head_weight", "bias"]]
 
 
 def load_landscape(run: Run) -> Landscape:

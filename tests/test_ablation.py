@@ -189,7 +189,7 @@ def test_forms_say_of_the_cells_what_the_proxy_says(measured):
     forms = measured[0].folder / "ablation" / "forms.csv"
     forms = pd.read_csv(forms).query("seed == 0")
     grid = load_proxy(run).grid([0, 2, 3], [0.4, 0.7], "direct", "evidence", measured_bias(run))
-    balanced = forms[forms["prior"] == "balanced"].set_index(["form", "merge", "damping"]).sort_index()
+    balanced = forms[forms["loss"] == "prediction"].set_index(["form", "merge", "damping"]).sort_index()
     assert np.allclose(balanced.loc[("direct", "squared Fisher", "evidence"), "total"], grid["total"])
     assert np.allclose(balanced.loc[("bias alone", "squared Fisher", "-"), "total"], grid["encoder_bias"])
     other = run.merging_by(1.0, "evidence")

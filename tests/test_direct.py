@@ -37,9 +37,10 @@ def setting():
 
 
 def by_hand(networks, fishers, likelihoods, batches, depth, weight, power=1):
-    """(training prior, balanced) of one cell, every network built whole."""
+    """(training, balanced, prediction) of one cell, every network built whole."""
     images, labels = (torch.cat(parts) for parts in zip(*batches))
     excess = torch.zeros(len(labels), dtype=torch.float64)
+    own_scores, scores = [], []
     for task, network in networks.items():
         merged = copy.deepcopy(network)
         for name, p in merged.named_parameters():
@@ -49,8 +50,12 @@ def by_hand(networks, fishers, likelihoods, batches, depth, weight, power=1):
                 p.data = (a * own["head"] + b * own["tail"]) / (a + b)
         with torch.no_grad():
             excess += likelihoods[task](network(images), labels) - likelihoods[task](merged(images), labels)
+            own_scores.append(network(images))
+            scores.append(merged(images))
     means = torch.stack([excess[labels == k].mean() for k in range(6)])
-    return float(means @ torch.as_tensor(COUNTS / COUNTS.sum())), float(means.mean())
+    added = [torch.log_softmax(torch.cat(s, 1), 1)[torch.arange(len(labels)), labels] for s in (own_scores, scores)]
+    added = torch.stack([(added[0] - added[1])[labels == k].mean() for k in range(6)])
+    return float(means @ torch.as_tensor(COUNTS / COUNTS.sum())), float(means.mean()), float(added.mean())
 
 
 @pytest.mark.parametrize("power", [1, 2, 0.5])
@@ -60,7 +65,7 @@ def test_every_cell_equals_the_network_built_whole(power):
     assert len(table) == 4 * 3
     for row in table.itertuples():
         expected = by_hand(networks, fishers, likelihoods, batches, row.shared_depth, row.head_weight, power)
-        assert np.allclose([row.bias_training, row.bias_balanced], expected, rtol=1e-9, atol=1e-12)
+        assert np.allclose([row.bias_training, row.bias_balanced, row.bias_prediction], expected, rtol=1e-9, atol=1e-12)
     assert table["bias_balanced"].abs().max() > 1e-3
 
 
@@ -78,10 +83,12 @@ def test_the_standard_error_covers_the_spread_of_samples_drawn_again():
     draws = []
     for _ in range(400):
         excess = np.concatenate([rng.choice(p, 40, replace=False) for p in population])
-        draws.append(_estimates(torch.from_numpy(excess), np.repeat(np.arange(3), 40), counts))
-    mean, error = np.array(draws)[:, 2], np.array(draws)[:, 3]
+        both = torch.from_numpy(np.stack([excess, 3 * excess], axis=1))  # (n, 2): of the tasks, of the prediction
+        draws.append(_estimates(both, np.repeat(np.arange(3), 40), counts))
+    draws = np.array(draws)
     # 400 draws: the spread is known to about 1 / sqrt(800) = 3.5 %
-    assert math.isclose(mean.std(), error.mean(), rel_tol=0.12)
+    assert math.isclose(draws[:, 2].std(), draws[:, 3].mean(), rel_tol=0.12)
+    assert np.allclose(draws[:, 4:], 3 * draws[:, 2:4])
 
 
 def test_the_sample_is_even_over_classes_and_fixed_by_its_seed():
