@@ -51,7 +51,7 @@ def test_every_figure_has_title_caption_and_data(executed):
     for figure, title in zip(figures, TITLES):
         assert figure["layout"]["title"]["text"].startswith(title) and figure["layout"]["meta"]["caption"] and figure["data"]
     forms = figures[2]
-    assert len(forms["data"]) == len(forms["layout"]["shapes"]) == 6  # a white box a map
+    assert len(forms["data"]) == len(forms["layout"]["shapes"]) == 7  # a white box a map
 
 
 def test_each_claim_has_a_verdict(executed):
