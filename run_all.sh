@@ -13,7 +13,7 @@ usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [PARAMS.yaml 
   --set KEY=VALUE   replace one key, for instance --set stage1.epochs=5
   --from NN         redo from this notebook on, for instance --from 05 for Stage 2 and what follows
   --ablations       notebook 08 too: every cell of the grid over C and w_A is trained, over
-                    several seeds (about 25 minutes on 2 cores for the digits)
+                    several seeds (about half an hour on 2 cores for the digits)
   --lab             JupyterLab on notebooks/
   --help            this text
 
