@@ -37,10 +37,7 @@ def compiled(*signatures: str, fastmath: bool | set = False) -> Callable:
     options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
 
     def decorate(function):
-        try:
-            return numba.njit(list(signatures), cache=True, **options)(function)
-        except (RuntimeError, OSError):  # no folder for it can be written
-            return numba.njit(list(signatures), **options)(function)
+        return _kept(numba.njit, list(signatures), function, options)
 
     return decorate
 
@@ -49,10 +46,14 @@ def compiled_region(function: Callable) -> Callable:
     """Decorator: a compiled function of one address, which any thread may call without the interpreter."""
     import numba
 
+    return _kept(numba.cfunc, "void(voidptr)", function, {}).ctypes
+
+
+def _kept(compiler: Callable, signatures, function: Callable, options: dict):
     try:
-        return numba.cfunc("void(voidptr)", cache=True)(function).ctypes
-    except (RuntimeError, OSError):
-        return numba.cfunc("void(voidptr)")(function).ctypes
+        return compiler(signatures, cache=True, **options)(function)
+    except (RuntimeError, OSError):  # no folder for it can be written
+        return compiler(signatures, **options)(function)
 
 
 def in_team(region: Callable, data: np.ndarray, threads: int) -> None:

@@ -2,7 +2,8 @@
 
 The total is worked through in tiles of 4 x 16. For each sample a tile's product g_i^T x_i is summed over the tokens in
 vector registers, squared there and added to the total, so that it costs what the weight's gradient itself would. As in
-any fast matrix product, g and x are first copied, a few rows or columns at a time, to where a tile reads them in order.
+any fast matrix product, g and x are first copied, a few rows or columns at a time, to where a tile reads them in order;
+where a sample is small, they are read where they lie.
 """
 
 from __future__ import annotations
