@@ -1,9 +1,10 @@
 """Sums of squared products and of squared sums on a CPU, compiled: no sample's gradient is ever written to memory.
 
 The total is worked through in tiles of 4 x 16. For each sample a tile's product g_i^T x_i is summed over the tokens in
-vector registers, squared there and added to the total, so that it costs what the weight's gradient itself would. As in
-any fast matrix product, g and x are first copied, a few rows or columns at a time, to where a tile reads them in order;
-where a sample is small, they are read where they lie.
+vector registers, squared there and added up, so that it costs what the weight's gradient itself would. As in any fast
+matrix product, g and x are first copied, a few rows or columns at a time, to where a tile reads them in order (where a
+sample is small, they are read where they lie), and tiles lie one behind the other until the last sample: rows of the
+total itself, a power of two apart, would drive each other out of the cache.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from .compiled import compiled, compiled_region, in_team
 
 LANES, ROWS, VECTORS = 8, 4, 2
 COLUMNS = VECTORS * LANES
+TILE = ROWS * COLUMNS
+LINE = 16  # numbers of a cache line
 SMALL = 4096  # numbers of a sample that a tile reads where they lie: copying so few first takes longer than it spares
-BLOCK, SMALL_BLOCK = 96, 32  # rows of the total that are one thread's task
+BLOCK, SMALL_BLOCK = 96, 32  # rows of the total, at most, that are one thread's task
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 REASSOCIATE = {"reassoc", "contract", "nsz"}  # sums in any order; NaN and infinity stay what they are
 
@@ -53,12 +56,12 @@ copy_rows, copy_columns = _copy(ROWS), _copy(COLUMNS)
 
 
 @intrinsic
-def add_tile(typing, total, at, width, g, g_at, g_step, x, x_at, x_step, tokens):
-    """total[at + r width + c] += (sum over tokens t of g[g_at + t g_step + r] x[x_at + t x_step + c]) ** 2."""
+def add_tile(typing, tiles, at, g, g_at, g_step, x, x_at, x_step, tokens):
+    """tiles[at + r COLUMNS + c] += (sum over tokens t of g[g_at + t g_step + r] x[x_at + t x_step + c]) ** 2."""
 
     def code(context, builder, signature, values):
-        total, at, width, g, g_at, g_step, x, x_at, x_step, tokens = values
-        total_type, _, _, g_type, _, _, x_type, *_ = signature.args
+        tiles, at, g, g_at, g_step, x, x_at, x_step, tokens = values
+        tiles_type, _, g_type, _, _, x_type, *_ = signature.args
         number = lambda n: ir.Constant(at.type, n)  # noqa: E731
         i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
         fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{LANES}f32")
@@ -67,7 +70,7 @@ def add_tile(typing, total, at, width, g, g_at, g_step, x, x_at, x_step, tokens)
         undefined, same = ir.Constant(VECTOR, ir.Undefined), ir.Constant(ir.VectorType(i32, LANES), [0] * LANES)
         nought = ir.Constant(VECTOR, [0.0] * LANES)
         g, x = (_at(context, builder, kind, array, offset) for kind, array, offset in ((g_type, g, g_at), (x_type, x, x_at)))
-        rows = [_at(context, builder, total_type, total, builder.add(at, builder.mul(width, number(r)))) for r in range(ROWS)]
+        rows = [_at(context, builder, tiles_type, tiles, builder.add(at, number(r * COLUMNS))) for r in range(ROWS)]
         for row in rows:  # for writing, soon
             builder.call(fetch, [builder.bitcast(row, byte), *(ir.Constant(i32, n) for n in (1, 3, 1))])
         sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(VECTORS)] for _ in range(ROWS)]
@@ -89,47 +92,65 @@ def add_tile(typing, total, at, width, g, g_at, g_step, x, x_at, x_step, tokens)
                 builder.store(builder.call(fma, [product, product, builder.load(to, align=4)]), to, align=4)
         return context.get_dummy_value()
 
-    return types.void(total, at, width, g, g_at, g_step, x, x_at, x_step, tokens), code
+    return types.void(tiles, at, g, g_at, g_step, x, x_at, x_step, tokens), code
+
+
+@compiled("void(float32[::1], float32[::1], int64, int64, int64, int64)")
+def _pack_rows(packed, g, start, step, tokens, rows):
+    """packed[r // ROWS, t, r % ROWS] = g[start + t step + r], a cache line of g at a time; noughts after the last row."""
+    for r in range(0, rows, LINE):
+        at = r * tokens
+        if r + LINE <= rows:
+            for t in range(tokens):
+                for tile in range(LINE // ROWS):
+                    copy_rows(packed, at + tile * ROWS * tokens, g, start + t * step + r + tile * ROWS)
+                at += ROWS
+        else:
+            for q in range(r, rows, ROWS):
+                for t in range(tokens):
+                    for k in range(ROWS):
+                        packed[at] = g[start + t * step + q + k] if q + k < rows else np.float32(0)
+                        at += 1
+
+
+@compiled("void(float32[::1], float32[::1], int64, int64, int64, int64)")
+def _pack_columns(packed, x, start, step, tokens, columns):
+    """packed[t, c] = x[start + t step + c], noughts after the last column."""
+    for t in range(tokens):
+        if columns >= COLUMNS:
+            copy_columns(packed, t * COLUMNS, x, start + t * step)
+        else:
+            for k in range(COLUMNS):
+                packed[t * COLUMNS + k] = x[start + t * step + k] if k < columns else np.float32(0)
 
 
 @compiled("void(float32[::1], float32[::1], float32[::1], int64, int64, int64, int64, int64, int64, boolean)")
 def _add_products(total, g, x, samples, tokens, outs, ins, first, last, small):
     """Rows first..last - 1 of total (outs, ins) += sum over i of (g_i^T x_i) ** 2; g (samples, tokens, outs), x (.., ins)."""
-    g_packed = np.empty(tokens * (BLOCK + ROWS), dtype=np.float32)
-    x_packed = np.empty(tokens * COLUMNS, dtype=np.float32)
-    edge = np.empty(ROWS * COLUMNS, dtype=np.float32)
-    for start in range(first, last, BLOCK):
-        rows = min(BLOCK, last - start)
-        for i in range(samples):
-            from_g, from_x = i * tokens * outs + start, i * tokens * ins
-            for r in range(0, rows, ROWS):
-                whole = r + ROWS <= rows
-                for t in range(0 if small and whole and ins % COLUMNS == 0 else tokens):
-                    if whole:
-                        copy_rows(g_packed, r * tokens + t * ROWS, g, from_g + r + t * outs)
-                    else:
-                        for k in range(ROWS):
-                            g_packed[r * tokens + t * ROWS + k] = g[from_g + r + t * outs + k] if r + k < rows else np.float32(0)
-            for c in range(0, ins, COLUMNS):
-                whole = c + COLUMNS <= ins
-                for t in range(0 if small and whole and rows % ROWS == 0 else tokens):
-                    if whole:
-                        copy_columns(x_packed, t * COLUMNS, x, from_x + c + t * ins)
-                    else:
-                        for k in range(COLUMNS):
-                            x_packed[t * COLUMNS + k] = x[from_x + c + t * ins + k] if c + k < ins else np.float32(0)
+    rows = last - first
+    padded = -(-rows // ROWS) * ROWS
+    in_place = small and rows == padded and ins % COLUMNS == 0
+    tiles = np.zeros(padded * (-(-ins // COLUMNS) * COLUMNS), dtype=np.float32)
+    g_packed, x_packed = np.empty(tokens * padded, dtype=np.float32), np.empty(tokens * COLUMNS, dtype=np.float32)
+    for i in range(samples):
+        from_g, from_x, at = i * tokens * outs + first, i * tokens * ins, 0
+        if not in_place:
+            _pack_rows(g_packed, g, from_g, outs, tokens, rows)
+        for c in range(0, ins, COLUMNS):
+            if in_place:
                 for r in range(0, rows, ROWS):
-                    at = (start + r) * ins + c
-                    if not whole or r + ROWS > rows:  # sticks out of the total
-                        edge[:] = 0
-                        add_tile(edge, 0, COLUMNS, g_packed, r * tokens, ROWS, x_packed, 0, COLUMNS, tokens)
-                        for k in range(min(ROWS, rows - r)):
-                            for m in range(min(COLUMNS, ins - c)):
-                                total[at + k * ins + m] += edge[k * COLUMNS + m]
-                    elif small:
-                        add_tile(total, at, ins, g, from_g + r, outs, x, from_x + c, ins, tokens)
-                    else:
-                        add_tile(total, at, ins, g_packed, r * tokens, ROWS, x_packed, 0, COLUMNS, tokens)
+                    add_tile(tiles, at, g, from_g + r, outs, x, from_x + c, ins, tokens)
+                    at += TILE
+            else:
+                _pack_columns(x_packed, x, from_x + c, ins, tokens, ins - c)
+                for r in range(0, rows, ROWS):
+                    add_tile(tiles, at, g_packed, r * tokens, ROWS, x_packed, 0, COLUMNS, tokens)
+                    at += TILE
+    for c in range(0, ins, COLUMNS):
+        for r in range(rows):
+            at, to = c * padded + r * COLUMNS, (first + r) * ins + c
+            for k in range(min(COLUMNS, ins - c)):
+                total[to + k] += tiles[at + k]
 
 
 @compiled("void(float32[::1], float32[:, :, ::1], float32[:, :, ::1], boolean)", fastmath=REASSOCIATE)
@@ -233,7 +254,8 @@ def products(total: Tensor, g: Tensor, x: Tensor) -> list[tuple]:
     (samples, tokens, outs), ins = g.shape, x.shape[2]
     places = (PRODUCTS, total.data_ptr(), 0, g.data_ptr(), x.data_ptr(), samples, tokens, outs, ins)
     small = tokens * max(outs, ins) <= SMALL
-    block = SMALL_BLOCK if small else BLOCK
+    parts = 2 * -(-outs // (2 * (SMALL_BLOCK if small else BLOCK)))  # an even number: no core waits for the last one
+    block = -(-outs // (parts * LINE)) * LINE
     return [(*places, first, min(first + block, outs), small) for first in range(0, outs, block)]
 
 
