@@ -187,7 +187,7 @@ class _Pass:
             x = args[0].detach()
             if path in self.ruled:
                 output.register_hook(lambda g: function(module, x, g, sums, self.buffer_bytes))
-            if isinstance(module, nn.Conv2d):  # (B, width, places): each place's numbers side by side, as every layer after it reads them
+            if isinstance(module, nn.Conv2d):  # a token's numbers side by side, as every layer after it reads them
                 return output.contiguous(memory_format=torch.channels_last)
 
         return hook
