@@ -316,7 +316,7 @@ def _on_device(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor
 
 def _tokens(x: Tensor) -> Tensor:
     """(B, ..., D) -> (B, T, D)."""
-    return x.reshape(len(x), -1, x.shape[-1])
+    return x if x.ndim == 3 else x.reshape(len(x), -1, x.shape[-1])
 
 
 def _float(x: Tensor) -> Tensor:

@@ -103,16 +103,16 @@ def _compiled(total: Tensor):
     return kernels("squares_cpu") if fits else None
 
 
-def _share(rows: Callable, totals: list[Tensor], inputs: list[Tensor | None], *settings: float) -> None:
+def _share(row: Callable, totals: list[Tensor], inputs: list[Tensor | None], *settings: float) -> None:
     queue = getattr(_here, "queue", None)
     if queue is None:
         with gathered():
-            return _share(rows, totals, inputs, *settings)
+            return _share(row, totals, inputs, *settings)
     places = [total.data_ptr() for total in totals]
     if not queue.totals.isdisjoint(places):  # two threads must not add to one place
         queue.run()
     inputs = [t if t is None or t.dtype == torch.float32 and t.is_contiguous() else t.float().contiguous() for t in inputs]
-    queue.rows += rows(*totals, *inputs, *settings)
+    queue.rows.append(row(*totals, *inputs, *settings))
     queue.held += totals
     queue.held += inputs
     queue.totals.update(places)

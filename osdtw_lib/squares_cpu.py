@@ -196,12 +196,12 @@ def _add_normalized(scale, shift, g, x, eps):
             shift[k] += for_shift[k] * for_shift[k]
 
 
-# A table of what is to be done: how many rows were begun, how many are done, how many there are; then the rows, each of
-# what to do, the addresses of two totals, of g and of x or z, their sizes, then first, last and small, or whether
-# weighted and eps.
+# A table of what is to be done: how many tasks were begun, how many are done, how many there are, and how many rows;
+# then the rows, each of what to do, the addresses of two totals, of g and of x or z (or nought), their sizes, the
+# first of its tasks (before `run`: how many), how many rows of the total are one task, and whether small, or eps.
 PRODUCTS, SUMS, NORMALIZED = range(3)
-BEGUN, DONE, ROWS_IN_ALL, HEADER = 0, 1, 2, 3
-LENGTH = 12
+BEGUN, DONE, TASKS, ROWS_IN_ALL, HEADER = range(5)
+FIRST_TASK, LENGTH = 9, 12
 
 
 @intrinsic
@@ -223,58 +223,67 @@ def count(typing, array, at):
 
 @compiled_region
 def region(data):
-    """Every row of a table that no other thread has begun."""
-    rows = carray(data, HEADER, np.int64)[ROWS_IN_ALL]
+    """Every task of a table that no other thread has begun."""
+    header = carray(data, HEADER, np.int64)
+    tasks, rows = header[TASKS], header[ROWS_IN_ALL]
     table = carray(data, HEADER + rows * LENGTH, np.int64)
     numbers = carray(data, HEADER + rows * LENGTH, np.float64)
+    at, end = HEADER, HEADER + rows * LENGTH
     while True:
-        i = count(table, BEGUN)
-        if i >= rows:
+        task = count(table, BEGUN)
+        if task >= tasks:
             return
-        at = HEADER + i * LENGTH
+        while at + LENGTH < end and table[at + LENGTH + FIRST_TASK] <= task:
+            at += LENGTH
         what, samples, tokens, outs, ins = table[at], table[at + 5], table[at + 6], table[at + 7], table[at + 8]
         if what == PRODUCTS:
             total = carray(place(table[at + 1]), outs * ins, np.float32)
             g = carray(place(table[at + 3]), samples * tokens * outs, np.float32)
             x = carray(place(table[at + 4]), samples * tokens * ins, np.float32)
-            _add_products(total, g, x, samples, tokens, outs, ins, table[at + 9], table[at + 10], table[at + 11] != 0)
+            block, small = table[at + 10], table[at + 11] != 0
+            first = (task - table[at + FIRST_TASK]) * block
+            last = min(first + block, outs)
+            _add_products(total, g, x, samples, tokens, outs, ins, first, last, small)
         else:
             total = carray(place(table[at + 1]), outs, np.float32)
             g = carray(place(table[at + 3]), (samples, tokens, outs), np.float32)
             z = carray(place(table[at + 4]), (samples, tokens, outs), np.float32)
             if what == SUMS:
-                _add_sums(total, g, z, table[at + 9] != 0)
+                _add_sums(total, g, z, table[at + 4] != 0)
             else:
                 _add_normalized(total, carray(place(table[at + 2]), outs, np.float32), g, z, numbers[at + 11])
         count(table, DONE)
 
 
-def products(total: Tensor, g: Tensor, x: Tensor) -> list[tuple]:
-    """Rows that add to total (out, in) what squares.add_squared_products says; each has a part of it of its own."""
+def products(total: Tensor, g: Tensor, x: Tensor) -> tuple:
+    """The row that adds to total (out, in) what squares.add_squared_products says; each task has a part of it of its own."""
     (samples, tokens, outs), ins = g.shape, x.shape[2]
-    places = (PRODUCTS, total.data_ptr(), 0, g.data_ptr(), x.data_ptr(), samples, tokens, outs, ins)
     small = tokens * max(outs, ins) <= SMALL
     parts = 2 * -(-outs // (2 * (SMALL_BLOCK if small else BLOCK)))  # an even number: no core waits for the last one
     block = -(-outs // (parts * LINE)) * LINE
-    return [(*places, first, min(first + block, outs), small) for first in range(0, outs, block)]
+    tasks = -(-outs // block), block, small
+    return PRODUCTS, total.data_ptr(), 0, g.data_ptr(), x.data_ptr(), samples, tokens, outs, ins, *tasks
 
 
-def sums(total: Tensor, g: Tensor, z: Tensor | None) -> list[tuple]:
+def sums(total: Tensor, g: Tensor, z: Tensor | None) -> tuple:
     """The row that adds to total (width,) what squares.add_squared_sums says."""
-    return [(SUMS, total.data_ptr(), 0, g.data_ptr(), (g if z is None else z).data_ptr(), *g.shape, 0, z is not None, 0, 0)]
+    return SUMS, total.data_ptr(), 0, g.data_ptr(), 0 if z is None else z.data_ptr(), *g.shape, 0, 1, 0, 0
 
 
-def normalized(scale: Tensor, shift: Tensor, g: Tensor, x: Tensor, eps: float) -> list[tuple]:
+def normalized(scale: Tensor, shift: Tensor, g: Tensor, x: Tensor, eps: float) -> tuple:
     """The row that adds to scale and shift (width,) what squares.add_squared_norms says."""
     bits = struct.unpack("q", struct.pack("d", eps))[0]
-    return [(NORMALIZED, scale.data_ptr(), shift.data_ptr(), g.data_ptr(), x.data_ptr(), *g.shape, 0, 0, 0, bits)]
+    return NORMALIZED, scale.data_ptr(), shift.data_ptr(), g.data_ptr(), x.data_ptr(), *g.shape, 0, 1, 0, bits
 
 
 def run(rows: list[tuple], threads: int) -> None:
     """Do what the rows say. The tensors they come from must still be there."""
     table = np.empty(HEADER + len(rows) * LENGTH, dtype=np.int64)
-    table[:HEADER] = 0, 0, len(rows)
-    table[HEADER:] = np.array(rows, dtype=np.int64).reshape(-1)
+    body = table[HEADER:].reshape(len(rows), LENGTH)
+    body[:] = rows
+    ends = body[:, FIRST_TASK].cumsum()
+    body[:, FIRST_TASK] = ends - body[:, FIRST_TASK]
+    table[:HEADER] = 0, 0, ends[-1], len(rows)
     in_team(region, table, threads)
-    if table[DONE] != len(rows):
+    if table[DONE] != table[TASKS]:
         raise MemoryError("the compiled sums of squares found no memory to work in")
