@@ -32,10 +32,11 @@ def arguments(description: str, **flags: str) -> argparse.Namespace:
 
 
 def machine() -> str:
-    """Processor, threads, memory, accelerator, versions and date, in two lines."""
+    """Processor and its vector units, threads, memory, accelerator, versions and date, in two lines."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    parts = [_processor(), f"{cores} cores", f"{torch.get_num_threads()} threads", f"{memory:.0f} GiB of memory"]
+    vectors = torch.backends.cpu.get_cpu_capability()  # one name of processor covers several widths of its vector units
+    parts = [f"{_processor()} ({vectors})", f"{cores} cores", f"{torch.get_num_threads()} threads", f"{memory:.0f} GiB of memory"]
     parts.append(torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")
     versions = [f"Python {platform.python_version()}"] + [f"{p} {_version(p)}" for p in PACKAGES if _version(p)]
     return f"Machine: {', '.join(parts)}\nVersions: {', '.join(versions)}; {datetime.date.today().isoformat()}"

@@ -82,8 +82,8 @@ def setups(quick: bool) -> list[Setup]:
         return [Setup("digits ViT (quick)", small, 10, 4, 2, 2), Setup("ViT-B shapes (quick)", smaller, 20, 2, 2, 2)]
     two_blocks = vit_b.model_copy(update={"depth": 2})
     listed = [
-        Setup("digits ViT, 12 blocks of width 64, 28 px", digits, 10, batch_size=64, n_batches=8, rounds=5),
-        Setup("ViT-B/16 shapes, 2 blocks, 224 px", two_blocks, 1000, batch_size=16, n_batches=2, rounds=3),
+        Setup("digits ViT, 12 blocks of width 64, 28 px", digits, 10, batch_size=64, n_batches=8, rounds=15),
+        Setup("ViT-B/16 shapes, 2 blocks, 224 px", two_blocks, 1000, batch_size=16, n_batches=2, rounds=7),
     ]
     if torch.cuda.is_available():
         gpu = {"batch_size": 64, "n_batches": 4, "rounds": 7, "device": "cuda", "precision": "bf16"}
