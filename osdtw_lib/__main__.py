@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--mfu", type=float, default=0.4, metavar="SHARE", help="assumed where none is here (default 0.4)")
     plan.set_defaults(function=_plan)
     predict = commands.add_parser("predict", help="class and probability of image files")
-    predict.add_argument("folder", help="a finished run, for instance outputs/mnist_lt")
+    predict.add_argument("folder", help="a finished run, for instance outputs/mnist_lt, or its parameter file")
     predict.add_argument("images", nargs="+")
     predict.add_argument("--top", type=int, default=1, help="classes to print an image (default 1)")
     predict.set_defaults(function=_predict)

@@ -18,6 +18,7 @@ from .evaluation import class_scores
 from .image_files import converted, open_image
 from .longtail import head_tail_partition
 from .losses import task_likelihoods
+from .params_file import load_config
 from .vit import TwoBranchViT, build_vit, load_weights
 
 
@@ -67,9 +68,9 @@ class Predictor:
 def load_predictor(folder: str | Path) -> Predictor:
     """The predictor of a finished run, outputs/NAME (a relative path counts from here, then from the project).
 
-    Raises UserError where the run has none or its files were damaged.
+    The run's parameter file does as well as its folder. Raises UserError where the run has none or its files were damaged.
     """
-    folder = Path(folder)
+    folder = load_config(folder).folder if Path(folder).suffix in (".yaml", ".yml") else Path(folder)
     stage = (folder if folder.is_dir() else PROJECT / folder) / "stage3"
     manifest = read_manifest(stage)
     if manifest is None:

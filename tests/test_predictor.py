@@ -9,6 +9,7 @@ from PIL import Image
 
 from osdtw_lib import evaluation, load_predictor
 from osdtw_lib.errors import UserError
+from osdtw_lib.params_file import dump_config
 from osdtw_lib.predictor import predict_files
 from osdtw_lib.results import trained
 
@@ -162,6 +163,15 @@ def test_a_predictor_needs_the_results_alone(finished_copy, finished, predictor,
     moved = run.folder.rename(tmp_path / "elsewhere")
     assert np.array_equal(load_predictor(moved)(finished.test.pixels[:4]), predictor(finished.test.pixels[:4]))
     assert np.array_equal(load_predictor(str(moved))(finished.test.pixels[:4]), predictor(finished.test.pixels[:4]))
+
+
+def test_a_parameter_file_names_its_run(finished, predictor, tmp_path, pictures, refused):
+    file = tmp_path / "mine.yaml"
+    file.write_text(dump_config(finished.config))
+    assert np.array_equal(load_predictor(file)(finished.test.pixels[:4]), predictor(finished.test.pixels[:4]))
+    file.write_text(dump_config(finished.config.model_copy(update={"name": "not_yet"})))
+    assert "not_yet: no finished Stage 3 there" in refused("predict", file, pictures[0])
+    assert "no such parameter file" in refused("predict", tmp_path / "none.yaml", pictures[0])
 
 
 def test_predict_files_gives_names_and_numbers(finished, pictures):
