@@ -76,7 +76,7 @@ class Landscape:
             "decades": DECADES,
             "start_damping": self.start_damping,
             "selected": {k: self.selected[k] for k in ("shared_depth", "head_weight", "form")},
-            "encoder": _packed(summary.encoder, self.n_depths),
+            "encoder": _packed(summary.alive, self.n_depths),
             "decoders": _packed(summary.decoders, self.n_depths + 1),
             "bias": bias,
             "schematics": [self.schematic(depth) for depth in range(self.n_depths + 1)],

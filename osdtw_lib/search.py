@@ -70,27 +70,27 @@ class Search(ABC):
         else:
             raise ValueError(f"form is 'paper', 'damped' or 'direct', got '{form}'")
         variance, by_depth, decoder = self.terms_by_depth(weights, lam, form)
-        bias = np.vstack([np.zeros(len(weights)), by_depth.cumsum(0)])  # (L + 1, weights)
-        if form == "direct":
-            bias = self._measured(measured_bias, depths, weights)
-        rows = []
-        for depth in depths:
-            for j, weight in enumerate(weights):
-                terms = variance[:depth, j].sum(), bias[depth, j], decoder[depth:].sum()
-                rows.append((depth, float(weight), *map(float, terms), float(sum(terms))))
-        return pd.DataFrame(rows, columns=COLUMNS)
+        none = np.zeros((1, len(weights)))
+        shared = np.vstack([none, variance.cumsum(0)])[depths]  # (depths, weights), as all terms below
+        bias = np.vstack([none, by_depth.cumsum(0)]) if form != "direct" else self._measured(measured_bias, depths, weights)
+        left = np.broadcast_to(np.array([decoder[depth:].sum() for depth in depths])[:, None], shared.shape)
+        terms = shared, bias[depths], left
+        places = np.repeat(depths, len(weights)), np.tile(weights, len(depths))
+        return pd.DataFrame(dict(zip(COLUMNS, (*places, *map(np.ravel, (*terms, sum(terms)))))))
 
     def _measured(self, table: pd.DataFrame | None, depths: list[int], weights: np.ndarray) -> np.ndarray:
         """The measured bias at (depth, weight), (L + 1, weights)."""
         if table is None:
             raise ValueError("form 'direct' needs measured_bias, the table that direct.direct_bias gives")
         bias = np.full((self.n_depths + 1, len(weights)), np.nan)
+        at, head_weight, measured = (table[c].to_numpy() for c in ("shared_depth", "head_weight", "bias"))
         for depth in depths:
-            there = table[table["shared_depth"] == depth].sort_values("head_weight")
-            known = there["head_weight"].to_numpy()
+            there = np.flatnonzero(at == depth)
+            there = there[np.argsort(head_weight[there])]
+            known = head_weight[there]
             if not len(known) or weights.min() < known[0] - 1e-9 or weights.max() > known[-1] + 1e-9:
                 raise ValueError(f"measured_bias does not cover shared depth {depth} at head weights {weights.tolist()}")
-            bias[depth] = np.interp(weights, known, there["bias"])
+            bias[depth] = np.interp(weights, known, measured[there])
         return bias
 
     @staticmethod

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from .proxy import Proxy
 from .search import Search
 
 MOST = 75_000  # bins of the encoder in all, so that a page can carry them
-ROWS = 512  # bins at a time
+ROWS = 2048  # bins at a time, so that what is between stays in the cache
 
 
 class ProxySummary(Search):
@@ -35,6 +36,17 @@ class ProxySummary(Search):
     def __init__(self, encoder: pd.DataFrame, decoders: pd.DataFrame, n_depths: int, n_samples: int, evidence: float):
         self.encoder, self.decoders = encoder, decoders
         self.n_depths, self.n_samples, self._evidence = n_depths, n_samples, evidence
+
+    @cached_property
+    def alive(self) -> pd.DataFrame:
+        """`encoder` without the bin of dead parameters (a = b = 0), which adds nothing."""
+        return self.encoder[self.encoder["a"] + self.encoder["b"] > 0]
+
+    @cached_property
+    def _bins(self) -> list[Tensor]:
+        """Of each depth, a, b, count, d2a, d2b: (5, B)."""
+        columns, depths = self.alive[["a", "b", "count", "d2a", "d2b"]].to_numpy().T, self.alive["depth"].to_numpy()
+        return [torch.tensor(columns[:, depths == depth]) for depth in range(1, self.n_depths + 1)]
 
     @classmethod
     def of(cls, proxy: Proxy) -> ProxySummary:
@@ -52,31 +64,32 @@ class ProxySummary(Search):
 
     def terms_by_depth(self, weights: np.ndarray, lam: float, form: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """variance (L, W), bias (L, W) and decoder variance (L + 1,) of each depth alone, in nats."""
-        summed = np.zeros((2, self.n_depths, len(weights)))
-        for depth, table in self.encoder.groupby("depth"):
-            columns = table[["a", "b", "count", "d2a", "d2b"]].to_numpy()
-            for start in range(0, len(columns), ROWS):  # so many that what is between stays in the cache
-                summed[:, depth - 1] += _cell_sums(columns[start : start + ROWS], weights, lam, form)
+        summed = np.stack([_sums(bins, weights, lam, form) for bins in self._bins], axis=1)
         j, count = self.decoders["j"].to_numpy(), self.decoders["count"].to_numpy()
         share = np.ones_like(j) if form == "paper" or lam == 0 else j / (j + lam)
         decoder = np.bincount(self.decoders["depth"].to_numpy() - 1, count * share**2, self.n_depths + 1)
         return summed[0] / (2 * self.n_samples), summed[1] / 2, decoder / (2 * self.n_samples)
 
 
-def _cell_sums(columns: np.ndarray, weights: np.ndarray, lam: float, form: str) -> np.ndarray:
-    """Variance and bias, (2, W), of some bins: columns a, b, count, d2a, d2b."""
-    a, b, count, d2a, d2b = (column[:, None] for column in columns.T)
-    w, v = weights[None], 1 - weights[None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        h = w * a + v * b + lam
-        variance = count * ((a + b) / h) * ((w * w * a + v * v * b) / h)
-        if form == "paper":
-            bias = v * v * d2a + w * w * d2b
-        else:
-            p = np.where(h > 0, w * (a + lam) / h, w)
-            bias = d2a * (1 - p) ** 2 + d2b * p**2
-    variance = np.where((a + b) > 0, np.where(h > 0, variance, np.inf), 0.0)
-    return np.stack([variance.sum(0), bias.sum(0)])
+def _sums(bins: Tensor, weights: np.ndarray, lam: float, form: str) -> np.ndarray:
+    """Variance and bias, (2, W), of bins (5, B): a, b, count, d2a, d2b.
+
+    With h = w a + v b + lam, both are sums of numbers of the bin alone by h^2: two matrix products and a reciprocal.
+    """
+    a, b, count, d2a, d2b = bins
+    w, v = torch.from_numpy(weights), 1 - torch.from_numpy(weights)
+    pulls = [] if form == "paper" else [d2a * (b + lam).square(), d2b * (a + lam).square()]
+    of_bin = torch.stack([count * (a + b) * a, count * (a + b) * b, *pulls])
+    left, right = torch.stack([a, b, torch.full_like(a, lam)], 1), torch.stack([w, v, torch.ones_like(w)])
+    sums = torch.zeros(len(of_bin), len(weights), dtype=torch.float64)
+    for start in range(0, len(a), ROWS):
+        part = slice(start, start + ROWS)
+        sums += of_bin[:, part] @ (left[part] @ right).square_().reciprocal_()
+    pull_a, pull_b = (d2a.sum(), d2b.sum()) if form == "paper" else sums[2:]
+    variance, bias = w**2 * sums[0] + v**2 * sums[1], v**2 * pull_a + w**2 * pull_b
+    variance[variance.isnan()] = math.inf  # h = 0: one Fisher is nought and has all the weight
+    bias[w == 0], bias[w == 1] = d2a.sum(), d2b.sum()  # their limits there
+    return torch.stack([variance, bias]).numpy()
 
 
 def _encoder_bins(depth: int, entries: Iterable[tuple[Tensor, Tensor, Tensor]]) -> pd.DataFrame:

@@ -19,27 +19,42 @@
     return columns;
   }
 
+  // variance and bias [W] of the encoder's bins from..to, twice in nats: with h = w a + v b + lam, both are sums of
+  // numbers of the bin alone by h^2
+  function sums(from, to, form, lam) {
+    const size = to - from, a = encoder.a.subarray(from, to), b = encoder.b.subarray(from, to);
+    const [forA, forB, pullA, pullB] = Array.from({ length: 4 }, () => new Float64Array(size));
+    let plainA = 0, plainB = 0;
+    for (let k = 0; k < size; k++) {
+      const A = a[k], B = b[k], n = encoder.count[from + k], DA = encoder.d2a[from + k], DB = encoder.d2b[from + k];
+      forA[k] = n * (A + B) * A; pullA[k] = DA * (B + lam) ** 2; plainA += DA;
+      forB[k] = n * (A + B) * B; pullB[k] = DB * (A + lam) ** 2; plainB += DB;
+    }
+    const variance = [], bias = [];
+    for (const w of weights) {
+      const v = 1 - w;
+      let varA = 0, varB = 0, biasA = 0, biasB = 0;
+      for (let k = 0; k < size; k++) {
+        const inverse = 1 / (w * a[k] + v * b[k] + lam), r = inverse * inverse;
+        varA += forA[k] * r; varB += forB[k] * r; biasA += pullA[k] * r; biasB += pullB[k] * r;
+      }
+      const spread = w * w * varA + v * v * varB;
+      variance.push(Number.isNaN(spread) ? Infinity : spread); // h = 0: one Fisher is nought and has all the weight
+      if (form === "paper" || v === 0 || w === 0) bias.push(v * v * plainA + w * w * plainB);
+      else bias.push(v * v * biasA + w * w * biasB);
+    }
+    return { variance, bias };
+  }
+
   // variance [L][W], bias [L][W], decoder [L + 1]: each depth alone, in nats
   function terms(form, lam) {
-    const { a, b, count, d2a, d2b } = encoder, half = 2 * data.n_samples;
-    const variance = [], bias = [], decoder = [];
+    const half = 2 * data.n_samples, variance = [], bias = [], decoder = [];
     let row = 0;
-    for (let depth = 0; depth < L; depth++) {
-      const spread = new Float64Array(weights.length), pull = new Float64Array(weights.length);
-      for (const end = row + encoder.rows[depth]; row < end; row++) {
-        const A = a[row], B = b[row], n = count[row], DA = d2a[row], DB = d2b[row];
-        for (let i = 0; i < weights.length; i++) {
-          const w = weights[i], v = 1 - w, h = w * A + v * B + lam;
-          if (A + B > 0) spread[i] += h > 0 ? n * ((A + B) / h) * ((w * w * A + v * v * B) / h) : Infinity;
-          if (form === "paper") pull[i] += v * v * DA + w * w * DB;
-          else {
-            const p = h > 0 ? (w * (A + lam)) / h : w;
-            pull[i] += DA * (1 - p) * (1 - p) + DB * p * p;
-          }
-        }
-      }
-      variance.push(spread.map((x) => x / half));
-      bias.push(pull.map((x) => x / 2));
+    for (const rows of encoder.rows) {
+      const found = sums(row, row + rows, form, lam);
+      variance.push(found.variance.map((x) => x / half));
+      bias.push(found.bias.map((x) => x / 2));
+      row += rows;
     }
     row = 0;
     for (let depth = 0; depth <= L; depth++) {
