@@ -13,6 +13,7 @@ import osdtw_lib  # noqa: F401, before torch: it sets how torch's threads wait f
 
 # isort: split
 import gc
+import itertools
 import time
 from statistics import median
 
@@ -23,7 +24,10 @@ from common import arguments, compiling, forget_peak, in_own_process, machine, p
 from torch import Tensor
 
 from osdtw_lib import config as cfg
+from osdtw_lib.landscape import Landscape
 from osdtw_lib.proxy import Proxy
+from osdtw_lib.summary import ProxySummary
+from osdtw_lib.views import arrays
 from osdtw_lib.vit import build_vit, depth_of, n_depths
 
 COLUMNS = ["parameters", "weights", "seconds", "read_once_seconds", "peak_memory_ratio", "form", "how"]
@@ -65,10 +69,11 @@ def read_once(numbers: Statistics) -> None:
             torch.linalg.vector_norm(tensor)  # the quickest of torch's reductions: reads, and writes nothing
 
 
-def seconds(function, *args) -> float:
+def timed(function, *args) -> tuple:
+    """Seconds, and what it returns."""
     start = time.perf_counter()
-    function(*args)
-    return time.perf_counter() - start
+    found = function(*args)
+    return time.perf_counter() - start, found
 
 
 def peak(model: cfg.Model, n_weights: int, form: str) -> float:
@@ -91,9 +96,9 @@ def measure(model: cfg.Model, asked: list[tuple[int, str]], rounds: int) -> list
     read_once(numbers), search(numbers, 2, "paper")
     reading, searching = [], {case: [] for case in asked}
     for _ in range(rounds):
-        reading.append(seconds(read_once, numbers))
+        reading.append(timed(read_once, numbers)[0])
         for case, times in searching.items():
-            times.append(seconds(search, numbers, *case))
+            times.append(timed(search, numbers, *case)[0])
     parameters = count(model)
     del numbers
     rows = []
@@ -103,6 +108,26 @@ def measure(model: cfg.Model, asked: list[tuple[int, str]], rounds: int) -> list
         print(f"{parameters / 1e6:.3g} M parameters, {n_weights} weights, {form}: {min(times):.3g} to {max(times):.3g} s "
               f"in {rounds} rounds; one reading {min(reading):.3g} to {max(reading):.3g} s", flush=True)
     return rows
+
+
+def sliders(model: cfg.Model, rounds: int) -> pd.DataFrame:
+    """What the explorer's controls ask for, answered from bins (the damping moves each time), and how far bins are off."""
+    exact, damping = Proxy(*statistics(model), 100_000), itertools.count(1)
+    gathering, summary = timed(ProxySummary.of, exact)
+    landscape = Landscape(summary, *[None] * 6)
+    grids = [[proxy.grid(form=form, damping=lam)["total"] for proxy in (summary, exact)] for form, lam in FORMS.items()]
+    error = max(float((binned / whole - 1).abs().max()) for binned, whole in grids)
+    asked = {
+        "every C, any w_A, a new damping": lambda: summary.grid(None, [0.37], "damped", next(damping)),
+        "slider of C or w_A: all views": lambda: arrays(landscape, "damped", 0.5, 6, 0.37),
+        "slider of the damping: all views, every C and 101 w_A": lambda: arrays(landscape, "damped", next(damping), 6, 0.37),
+    }
+    note = f"{len(summary.encoder)} bins; grid within {error:.1g} of the exact one"
+    rows = [("gathering the bins, once", 1e3 * gathering, note)]
+    for name, answer in asked.items():
+        times = [1e3 * timed(answer)[0] for _ in range(rounds + 1)][1:]
+        rows.append((name, median(times), f"{min(times):.2f} to {max(times):.2f} in {rounds} rounds"))
+    return pd.DataFrame(rows, columns=["what", "milliseconds", "note"])
 
 
 def computed(parameters: int, base: dict) -> dict:
@@ -155,6 +180,9 @@ def main() -> None:
     show("Search: growth with weights, 13 depths, largest measured model", shown[grid])
     show("Search: growth with parameters, 11 weights", shown[table["weights"] == 11].sort_values("form", kind="stable"))
     write(table, options.out, "proxy.csv")
+    answers = sliders(largest, 4 if options.quick else 50)
+    show(f"Explorer: answers from bins, {count(largest) / 1e6:.3g} M parameters", answers)
+    write(answers, options.out, "explorer.csv")
 
 
 if __name__ == "__main__":

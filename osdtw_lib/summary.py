@@ -81,10 +81,9 @@ def _sums(bins: Tensor, weights: np.ndarray, lam: float, form: str) -> np.ndarra
     pulls = [] if form == "paper" else [d2a * (b + lam).square(), d2b * (a + lam).square()]
     of_bin = torch.stack([count * (a + b) * a, count * (a + b) * b, *pulls])
     left, right = torch.stack([a, b, torch.full_like(a, lam)], 1), torch.stack([w, v, torch.ones_like(w)])
-    sums = torch.zeros(len(of_bin), len(weights), dtype=torch.float64)
-    for start in range(0, len(a), ROWS):
-        part = slice(start, start + ROWS)
-        sums += of_bin[:, part] @ (left[part] @ right).square_().reciprocal_()
+    sums, h = torch.zeros(len(of_bin), len(weights), dtype=torch.float64), torch.empty(ROWS, len(weights), dtype=torch.float64)
+    for some, rows in zip(of_bin.split(ROWS, 1), left.split(ROWS)):
+        sums += some @ torch.mm(rows, right, out=h[: len(rows)]).square_().reciprocal_()
     pull_a, pull_b = (d2a.sum(), d2b.sum()) if form == "paper" else sums[2:]
     variance, bias = w**2 * sums[0] + v**2 * sums[1], v**2 * pull_a + w**2 * pull_b
     variance[variance.isnan()] = math.inf  # h = 0: one Fisher is nought and has all the weight

@@ -69,6 +69,9 @@ def test_proxy(quick):
         base = largest[largest["form"] == form].iloc[0]
         for row in rows.itertuples():
             assert row.seconds / base["seconds"] == pytest.approx(row.parameters / base["parameters"])
+    answers = pd.read_csv(folder / "explorer.csv")
+    assert list(answers.columns) == ["what", "milliseconds", "note"] and (answers["milliseconds"] > 0).all()
+    assert len(answers) == 4 and "bins; grid within" in answers["note"][0]
 
 
 def test_train(quick):
