@@ -19,9 +19,9 @@ from torch import Tensor
 from . import distributed
 from .augment import augmented, centred, mixed_and_erased, photograph, seeded
 from .config import Config, Recipe
-from .datasets import LabelledImages
 from .errors import UserError
 from .image_files import ImageFiles
+from .source import LabelledImages
 
 ON_DEVICE_BYTES = 1 << 30  # arrays up to this size lie on the device as a whole
 MOST_READERS = 16

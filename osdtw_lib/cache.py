@@ -18,10 +18,10 @@ import numpy as np
 from PIL import Image
 
 from .artifacts import make_folder, write_text
-from .datasets import LabelledImages
 from .errors import UserError
 from .image_check import over_images
 from .image_files import ImageFiles
+from .source import LabelledImages
 
 BLOCK = 64  # images
 LOOKED_AT = 16  # blocks, evenly over the file, that opening it compares with their checksums

@@ -9,8 +9,8 @@ import numpy as np
 
 from . import _timm  # noqa: F401, so that torchvision imports
 from .config import PROJECT, Cifar100
-from .datasets import LabelledImages, Source
 from .errors import UserError
+from .source import LabelledImages, Source
 
 from torchvision.datasets import CIFAR100  # noqa: E402  isort: skip
 from torchvision.datasets.utils import check_integrity  # noqa: E402  isort: skip

@@ -1,10 +1,8 @@
-"""Data sets: labelled images, what their classes are called, and which of them train and which test."""
+"""The data set a parameter file names, and which of its images train and which test."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib.resources import files
 
 import numpy as np
@@ -12,64 +10,9 @@ import pandas as pd
 
 from .config import Data, Digits
 from .errors import UserError
-from .image_files import ImageFiles
+from .image_parts import files_source
 from .longtail import exponential_class_counts
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """pixels uint8 (N, H, W, channels), possibly a memory map; labels int64 (N,)."""
-
-    pixels: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def subset(self, indices: np.ndarray) -> LabelledImages:
-        return LabelledImages(self.pixels[indices], self.labels[indices])
-
-    def fingerprint(self) -> str:
-        """sha256 over pixels and labels: what a stage's key calls the data."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.pixels))
-        digest.update(np.ascontiguousarray(self.labels))
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set before the cut: all its images, what its classes are called, and the parts it comes in.
-
-    `parts` {"train" | "val" | "test": indices}, where a data set has them; `notes`: what loading has to say.
-    """
-
-    images: LabelledImages | ImageFiles
-    class_names: tuple[str, ...]
-    title: str = "images"
-    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    def fingerprint(self) -> str:
-        """The images' own, and where each part begins and ends."""
-        if not self.parts:
-            return self.images.fingerprint()
-        digest = hashlib.sha256(self.images.fingerprint().encode())
-        for name, indices in sorted(self.parts.items()):
-            digest.update(name.encode() + indices.astype("<i8").tobytes())
-        return digest.hexdigest()
-
-    def counts(self, indices: np.ndarray) -> np.ndarray:
-        """Images a class (K,) among these."""
-        return np.bincount(self.images.labels[indices], minlength=len(self.class_names))
-
-    def caption(self, train: np.ndarray, test: np.ndarray, evaluated: str = "test") -> str:
-        """What a table over this split must say: data set, counts, and which part is the test."""
-        counts = self.counts(train)
-        own = evaluated in self.parts
-        return (
-            f"{self.title}, {len(train):,} training images, {len(counts):,} classes ({counts.max():,} to {counts.min():,} a "
-            f"class); {evaluated}: {len(test):,} images{'' if own else ' held out'}"
-        )
+from .source import LabelledImages, Source
 
 
 def load_source(data: Data) -> Source:
@@ -77,11 +20,9 @@ def load_source(data: Data) -> Source:
     if data.dataset == "digits":
         return _digits()
     if data.dataset == "cifar100":
-        from .cifar100 import cifar100
+        from .cifar100 import cifar100  # brings torchvision along
 
         return cifar100(data)
-    from .image_parts import files_source
-
     return files_source(data)
 
 

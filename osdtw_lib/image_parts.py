@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from .config import PROJECT, Files
-from .datasets import Source
 from .errors import UserError
 from .image_files import ImageFiles
 from .part_files import Part, read_part
 from .protocols import PROTOCOLS, check_protocol
 from .published_paths import way_to_files, without_letter
+from .source import Source
 
 
 def files_source(data: Files) -> Source:

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from .config import Config
-from .datasets import LabelledImages, Source, load_source, split_indices, split_notes
+from .datasets import load_source, split_indices, split_notes
 from .image_check import SHOWN, examine, over_images, refuse_unusable
 from .image_files import ImageFiles
 from .longtail import GROUPS, head_tail_partition, shot_groups
+from .source import LabelledImages, Source
 
 SHAPE_LIMIT = 3.0  # longer side by shorter: the centre square of such an image shows less than a third of it
 UNUSUAL = {"CMYK": "in CMYK", "P": "with a palette", "1": "in black and white", "RGBA": "with alpha", "LA": "with alpha"}

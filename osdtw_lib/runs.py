@@ -14,11 +14,12 @@ from .artifacts import Artifact, checksum
 from .batches import Batches
 from .cache import decoded
 from .config import Config, Recipe
-from .datasets import LabelledImages, load_source, split_indices
+from .datasets import load_source, split_indices
 from .errors import UserError
 from .image_files import ImageFiles
 from .losses import task_likelihoods
 from .params_file import load_config
+from .source import LabelledImages
 from .starting_weights import weights_file
 from .vit import TwoBranchViT, VisionTransformer, build_vit, n_depths
 

@@ -10,8 +10,8 @@ from osdtw_lib import training
 from osdtw_lib.artifacts import Artifact
 from osdtw_lib.config import Config, Digits, Model, Recipe, Training
 from osdtw_lib.batches import Batches
-from osdtw_lib.datasets import LabelledImages
 from osdtw_lib.errors import UserError
+from osdtw_lib.source import LabelledImages
 from osdtw_lib.training import fit, learning_rate
 from osdtw_lib.vit import build_vit, depth_of, weights
 
