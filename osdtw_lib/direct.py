@@ -38,7 +38,8 @@ LOSSES = ("training", "balanced", "prediction")
 
 
 def stratified_sample(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Indices of at most `size` images, as evenly over the classes as their counts allow, in ascending order."""
+    """Indices of `size` images, or of one a class where that is more, as evenly over the classes as their counts allow,
+    in ascending order; of all images where there are no more."""
     rng = np.random.default_rng(seed)
     members = sorted((rng.permutation(np.flatnonzero(labels == k)) for k in np.unique(labels)), key=len)
     chosen, left = [], size
@@ -142,8 +143,12 @@ def _estimates(excess: Tensor, labels: np.ndarray, class_counts) -> np.ndarray:
     present = np.unique(labels)
     means = np.array([excess[labels == k].mean(0) for k in present])  # (classes, 2)
     sizes = np.array([(labels == k).sum() for k in present])
-    spread = np.array([excess[labels == k].var(0, ddof=1) if n > 1 else np.zeros(2) for k, n in zip(present, sizes)])
-    rest = 1 - sizes / counts[present]  # a class taken whole has no sampling error
+    squares = np.array([((excess[labels == k] - mean) ** 2).sum(0) for k, mean in zip(present, means)])
+    pooled = squares.sum(0) / max(1, (sizes - 1).sum()) if (sizes > 1).any() else np.full(2, math.nan)
+    # one image says nothing of its class's spread, so the other classes' is taken; unknown where all have one
+    spread = np.where(sizes[:, None] > 1, squares / np.maximum(1, sizes - 1)[:, None], pooled)
+    rest = 1 - sizes / counts[present]
+    spread[rest == 0] = 0.0  # a class taken whole has no sampling error
     frequency, alike = counts[present] / counts[present].sum(), np.full(len(present), 1 / len(present))
     values = []
     for share, column in ((frequency, 0), (alike, 0), (alike, 1)):

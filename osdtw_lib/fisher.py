@@ -14,70 +14,17 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from . import distributed
-from ._timm import timm
 from .errors import UserError
-from .squares import add_squared_norms, add_squared_products, add_squared_sums, gathered
+from .fisher_rules import EXPANDED, RULES, Rule, in_single
+from .squares import gathered
 
-Rule = Callable[[nn.Module, Tensor, Tensor, dict[str, Tensor], int], None]
-RULES: dict[type, tuple[Rule, Callable[[nn.Module], bool]]] = {}
 CHECK_EVERY = 32  # batches between two looks for non-finite sums
-
-
-def rule(*types: type, valid: Callable[[nn.Module], bool] = lambda module: True):
-    """Register a rule for layer types: rule(module, x, g, sums, buffer_bytes) adds this batch's squares to sums."""
-
-    def register(function: Rule) -> Rule:
-        RULES.update({t: (function, valid) for t in types})
-        return function
-
-    return register
-
-
-@rule(nn.Linear)
-def _linear(module: nn.Linear, x: Tensor, g: Tensor, sums: dict[str, Tensor], buffer_bytes: int) -> None:
-    x, g = _tokens(x), _tokens(g)  # (B, T, in), (B, T, out)
-    if "bias" in sums:
-        add_squared_sums(sums["bias"], g)
-    if "weight" in sums:
-        add_squared_products(sums["weight"], g, x, buffer_bytes)
-
-
-@rule(nn.Conv2d, valid=lambda m: m.groups == 1 and m.padding_mode == "zeros" and not isinstance(m.padding, str))
-def _conv2d(module: nn.Conv2d, x: Tensor, g: Tensor, sums: dict[str, Tensor], buffer_bytes: int) -> None:
-    g = g.flatten(2).transpose(1, 2)  # (B, places, out)
-    if "bias" in sums:
-        add_squared_sums(sums["bias"], g)
-    if "weight" in sums:
-        patches = F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride).transpose(1, 2)
-        add_squared_products(sums["weight"].view(module.out_channels, -1), g, patches, buffer_bytes)
-
-
-@rule(nn.LayerNorm, timm.layers.LayerNorm, valid=lambda m: len(m.normalized_shape) == 1)
-def _layer_norm(module: nn.LayerNorm, x: Tensor, g: Tensor, sums: dict[str, Tensor], buffer_bytes: int) -> None:
-    if "weight" in sums:
-        add_squared_norms(sums["weight"], sums.get("bias"), _tokens(g), _tokens(x), module.eps)
-
-
-@rule(timm.layers.RmsNorm, valid=lambda m: len(m.normalized_shape) == 1)
-def _rms_norm(module: nn.Module, x: Tensor, g: Tensor, sums: dict[str, Tensor], buffer_bytes: int) -> None:
-    normalized = F.rms_norm(_float(x), module.normalized_shape, None, module.eps)
-    add_squared_sums(sums["weight"], _tokens(g), _tokens(normalized))
-
-
-@rule(timm.models.vision_transformer.LayerScale, valid=lambda m: not m.inplace)
-def _layer_scale(module: nn.Module, x: Tensor, g: Tensor, sums: dict[str, Tensor], buffer_bytes: int) -> None:
-    add_squared_sums(sums["gamma"], _tokens(g), _tokens(x))
-
-
-# Parameters no module call sees: (1, tokens, width), broadcast over the batch. Expanded to one copy a sample.
-EXPANDED = {
-    (timm.models.vision_transformer.VisionTransformer, name) for name in ("pos_embed", "cls_token", "reg_token")
-} | {(timm.layers.AttentionPoolLatent, name) for name in ("latent", "pos_embed")}
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+FP16_SCALE = 256.0  # of the log-likelihood, so that gradients do not vanish below what fp16 can hold
 
 
 def diagonal_fisher(
@@ -94,15 +41,19 @@ def diagonal_fisher(
 
     model: images (B, ...) -> logits (B, outputs). batches: (images, labels) that come out the same each time.
     log_likelihood(logits, labels) -> (B,), one number a sample.
-    buffer_megabytes bounds the scratch memory. precision "bf16" runs the network under autocast; sums stay
-    float32 (float64 for a float64 model). checkpoint (save/load, one a process) lets a killed pass go on. With several
-    processes each takes every world_size-th batch, with one reduction at the end.
+    buffer_megabytes bounds the scratch memory of plain PyTorch's products; the compiled loops and the GPU kernel hold tiles
+    alone. precision "bf16" or "fp16" runs the network under autocast; sums stay float32 (float64 for a float64 model).
+    checkpoint (save/load, one a process) lets a killed pass go on. With several processes each takes every
+    world_size-th batch, with one reduction at the end.
     Returns {parameter name: tensor of the parameter's shape}. The model, its hooks, flags, mode and the random
     state are left as they were, also after an exception.
-    Raises UserError for batches that shuffle, drop or augment, for no data, and for a score that is not finite.
+    Raises UserError for batches that shuffle, drop or augment, for no data, and for a score that is not finite; ValueError
+    for a precision that does not exist.
     """
-    _check_repeatable(batches)
+    if precision not in AUTOCAST:
+        raise ValueError(f"precision is one of {', '.join(AUTOCAST)}, got '{precision}'")
     with torch.enable_grad(), torch.random.fork_rng(), _as_found(model):
+        _check_repeatable(batches)
         model.eval()
         run = _Pass(model, log_likelihood, int(buffer_megabytes * 2**20), precision)
         done = run.resume(checkpoint)
@@ -121,7 +72,7 @@ def diagonal_fisher(
         samples = distributed.sum_over_processes(list(run.sums.values()), run.samples)
         if samples == 0:
             raise UserError("the Fisher needs at least one sample; the batches are empty")
-    return {name: total / samples for name, total in run.sums.items()}
+    return {name: total / (samples * run.scale**2) for name, total in run.sums.items()}
 
 
 class _Pass:
@@ -129,11 +80,13 @@ class _Pass:
 
     def __init__(self, model: nn.Module, log_likelihood, buffer_bytes: int, precision: str):
         self.model, self.log_likelihood = model, log_likelihood
-        self.buffer_bytes, self.precision = buffer_bytes, precision
+        self.buffer_bytes, self.autocast = buffer_bytes, AUTOCAST[precision]
+        self.scale = FP16_SCALE if precision == "fp16" else 1.0
         self.parameters = dict(model.named_parameters())
         self.sums = {n: torch.zeros(p.shape, dtype=_sum_type(p.dtype), device=p.device) for n, p in self.parameters.items()}
         self.samples, self.handles, self.said = 0, [], False
-        self.calls: dict[str, int] = {}
+        self.calls: dict[str, int] = {}  # of each layer with the batch as it is, in this batch
+        self.size = 0  # of this batch
         self.ruled, self.expanded, self.one_by_one = self._assign()
 
     def _assign(self):
@@ -151,6 +104,7 @@ class _Pass:
                 ruled[path] = (module, function, {local: self.sums[full] for full, (local, _) in own.items()})
             for full, (local, p) in own.items():
                 raw = any(isinstance(module, kind) and local == name for kind, name in EXPANDED)
+                raw = raw and not (local == "pos_embed" and getattr(module, "dynamic_img_size", False))  # resampled, as one
                 if raw and uses[id(p)] == 1 and p.ndim == 3 and p.shape[0] == 1:
                     expanded.append(full)
                 elif not fits:
@@ -181,12 +135,20 @@ class _Pass:
 
     def _hook(self, path: str, function: Rule, sums: dict[str, Tensor]):
         def hook(module, args, output):
-            self.calls[path] = self.calls.get(path, 0) + 1
+            x = args[0].detach()
+            version = x._version
+
+            def add(g):
+                if x._version != version:
+                    raise RuntimeError(f"{path}: its input is changed in place after the call, so the Fisher cannot read it")
+                function(module, x, g, sums, self.buffer_bytes)
+
+            whole = len(x) == self.size  # else tokens were folded into the batch, and no row is one sample's
+            self.calls[path] = self.calls.get(path, 0) + (1 if whole else 2)
             if not output.requires_grad:
                 output.requires_grad_()  # the first layer: nothing before it asks for gradients
-            x = args[0].detach()
             if path in self.ruled:
-                output.register_hook(lambda g: function(module, x, g, sums, self.buffer_bytes))
+                output.register_hook(add)
             if isinstance(module, nn.Conv2d):  # a token's numbers side by side, as every layer after it reads them
                 return output.contiguous(memory_format=torch.channels_last)
 
@@ -199,9 +161,10 @@ class _Pass:
             copies[name] = one.expand(len(labels), -1, -1)
             copies[name].register_hook(lambda g, sums=self.sums[name]: self._add_expanded(sums, g))
         self.calls.clear()
+        self.size = len(labels)
         scores = self._log_likelihood(copies, images, labels)
         odd = [path for path in self.ruled if self.calls.get(path, 0) != 1]
-        if odd:  # called twice or never: the rule does not hold there
+        if odd:  # called twice, never, or with something else than the batch: the rule does not hold there
             for path in odd:
                 module = self.ruled.pop(path)[0]
                 self.one_by_one += [f"{path}.{n}" if path else n for n, _ in module.named_parameters(recurse=False)]
@@ -210,7 +173,8 @@ class _Pass:
             raise ValueError(f"log_likelihood must return one number a sample ({len(labels)},), got {tuple(scores.shape)}")
         bad = (~torch.isfinite(scores.detach())).nonzero()
         if len(bad):
-            raise UserError(f"the log-likelihood of sample {self.samples + int(bad[0])} (batch {number}) is not finite")
+            reason = self._first_not_finite(images[bad[0]])
+            raise UserError(f"the log-likelihood of sample {int(bad[0])} of batch {number} is not finite: {reason}")
         if scores.requires_grad:
             with gathered():
                 scores.sum().backward()
@@ -218,14 +182,38 @@ class _Pass:
         self.samples += len(labels)
 
     def _log_likelihood(self, copies: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
             # nothing expanded is tied (_assign), so nobody need look for ties at every batch
             logits = functional_call(self.model, copies, (images,), tie_weights=False) if copies else self.model(images)
-        return self.log_likelihood(logits, labels)
+        scores = self.log_likelihood(in_single(logits), labels)
+        return scores if self.scale == 1 else scores * self.scale
+
+    def _first_not_finite(self, image: Tensor) -> str:
+        """In words, where the first infinite or NaN value of one image (1, ...) stands; slow, and rare."""
+        if not torch.isfinite(image).all():
+            return "the image holds a value that is not"
+        found = []
+
+        def look(path):
+            def hook(module, args, output):
+                if isinstance(output, Tensor) and not torch.isfinite(output).all():
+                    found.append(path)
+
+            return hook
+
+        self.detach()
+        handles = [m.register_forward_hook(look(path)) for path, m in self.model.named_modules() if not any(m.children())]
+        try:
+            with torch.no_grad():
+                self._log_likelihood({}, image, torch.zeros(1, dtype=torch.long, device=image.device))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return f"the output of layer {found[0]} is not" if found else "the output of every layer is"
 
     @staticmethod
     def _add_expanded(sums: Tensor, g: Tensor) -> None:
-        sums += _float(g).square().sum(0, keepdim=True)
+        sums += in_single(g).square().sum(0, keepdim=True)
 
     def _one_sample_at_a_time(self, images: Tensor, labels: Tensor) -> None:
         """The slow exact way, for parameters without a rule."""
@@ -241,7 +229,7 @@ class _Pass:
             score = self._log_likelihood({}, images[i : i + 1], labels[i : i + 1]).sum()
             for name, g in zip(self.one_by_one, torch.autograd.grad(score, chosen, allow_unused=True)):
                 if g is not None:
-                    self.sums[name] += _float(g).square()
+                    self.sums[name] += in_single(g).square()
         self.attach()
 
     def check_finite(self, batches) -> None:
@@ -259,7 +247,7 @@ class _Pass:
                 score = self._log_likelihood({}, images[i : i + 1], labels[i : i + 1]).sum()
                 grads = torch.autograd.grad(score, list(self.parameters.values()), allow_unused=True)
                 for name, g in zip(self.parameters, grads):
-                    if g is not None and not torch.isfinite(_float(g).square().sum()):
+                    if g is not None and not torch.isfinite(in_single(g).square().sum()):
                         raise UserError(f"the score of sample {index} is not finite in {name}; the model has diverged there")
                 index += 1
         raise UserError("a sum of squared scores is not finite; the model has diverged")
@@ -288,15 +276,16 @@ def _check_repeatable(batches) -> None:
     advice = "pass batches in order, without augmentation, all of them (a list, or a loader with shuffle off)"
     if iter(batches) is batches:
         raise UserError(f"the Fisher needs batches that can be read twice, got a one-time iterator; {advice}")
-    if getattr(batches, "drop_last", False):
+    sampler = getattr(batches, "batch_sampler", None)  # which a loader may have been given whole
+    if any(getattr(one, "drop_last", False) for one in (batches, sampler)):
         raise UserError(f"the Fisher needs every sample, and this loader drops the last batch; {advice}")
-    if isinstance(getattr(batches, "sampler", None), torch.utils.data.RandomSampler):
+    if any(isinstance(getattr(one, "sampler", None), torch.utils.data.RandomSampler) for one in (batches, sampler)):
         raise UserError(f"the Fisher needs the same batches each time, and this loader shuffles; {advice}")
     with torch.random.fork_rng():
         first, again = next(iter(batches), None), next(iter(batches), None)
     if first is None:
         raise UserError("the Fisher needs at least one sample; the batches are empty")
-    if not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(first, again)):
+    if not all(a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(first, again)):
         raise UserError(f"the first batch differs when read again; {advice}")
 
 
@@ -312,15 +301,6 @@ def _own(batches, done: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
 def _on_device(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     device = next(model.parameters()).device
     return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-
-
-def _tokens(x: Tensor) -> Tensor:
-    """(B, ..., D) -> (B, T, D)."""
-    return x if x.ndim == 3 else x.reshape(len(x), -1, x.shape[-1])
-
-
-def _float(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _sum_type(dtype: torch.dtype) -> torch.dtype:

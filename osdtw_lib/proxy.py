@@ -59,6 +59,9 @@ class Proxy(Search):
             unknown = sorted(named.keys() - depth_of.keys())
             if unknown:
                 raise ValueError(f"{which}: depth_of does not say from which depth on these are shared: {_some(unknown)}")
+            below = sorted(name for name in named if depth_of[name] < 1)
+            if below:
+                raise ValueError(f"{which}: depths begin at 1, depth_of has less for {_some(below)}")
         self.n_samples, self.distance_from_start = n_samples, distance_from_start
         # L is the largest depth with a mismatch; whatever lies beyond is the decoders' alone
         self.n_depths = max((depth_of[name] for name in mismatch), default=max(depth_of.values(), default=1) - 1)
@@ -66,7 +69,7 @@ class Proxy(Search):
         self._task_blocks = {task: [[] for _ in range(self.n_depths + 1)] for task in fishers}  # L + 1: decoder only
         for task, named in fishers.items():
             for name, fisher in named.items():
-                self._task_blocks[task][min(depth_of[name], self.n_depths + 1) - 1].append(fisher.reshape(-1))
+                self._task_blocks[task][min(depth_of[name], self.n_depths + 1) - 1].append(_flat(fisher))
         encoder = {name for named in (*fishers.values(), mismatch) for name in named if depth_of[name] <= self.n_depths}
         for name in sorted(encoder):
             entries = [named.get(name) for named in (fisher_head, fisher_tail, mismatch)]
@@ -75,7 +78,7 @@ class Proxy(Search):
                 raise ValueError(f"{' and '.join(lacking)} has no entry for the encoder's parameter {name}")
             if len({tuple(entry.shape) for entry in entries}) > 1:
                 raise ValueError(f"{name}: shapes differ: {[tuple(entry.shape) for entry in entries]}")
-            self._encoder[depth_of[name] - 1].append((name, *(entry.reshape(-1) for entry in entries)))
+            self._encoder[depth_of[name] - 1].append((name, *map(_flat, entries)))
 
     def evidence(self, iterations: int = 1000) -> float:
         """lam by the evidence rule: the geometric mean of both tasks' fixed points of
@@ -138,11 +141,16 @@ class Proxy(Search):
                 raise ValueError(f"the Fisher or the mismatch of {name} holds a value that is negative or not finite")
             encoder[depth] += sums
             decoder[depth] += shares
-        for fisher in self.fishers_by_depth()[-1]:  # the decoders' alone
+        for fisher in filter(len, self.fishers_by_depth()[-1]):  # the decoders' alone
             if not (float(fisher.min()) >= 0 and math.isfinite(_sum(fisher))):
                 raise ValueError("a Fisher of the decoder holds a value that is negative or not finite")
             decoder[-1] += squared_shares(fisher, lam)
         return encoder[:, 0] / (2 * self.n_samples), encoder[:, 1] / 2, decoder / (2 * self.n_samples)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """(P,), in memory the compiled loops can read; a copy only where it has to be."""
+    return tensor.detach().cpu().reshape(-1).contiguous()
 
 
 def _some(names: list[str]) -> str:

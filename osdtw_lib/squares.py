@@ -26,7 +26,7 @@ def add_squared_products(total: Tensor, g: Tensor, x: Tensor, buffer_bytes: int)
     """total (out, in) += sum over samples i of (g_i^T x_i) ** 2, with g (B, T, out) and x (B, T, in).
 
     Each sample's product is the gradient of a Linear's weight, summed over the tokens before it is squared.
-    Scratch memory stays below buffer_bytes, but is never less than one product; the compiled loops need none.
+    Scratch memory stays below buffer_bytes, but is never less than one product; compiled loops and kernel hold tiles.
     """
     if total.is_cuda and total.dtype == torch.float32 and g.shape[1] > 1 and importlib.util.find_spec("triton"):
         from .squares_gpu import add_squared_products_fused

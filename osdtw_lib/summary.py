@@ -3,8 +3,8 @@
 Every sum of the proxy depends on a parameter through its two Fishers a and b alone (times D^2 for the bias). So
 parameters of one depth with nearly the same a and b are counted together: bins of an eighth of an octave in a
 and in b, each with its count, its mean a and b, and its sums of D^2 a and D^2 b; neighbours are joined where the
-bins are more than MOST. For ViT-B that is some ten thousand numbers instead of 86 million; the error is second
-order in the bins' width, and tested.
+bins are more than MOST. Those stand for ViT-B's 86 million parameters; the error is second order in the bins'
+width, and tested.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ProxySummary(Search):
 
     @classmethod
     def of(cls, proxy: Proxy) -> ProxySummary:
-        encoder = [_encoder_bins(depth, tensors) for depth, tensors in enumerate(proxy.encoder_tensors(), start=1)]
+        encoder = [_encoder_bins(depth, tensors) for depth, tensors in enumerate(proxy.encoder_tensors(), start=1) if tensors]
         decoders = [_decoder_bins(depth, fishers) for depth, fishers in enumerate(proxy.fishers_by_depth(), start=1)]
         while sum(map(len, encoder)) > MOST:
             encoder = [_coarser(table) for table in encoder]
@@ -95,8 +95,9 @@ def _encoder_bins(depth: int, entries: Iterable[tuple[Tensor, Tensor, Tensor]]) 
     table = None
     for whole in entries:
         for a, b, d in zip(*(t.split(CHUNK) for t in whole)):
-            keys, place = torch.unique(octave_bin(a) * N_BINS + octave_bin(b), return_inverse=True)
-            a, b, d2 = a.double(), b.double(), d.double().square()
+            bin_a, bin_b = octave_bin(a), octave_bin(b)
+            keys, place = torch.unique(bin_a * N_BINS + bin_b, return_inverse=True)
+            a, b, d2 = a.double() * (bin_a > 0), b.double() * (bin_b > 0), d.double().square()  # the first bin is nought
             sums = {c: torch.bincount(place, v, len(keys)) for c, v in (("a", a), ("b", b), ("d2a", d2 * a), ("d2b", d2 * b))}
             part = pd.DataFrame({"count": torch.bincount(place).double()} | sums, index=keys.numpy())
             table = part if table is None else table.add(part, fill_value=0.0)

@@ -91,6 +91,18 @@ def test_the_standard_error_covers_the_spread_of_samples_drawn_again():
     assert np.allclose(draws[:, 4:], 3 * draws[:, 2:4])
 
 
+def test_one_image_of_a_class_leaves_its_spread_to_the_others():
+    from osdtw_lib.direct import _estimates
+
+    counts = np.array([500, 500, 1])
+    labels = np.array([0] * 20 + [1, 2])
+    excess = torch.randn(22, 2, generator=torch.Generator().manual_seed(0)).double()
+    variance = float(excess[:20, 0].var())
+    wanted = math.sqrt(sum(variance / n * (1 - n / 500) / 9 for n in (20, 1)))  # of the third class, nothing is left out
+    assert math.isclose(_estimates(excess, labels, counts)[3], wanted, rel_tol=1e-12)
+    assert np.isnan(_estimates(excess[19:], labels[19:], counts)[[1, 3, 5]]).all()  # one image each: nobody knows
+
+
 def test_the_sample_is_even_over_classes_and_fixed_by_its_seed():
     labels = np.repeat(np.arange(4), [100, 50, 6, 2])
     chosen = stratified_sample(labels, 40, seed=3)
@@ -99,6 +111,7 @@ def test_the_sample_is_even_over_classes_and_fixed_by_its_seed():
     assert (chosen == stratified_sample(labels, 40, seed=3)).all()
     assert (chosen != stratified_sample(labels, 40, seed=4)).any()
     assert len(stratified_sample(labels, 10_000, seed=0)) == len(labels)
+    assert np.bincount(labels[stratified_sample(labels, 2, seed=0)]).tolist() == [1, 1, 1, 1]
 
 
 class Memory:

@@ -46,7 +46,7 @@ def test_the_page_gets_the_numbers_and_little_else(live):
     assert "application/vnd.jupyter.widget-view+json" in data
     page = data[explorer.PAGE]
     assert len(json.dumps(page, allow_nan=False)) < 500_000
-    assert sum(page["encoder"]["rows"]) == len(shown.landscape.summary.encoder)
+    assert sum(page["encoder"]["rows"]) == len(shown.landscape.summary.alive)
     assert len(page["schematics"]) == len(page["bias"]["bias"]) == page["n_depths"] + 1
 
 

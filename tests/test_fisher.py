@@ -83,7 +83,34 @@ def test_equals_the_one_sample_loop(kind, capsys):
     expected = one_sample_at_a_time(model, some_batches(), likelihood())
     assert sum(float(v.sum()) for v in expected.values()) > 0
     assert_equal_on_every_tensor(diagonal_fisher(model, some_batches(), likelihood()), expected)
+    in_float32 = diagonal_fisher(model.float(), some_batches(dtype=torch.float32), likelihood())
+    for name, reference in expected.items():  # the compiled loops are float32's
+        assert torch.allclose(in_float32[name].double(), reference, rtol=0, atol=1e-4 * float(reference.max()) + 1e-12), name
     assert "no rule" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("precision, nearly", [("bf16", 0.05), ("fp16", 0.005)])  # some units of a mantissa of 8, of 11 bits
+def test_half_precision_stays_close_to_float64(precision, nearly):
+    model = small_vit(**KINDS["LayerScale"])
+    expected = one_sample_at_a_time(model, some_batches(), likelihood())
+    found = diagonal_fisher(model.float(), some_batches(dtype=torch.float32), likelihood(), precision=precision)
+    whole = diagonal_fisher(model, some_batches(dtype=torch.float32), likelihood())
+    assert all(f.dtype == torch.float32 for f in found.values())
+    for name, reference in expected.items():
+        assert torch.allclose(found[name].double(), reference, rtol=0, atol=nearly * float(reference.max()) + 1e-6), name
+    assert not torch.equal(found["patch_embed.proj.weight"], whole["patch_embed.proj.weight"])
+
+
+def test_a_precision_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="fp32, bf16, fp16"):
+        diagonal_fisher(small_vit(), some_batches(), likelihood(), precision="half")
+
+
+def test_a_position_embedding_that_is_resampled():
+    model = small_vit(**KINDS["average pooling"], dynamic_img_size=True)
+    batches = [(torch.randn(3, 2, 16, 16, dtype=torch.float64), torch.tensor([0, 3, 5]))]
+    expected = one_sample_at_a_time(model, batches, likelihood())
+    assert_equal_on_every_tensor(diagonal_fisher(model, batches, likelihood()), expected)
 
 
 def test_the_categorical_likelihood_and_one_output():
@@ -153,7 +180,35 @@ class Repeated(nn.Module):
         return self.last(torch.tanh(self.layer(torch.tanh(self.layer(x)))).mean(1))
 
 
-@pytest.mark.parametrize("kind", [Odd, Repeated])
+class Folded(nn.Module):
+    """Tokens go through a layer as if they were a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.last = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        tokens = torch.tanh(self.layer(x.reshape(-1, 8)))
+        return self.last(tokens.reshape(len(x), -1, 8).mean(1))
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.layer, self.last = nn.Linear(128, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.first(x.flatten(1)) + 1  # which autograd itself would not miss
+        y = self.layer(x)
+        return self.last(y + x.mul_(3))
+
+
+def test_an_input_changed_after_the_call_is_refused():
+    with pytest.raises(RuntimeError, match="layer: its input is changed in place"):
+        diagonal_fisher(InPlace().double(), some_batches(), likelihood())
+
+
+@pytest.mark.parametrize("kind", [Odd, Repeated, Folded])
 def test_what_has_no_rule_is_exact_and_said_once(kind, capsys):
     torch.manual_seed(0)
     model = kind().double()
@@ -167,6 +222,12 @@ def test_a_convolution_that_overlaps():
     model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(64, 3)).double()
     expected = one_sample_at_a_time(model, some_batches(), likelihood())
     assert_equal_on_every_tensor(diagonal_fisher(model, some_batches(), likelihood()), expected)
+
+
+def loaded(batches):
+    """A loader, which takes a seed of its own from torch's random state each time it is read."""
+    images, labels = (torch.cat(parts) for parts in zip(*batches))
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(images, labels), 5)
 
 
 def as_it_is(model):
@@ -190,8 +251,9 @@ def assert_same(before, after):
     assert torch.equal(before["random"], after["random"])
 
 
+@pytest.mark.parametrize("how", [list, loaded], ids=["list", "loader"])
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_model_is_left_as_found(fails):
+def test_the_model_is_left_as_found(fails, how):
     model = small_vit(**KINDS["register tokens"], drop_path_rate=0.5).train()
     model.blocks[0].eval()
     model.head.weight.requires_grad_(False)
@@ -199,10 +261,10 @@ def test_the_model_is_left_as_found(fails):
     before = as_it_is(model)
     if fails:
         with pytest.raises(RuntimeError, match="on purpose"):
-            diagonal_fisher(model, some_batches(), lambda s, l: (_ for _ in ()).throw(RuntimeError("on purpose")))
+            diagonal_fisher(model, how(some_batches()), lambda s, l: (_ for _ in ()).throw(RuntimeError("on purpose")))
     else:
         with torch.no_grad():
-            diagonal_fisher(model, some_batches(), likelihood())
+            diagonal_fisher(model, how(some_batches()), likelihood())
     assert_same(before, as_it_is(model))
 
 
@@ -222,9 +284,15 @@ def test_refuses_batches_that_do_not_repeat():
     model = small_vit()
     images, labels = some_batches((8,))[0]
     data = torch.utils.data.TensorDataset(images, labels)
+
+    def whole(*sampler):
+        return torch.utils.data.DataLoader(data, batch_sampler=torch.utils.data.BatchSampler(*sampler))
+
     for loader, why in (
         (torch.utils.data.DataLoader(data, 4, shuffle=True), "shuffles"),
         (torch.utils.data.DataLoader(data, 5, drop_last=True), "drops"),
+        (whole(torch.utils.data.SequentialSampler(data), 5, True), "drops"),
+        (whole(torch.utils.data.RandomSampler(data), 4, False), "shuffles"),
         (iter([(images, labels)]), "one-time iterator"),
         ([], "empty"),
     ):
@@ -250,8 +318,19 @@ def test_accepts_a_loader_in_order():
 def test_names_the_sample_whose_likelihood_is_not_finite():
     model, (images, labels) = small_vit(), some_batches((8,))[0]
     images[6, 0, 0, 0] = float("nan")
-    with pytest.raises(UserError, match="sample 6"):
+    with pytest.raises(UserError, match="sample 2 of batch 1 is not finite: the image holds"):
         diagonal_fisher(model, [(images[:4], labels[:4]), (images[4:], labels[4:])], likelihood())
+    with pytest.raises(UserError, match="sample 6 of batch 0 is not finite: the image holds"):
+        diagonal_fisher(model, [(images, labels)], likelihood())
+
+
+def test_names_the_layer_where_values_stop_being_finite():
+    model = small_vit()
+    model.blocks[1].mlp.fc2.weight.data[3, 4] = float("inf")
+    with pytest.raises(UserError, match=r"sample 0 of batch 0 is not finite: the output of layer blocks\.1\.mlp\.fc2 is not"):
+        diagonal_fisher(model, some_batches(), likelihood())
+    with pytest.raises(UserError, match="the output of every layer is"):
+        diagonal_fisher(small_vit(), some_batches(), lambda s, labels: s.sum(-1) * float("nan"))
 
 
 def test_names_layer_and_sample_of_a_score_that_overflows():

@@ -8,6 +8,7 @@ import torch
 from osdtw_lib import compiled, terms
 from osdtw_lib.proxy import Proxy
 from osdtw_lib.search import COLUMNS
+from osdtw_lib.summary import ProxySummary
 
 N = 50
 DEPTH_OF = {"embed": 1, "one": 1, "two": 2, "three": 3, "norm": 4, "out": 4}
@@ -137,6 +138,23 @@ def test_dead_and_one_sided_parameters():
     assert np.isclose(middle["encoder_variance"], (7 + 15 + 24 - 1) / (2 * N))
 
 
+def test_tensors_of_any_layout_and_type_give_the_same():
+    head, tail, mismatch = statistics(0)
+    expected = Proxy(head, tail, mismatch, DEPTH_OF, N, (3.0, 4.0))
+
+    def apart(tensor):  # every second number of a longer one
+        wide = torch.stack([tensor.double(), torch.full_like(tensor, -1.0).double()], -1)
+        return wide[..., 0].requires_grad_()
+
+    nothing = {"none": torch.zeros(0)}
+    found = Proxy({n: apart(t) for n, t in head.items()} | nothing, tail | nothing, {n: apart(t) for n, t in mismatch.items()},
+                  DEPTH_OF | {"none": 4}, N, (3.0, 4.0))
+    for form, damping in (("paper", 0.0), ("damped", "evidence")):
+        grids = [search.grid(form=form, damping=damping) for search in (found, expected)]
+        pd.testing.assert_frame_equal(*grids, rtol=1e-6)
+    pd.testing.assert_frame_equal(ProxySummary.of(found).grid(), ProxySummary.of(expected).grid(), rtol=1e-6)
+
+
 def test_any_depths_and_weights_can_be_asked_for():
     grid = proxy_of(statistics(0)).grid([2, 1], [0.123])
     assert grid["shared_depth"].tolist() == [2, 1] and set(grid["head_weight"]) == {0.123}
@@ -159,6 +177,7 @@ def bad(change):
         (lambda s: s["mismatch"].pop("embed"), "embed"),
         (lambda s: s["mismatch"].update(nowhere=torch.zeros(2)), "nowhere"),
         (lambda s: s["depth_of"].pop("out"), "out"),
+        (lambda s: s["depth_of"].update(embed=0), "depths begin at 1, depth_of has less for embed"),
         (lambda s: s["tail"].update(three=torch.ones(12)), "shapes"),
         (lambda s: s["mismatch"].update(three=torch.ones(12)), "shapes"),
         (lambda s: s["head"].update(three=torch.full((11,), float("nan"))), "of three holds"),

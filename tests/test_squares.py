@@ -20,15 +20,17 @@ INTERPRETED = """
 import torch
 from osdtw_lib.squares import add_squared_products
 from osdtw_lib.squares_gpu import add_squared_products_fused
+half, single = torch.float16, torch.float32  # the interpreter multiplies bfloat16 as if its bits were integers
 for shape in {shapes}:
-    samples, tokens, outs, ins = shape
-    torch.manual_seed(0)
-    g, x = torch.randn(samples, tokens, outs), torch.randn(samples, tokens, ins)
-    start = torch.rand(outs, ins)
-    expected, found = start.clone(), start.clone()
-    add_squared_products(expected, g, x, 2**20)
-    add_squared_products_fused(found, g.transpose(1, 2).contiguous().transpose(1, 2), x)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    for g_type, x_type in ((single, single), (half, half), (half, single)):
+        samples, tokens, outs, ins = shape
+        torch.manual_seed(0)
+        g, x = torch.randn(samples, tokens, outs).to(g_type), torch.randn(samples, tokens, ins).to(x_type)
+        start = torch.rand(outs, ins)
+        expected, found = start.clone(), start.clone()
+        add_squared_products(expected, g, x.to(g_type), 2**20)  # in float32, of the same rounded numbers
+        add_squared_products_fused(found, g.transpose(1, 2).contiguous().transpose(1, 2), x)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 print("every shape agrees")
 """
 

@@ -48,6 +48,20 @@ def test_the_ends_dead_and_one_sided_parameters_are_as_in_the_exact_proxy():
     assert np.allclose(binned.loc[finite, "total"], whole.loc[finite, "total"], rtol=1e-3)
 
 
+def test_what_is_too_small_for_a_bin_is_nought():
+    head, tail = ({"one": torch.zeros(1000), "out": torch.ones(2)} for _ in range(2))
+    for named in (head, tail):
+        named["one"][:10] = 1e-3
+        named["one"][10] = 1e-40
+    depths = {"one": 1, "out": 2}
+    made = ProxySummary.of(Proxy(head, tail, {"one": torch.ones(1000)}, depths, 1))
+    head["one"][10] = tail["one"][10] = 0
+    whole = Proxy(head, tail, {"one": torch.ones(1000)}, depths, 1)
+    assert np.allclose(made.grid()["total"], whole.grid()["total"], rtol=1e-6)
+    assert made.encoder["count"].sum() == 1000 and made.alive["count"].sum() == 10
+    assert (made.alive[["a", "b"]].astype("f4") > 0).any(axis=1).all()  # as a page holds them
+
+
 def test_the_papers_bias_and_the_evidence_are_exact():
     whole, binned = exact(), ProxySummary.of(exact())
     weights = [0.0, 0.3, 1.0]
