@@ -24,10 +24,10 @@ def octave_bin(values: Tensor) -> Tensor:
 
 
 def spectrum(fishers: Iterable[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """(count, mean value) of every bin that is not empty."""
+    """(count, mean value) of every bin that is not empty, from flat Fishers (P,) as Proxy has them."""
     threads, tables, tasks = torch.get_num_threads(), [], []
     for whole in fishers:
-        for values in whole.detach().reshape(-1).split(CHUNK):
+        for values in whole.split(CHUNK):
             tables.append(np.zeros((2, N_BINS)))
             tasks.append((_add_spectrum, values, *tables[-1]))
     with ThreadPoolExecutor(max(1, threads - 1)) as pool:

@@ -144,9 +144,10 @@ def _estimates(excess: Tensor, labels: np.ndarray, class_counts) -> np.ndarray:
     means = np.array([excess[labels == k].mean(0) for k in present])  # (classes, 2)
     sizes = np.array([(labels == k).sum() for k in present])
     squares = np.array([((excess[labels == k] - mean) ** 2).sum(0) for k, mean in zip(present, means)])
-    pooled = squares.sum(0) / max(1, (sizes - 1).sum()) if (sizes > 1).any() else np.full(2, math.nan)
-    # one image says nothing of its class's spread, so the other classes' is taken; unknown where all have one
-    spread = np.where(sizes[:, None] > 1, squares / np.maximum(1, sizes - 1)[:, None], pooled)
+    free = (sizes - 1)[:, None]
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: unknown
+        own, pooled = squares / free, squares.sum(0) / free.sum()
+    spread = np.where(free > 0, own, pooled)  # one image says nothing of its class's spread: the other classes' then
     rest = 1 - sizes / counts[present]
     spread[rest == 0] = 0.0  # a class taken whole has no sampling error
     frequency, alike = counts[present] / counts[present].sum(), np.full(len(present), 1 / len(present))

@@ -85,8 +85,7 @@ class _Pass:
         self.parameters = dict(model.named_parameters())
         self.sums = {n: torch.zeros(p.shape, dtype=_sum_type(p.dtype), device=p.device) for n, p in self.parameters.items()}
         self.samples, self.handles, self.said = 0, [], False
-        self.calls: dict[str, int] = {}  # of each layer with the batch as it is, in this batch
-        self.size = 0  # of this batch
+        self.rows: dict[str, list[int]] = {}  # of each layer, how many every call in this batch was given
         self.ruled, self.expanded, self.one_by_one = self._assign()
 
     def _assign(self):
@@ -103,8 +102,7 @@ class _Pass:
             if own and fits:
                 ruled[path] = (module, function, {local: self.sums[full] for full, (local, _) in own.items()})
             for full, (local, p) in own.items():
-                raw = any(isinstance(module, kind) and local == name for kind, name in EXPANDED)
-                raw = raw and not (local == "pos_embed" and getattr(module, "dynamic_img_size", False))  # resampled, as one
+                raw = any(isinstance(module, kind) and local == name and whole(module) for kind, name, whole in EXPANDED)
                 if raw and uses[id(p)] == 1 and p.ndim == 3 and p.shape[0] == 1:
                     expanded.append(full)
                 elif not fits:
@@ -143,8 +141,7 @@ class _Pass:
                     raise RuntimeError(f"{path}: its input is changed in place after the call, so the Fisher cannot read it")
                 function(module, x, g, sums, self.buffer_bytes)
 
-            whole = len(x) == self.size  # else tokens were folded into the batch, and no row is one sample's
-            self.calls[path] = self.calls.get(path, 0) + (1 if whole else 2)
+            self.rows.setdefault(path, []).append(len(x))
             if not output.requires_grad:
                 output.requires_grad_()  # the first layer: nothing before it asks for gradients
             if path in self.ruled:
@@ -160,11 +157,10 @@ class _Pass:
             one = self.parameters[name].detach().requires_grad_()
             copies[name] = one.expand(len(labels), -1, -1)
             copies[name].register_hook(lambda g, sums=self.sums[name]: self._add_expanded(sums, g))
-        self.calls.clear()
-        self.size = len(labels)
+        self.rows.clear()
         scores = self._log_likelihood(copies, images, labels)
-        odd = [path for path in self.ruled if self.calls.get(path, 0) != 1]
-        if odd:  # called twice, never, or with something else than the batch: the rule does not hold there
+        odd = [path for path in self.ruled if self.rows.get(path) != [len(labels)]]
+        if odd:  # called twice or never, or with tokens folded into the batch: the rule does not hold there
             for path in odd:
                 module = self.ruled.pop(path)[0]
                 self.one_by_one += [f"{path}.{n}" if path else n for n, _ in module.named_parameters(recurse=False)]
@@ -185,8 +181,7 @@ class _Pass:
         with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
             # nothing expanded is tied (_assign), so nobody need look for ties at every batch
             logits = functional_call(self.model, copies, (images,), tie_weights=False) if copies else self.model(images)
-        scores = self.log_likelihood(in_single(logits), labels)
-        return scores if self.scale == 1 else scores * self.scale
+        return self.log_likelihood(in_single(logits), labels) * self.scale
 
     def _first_not_finite(self, image: Tensor) -> str:
         """In words, where the first infinite or NaN value of one image (1, ...) stands; slow, and rare."""

@@ -25,7 +25,8 @@ Triple = tuple[Tensor, Tensor, Tensor]
 
 @torch.no_grad()
 def encoder_sums(entries: Iterable[Triple], weights: np.ndarray, lam: float, form: str) -> list[tuple[np.ndarray, float]]:
-    """Of each entry, a, b (P,) the two Fishers and d (P,) the mismatch: (2, W), variance and bias, and `squared_shares`.
+    """Of each entry, a, b (P,) the two Fishers and d (P,) the mismatch, all flat as Proxy has them: (2, W), variance and
+    bias, and `squared_shares`.
 
     Not yet divided by 2N and by 2. NaN in the variance says that an entry holds a value that is negative or NaN.
     The chunks of all entries are shared out over as many threads as torch has, and added up in their order.
@@ -43,7 +44,7 @@ def encoder_sums(entries: Iterable[Triple], weights: np.ndarray, lam: float, for
 def _alike(*tensors: Tensor) -> list[Tensor]:
     """As they are, where all are float32 or all float64; in float64 else."""
     kept = len({t.dtype for t in tensors}) == 1 and tensors[0].dtype in (torch.float32, torch.float64)
-    return [t.detach().contiguous() if kept else t.detach().double() for t in tensors]
+    return [t if kept else t.double() for t in tensors]
 
 
 def _add_chunk(chunk: Triple, weights: np.ndarray, lam: float, form: str, sums: np.ndarray, shares: np.ndarray, i: int) -> None:
