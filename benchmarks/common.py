@@ -44,7 +44,7 @@ def machine() -> str:
 
 def compiling(*modules: str) -> str:
     """Seconds until the compiled loops of these modules can be called, for the first process and for the next."""
-    code = ("import time, osdtw_lib.fisher, osdtw_lib.proxy; from osdtw_lib.compiled import kernels; start = time.perf_counter();"
+    code = ("import time, osdtw_lib.fisher.diagonal, osdtw_lib.proxy.exact; from osdtw_lib.backend.compiled import kernels; start = time.perf_counter();"
             f"there = all(map(kernels, {modules})); print(f'{{time.perf_counter() - start:.2g}} s' if there else 'not compiled')")
     with tempfile.TemporaryDirectory() as folder:
         command, places = [sys.executable, "-c", code], os.environ | {"NUMBA_CACHE_DIR": folder}
@@ -92,7 +92,7 @@ def in_own_process(function, *args):
     """function(*args) in a process that has done nothing before and gives freed memory back at once."""
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # read at a process's start
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["osdtw_lib.fisher", "osdtw_lib.vit", "osdtw_lib.proxy", "pandas"])
+    context.set_forkserver_preload(["osdtw_lib.fisher.diagonal", "osdtw_lib.models.vit", "osdtw_lib.proxy.exact", "pandas"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *args).result()
 

@@ -28,12 +28,12 @@ import torch
 from common import arguments, machine, show, write
 from PIL import Image
 
-from osdtw_lib._timm import timm
-from osdtw_lib.cache import decoded
-from osdtw_lib.config import IMAGENET_MEAN, IMAGENET_STD
-from osdtw_lib.datasets import LabelledImages
-from osdtw_lib.image_check import examine
-from osdtw_lib.image_files import ImageFiles
+from osdtw_lib.backend.timm_import import timm
+from osdtw_lib.data.decoded_cache import decoded
+from osdtw_lib.config.schema import IMAGENET_MEAN, IMAGENET_STD
+from osdtw_lib.data.splits import LabelledImages
+from osdtw_lib.data.image_check import examine
+from osdtw_lib.data.image_files import ImageFiles
 
 COLUMNS = ["path", "images_per_core_second", "ratio", "images_per_second", "cores_for_4000", "rounds"]
 SIDE, CROP = 256, 224  # pixels of the cache and of the network

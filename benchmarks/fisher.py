@@ -28,10 +28,10 @@ from common import arguments, compiling, forget_peak, in_own_process, machine, p
 from peers import METHODS, OURS, PLAIN, Batches, one_sample_at_a_time, ours, plain
 from torch import Tensor, nn
 
-from osdtw_lib import config as cfg
-from osdtw_lib.losses import Bernoulli, task_likelihoods
-from osdtw_lib.params_file import load_config
-from osdtw_lib.vit import build_vit
+from osdtw_lib.config import schema as cfg
+from osdtw_lib.models.likelihoods import Bernoulli, task_likelihoods
+from osdtw_lib.config.load import load_config
+from osdtw_lib.models.vit import build_vit
 
 COLUMNS = ["model", "device", "method", "ratio", "peak_memory_ratio", "max_relative_error", "tensors_covered", "tensors_total"]
 GROWTH_COLUMNS = ["against", "value", "plain_seconds", "fisher_seconds", "fisher_ms_per_image", "ratio"]

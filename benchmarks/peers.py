@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from osdtw_lib.fisher import diagonal_fisher
+from osdtw_lib.fisher.diagonal import diagonal_fisher
 
 PLAIN, OURS = "plain forward + backward", "diagonal_fisher"
 Batches = list[tuple[Tensor, Tensor]]

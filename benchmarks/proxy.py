@@ -23,12 +23,12 @@ import torch
 from common import arguments, compiling, forget_peak, in_own_process, machine, peak_bytes, ratio, resident_bytes, show, write
 from torch import Tensor
 
-from osdtw_lib import config as cfg
-from osdtw_lib.landscape import Landscape
-from osdtw_lib.proxy import Proxy
-from osdtw_lib.summary import ProxySummary
-from osdtw_lib.views import arrays
-from osdtw_lib.vit import build_vit, depth_of, n_depths
+from osdtw_lib.config import schema as cfg
+from osdtw_lib.explorer.state import Landscape
+from osdtw_lib.proxy.exact import Proxy
+from osdtw_lib.proxy.binned import ProxySummary
+from osdtw_lib.explorer.linked_figures import arrays
+from osdtw_lib.models.vit import build_vit, depth_of, n_depths
 
 COLUMNS = ["parameters", "weights", "seconds", "read_once_seconds", "peak_memory_ratio", "form", "how"]
 FORMS = {"paper": 0.0, "damped": 1.0}  # and their damping; 1 is the median of the random Fishers

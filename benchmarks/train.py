@@ -26,13 +26,13 @@ import torch
 from common import arguments, machine, show, write
 from torch import Tensor, nn
 
-from osdtw_lib import config as cfg
-from osdtw_lib.batches import Part
-from osdtw_lib.losses import Bernoulli
-from osdtw_lib.params_file import load_config
-from osdtw_lib.throughput import device_name, mfu, training_flops
-from osdtw_lib.training import fit
-from osdtw_lib.vit import build_vit, depth_of
+from osdtw_lib.config import schema as cfg
+from osdtw_lib.data.batches import Part
+from osdtw_lib.models.likelihoods import Bernoulli
+from osdtw_lib.config.load import load_config
+from osdtw_lib.models.flops import device_name, mfu, training_flops
+from osdtw_lib.training.loop import fit
+from osdtw_lib.models.vit import build_vit, depth_of
 
 COLUMNS = ["model", "device", "method", "ratio", "images_per_second", "mfu", "note"]
 ON_GPU = "ViT-B/16, 224 px"

@@ -18,6 +18,6 @@ __version__ = "0.1.0"
 
 def load_predictor(folder):
     """Load the trained two-branch predictor of one finished run; see `osdtw_lib.predictor.load_predictor`."""
-    from .predictor import load_predictor as load
+    from .inference.predictor import load_predictor as load
 
     return load(folder)

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 
-from .config import PROJECT
+from .config.schema import PROJECT
 from .errors import UserError
 
 DEFAULT = str(PROJECT / "params" / "mnist_lt.yaml")
@@ -89,17 +89,17 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(chosen) -> int:
-    from .batch import run_all
+    from .report.notebooks import run_all
 
     return run_all(chosen.params, chosen.overrides, chosen.first, chosen.ablations)
 
 
 def _stage(chosen) -> None:
-    from . import distributed
-    from .ablation import ablation
-    from .params_file import load_config
-    from .runs import Run
-    from .stages import STAGES
+    from .backend import distributed
+    from .ablation.stage import ablation
+    from .config.load import load_config
+    from .stages.run import Run
+    from .stages.all import STAGES
 
     config = load_config(chosen.params, chosen.overrides)
     with distributed.group(config.device) if distributed.started_by_torchrun() else contextlib.nullcontext():
@@ -107,22 +107,22 @@ def _stage(chosen) -> None:
 
 
 def _inspect(chosen) -> None:
-    from .inspection import inspect
-    from .params_file import load_config
+    from .data.inspection import inspect
+    from .config.load import load_config
 
     for line in inspect(load_config(chosen.params, chosen.overrides)):
         print(line, flush=True)
 
 
 def _plan(chosen) -> None:
-    from .params_file import load_config
-    from .plan import make_plan
+    from .config.load import load_config
+    from .planning.plan import make_plan
 
     print(make_plan(load_config(chosen.params, chosen.overrides), chosen.gpus, chosen.gpu, chosen.mfu))
 
 
 def _predict(chosen) -> None:
-    from .predictor import predict_files
+    from .inference.predictor import predict_files
 
     for file, name, probability in predict_files(chosen.folder, chosen.images, chosen.top):
         print(f"{file}\t{name}\t{probability:.4f}")

@@ -9,17 +9,19 @@ import pandas as pd
 import pytest
 import torch
 
-from osdtw_lib import ablation as stage
-from osdtw_lib import ablation_tables as tabled
-from osdtw_lib import cells as measuring
-from osdtw_lib import claims, evaluation, stages
-from osdtw_lib.ablation import ablation
-from osdtw_lib.cells import Features, Variant, measure, refine
-from osdtw_lib.params_file import load_config
+from osdtw_lib.ablation import stage
+from osdtw_lib.ablation import tables as tabled
+from osdtw_lib.ablation import variant as measuring
+from osdtw_lib.ablation import paper_claims as claims
+from osdtw_lib.evaluation import metrics as evaluation
+from osdtw_lib.stages import all as stages
+from osdtw_lib.ablation.stage import ablation
+from osdtw_lib.ablation.variant import Features, Variant, measure, refine
+from osdtw_lib.config.load import load_config
 from osdtw_lib.longtail import class_priors
-from osdtw_lib.results import joined, load_proxy, measured_bias, stage1_networks, stage2_network
-from osdtw_lib.runs import Run
-from osdtw_lib.vit import encode
+from osdtw_lib.stages.results import joined, load_proxy, measured_bias, stage1_networks, stage2_network
+from osdtw_lib.stages.run import Run
+from osdtw_lib.models.vit import encode
 
 SMALL = {
     "selection.shared_depth": None, "selection.head_weight": None, "selection.form": "direct",

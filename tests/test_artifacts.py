@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from osdtw_lib import artifacts
-from osdtw_lib.artifacts import Artifact, read_manifest, read_tensors, write_tensors, write_text
+from osdtw_lib.artifacts import artifact as artifacts
+from osdtw_lib.artifacts.artifact import Artifact, read_manifest, read_tensors, write_tensors, write_text
 from osdtw_lib.errors import UserError
 
 

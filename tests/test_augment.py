@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from osdtw_lib import augment
-from osdtw_lib._timm import timm
-from osdtw_lib.augment import augmented, centred, mixed_and_erased, seeded
-from osdtw_lib.config import Recipe
-from osdtw_lib.rand_augment import OPERATIONS, rand_augment
+from osdtw_lib.data import augment
+from osdtw_lib.backend.timm_import import timm
+from osdtw_lib.data.augment import augmented, centred, mixed_and_erased, seeded
+from osdtw_lib.config.schema import Recipe
+from osdtw_lib.data.rand_augment import OPERATIONS, rand_augment
 
 auto_augment = timm.data.auto_augment
 FILL = (10, 20, 30)

@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from osdtw_lib import batches as module
-from osdtw_lib import distributed
-from osdtw_lib.batches import Batches, normalized, readers
-from osdtw_lib.config import Config, Digits, Files, Recipe
+from osdtw_lib.data import batches as module
+from osdtw_lib.backend import distributed
+from osdtw_lib.data.batches import Batches, normalized, readers
+from osdtw_lib.config.schema import Config, Digits, Files, Recipe
 from osdtw_lib.errors import UserError
-from osdtw_lib.image_files import ImageFiles
-from osdtw_lib.source import LabelledImages
+from osdtw_lib.data.image_files import ImageFiles
+from osdtw_lib.data.source import LabelledImages
 
 PHOTO = {"random_crop": (0.3, 1.0), "flip": True, "rand_augment": (9.0, 0.5), "random_erasing": 0.5}
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from osdtw_lib import cache
-from osdtw_lib.cache import BLOCK, decoded, resized
+from osdtw_lib.data import decoded_cache as cache
+from osdtw_lib.data.decoded_cache import BLOCK, decoded, resized
 from osdtw_lib.errors import UserError
-from osdtw_lib.image_files import ImageFiles
+from osdtw_lib.data.image_files import ImageFiles
 
 N, SIDE = 2 * BLOCK + 22, 12
 

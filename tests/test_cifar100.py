@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from osdtw_lib import cifar100 as module
-from osdtw_lib.cifar100 import CIFAR100, cifar100
-from osdtw_lib.config import Cifar100
-from osdtw_lib.datasets import load_source, split_indices
+from osdtw_lib.data.sets import cifar100 as module
+from osdtw_lib.data.sets.cifar100 import CIFAR100, cifar100
+from osdtw_lib.config.schema import Cifar100
+from osdtw_lib.data.splits import load_source, split_indices
 from osdtw_lib.errors import UserError
 from osdtw_lib.longtail import exponential_class_counts
 

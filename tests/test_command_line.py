@@ -5,7 +5,7 @@ import os
 import pytest
 
 from osdtw_lib import __main__
-from osdtw_lib.stages import STAGES
+from osdtw_lib.stages.all import STAGES
 
 
 def test_help_names_every_command(command):

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from osdtw_lib import bins
-from osdtw_lib.compiled import kernels, run_together
+from osdtw_lib.proxy import bins
+from osdtw_lib.backend.compiled import kernels, run_together
 
 SAME = """
 import torch

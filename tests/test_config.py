@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from osdtw_lib.params_file import dump_config, load_config
+from osdtw_lib.config.load import dump_config, load_config
 from osdtw_lib.errors import UserError
 
 

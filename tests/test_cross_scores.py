@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from osdtw_lib import cross_scores
-from osdtw_lib.cross_scores import cross_fisher
-from osdtw_lib.fisher import diagonal_fisher
+from osdtw_lib.fisher import cross as cross_scores
+from osdtw_lib.fisher.cross import cross_fisher
+from osdtw_lib.fisher.diagonal import diagonal_fisher
 from test_fisher import likelihood, small_vit, some_batches
 
 NETWORKS = {task: small_vit(seed, class_token=False, global_pool="avg") for seed, task in enumerate(("head", "tail"))}

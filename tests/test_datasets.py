@@ -5,11 +5,11 @@ import hashlib
 import numpy as np
 import pytest
 
-from osdtw_lib.config import Digits as Data, Files
-from osdtw_lib.datasets import index_hash, load_source, split_indices, split_notes
+from osdtw_lib.config.schema import Digits as Data, Files
+from osdtw_lib.data.splits import index_hash, load_source, split_indices, split_notes
 from osdtw_lib.errors import UserError
 from osdtw_lib.longtail import exponential_class_counts
-from osdtw_lib.source import LabelledImages, Source
+from osdtw_lib.data.source import LabelledImages, Source
 
 DIGITS = Data(dataset="digits", largest=40, imbalance_ratio=10, test_per_class=10)
 

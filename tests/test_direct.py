@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from osdtw_lib._timm import timm
-from osdtw_lib.direct import direct_bias, stratified_sample
-from osdtw_lib.losses import task_likelihoods
-from osdtw_lib.proxy import Proxy
-from osdtw_lib.vit import depth_of
+from osdtw_lib.backend.timm_import import timm
+from osdtw_lib.proxy.measured_bias import direct_bias, stratified_sample
+from osdtw_lib.models.likelihoods import task_likelihoods
+from osdtw_lib.proxy.exact import Proxy
+from osdtw_lib.models.vit import depth_of
 
 COUNTS = np.array([40, 30, 20, 10, 5, 2])
 TASKS = {"head": np.arange(3), "tail": np.arange(3, 6)}
@@ -78,7 +78,7 @@ def test_the_standard_error_covers_the_spread_of_samples_drawn_again():
     rng = np.random.default_rng(0)
     population = [rng.normal(k, 1 + k, 400) for k in range(3)]
     counts = np.array([400, 400, 400])
-    from osdtw_lib.direct import _estimates
+    from osdtw_lib.proxy.measured_bias import _estimates
 
     draws = []
     for _ in range(400):
@@ -92,7 +92,7 @@ def test_the_standard_error_covers_the_spread_of_samples_drawn_again():
 
 
 def test_one_image_of_a_class_leaves_its_spread_to_the_others():
-    from osdtw_lib.direct import _estimates
+    from osdtw_lib.proxy.measured_bias import _estimates
 
     counts = np.array([500, 500, 1])
     labels = np.array([0] * 20 + [1, 2])

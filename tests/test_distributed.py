@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from osdtw_lib import distributed
-from osdtw_lib.config import PROJECT
+from osdtw_lib.backend import distributed
+from osdtw_lib.config.schema import PROJECT
 from osdtw_lib.errors import UserError
-from osdtw_lib.params_file import load_config
-from osdtw_lib.runs import Run
-from osdtw_lib.stages import STAGES
+from osdtw_lib.config.load import load_config
+from osdtw_lib.stages.run import Run
+from osdtw_lib.stages.all import STAGES
 
 PARTS = {"recipe.micro_batch": 8, "recipe.mixup": 0.8, "recipe.cutmix": 1.0, "recipe.random_shift": 1, "fisher.batch_size": 8}
 SHARED = ("start", "stage1", "fisher", "direct", "stage2", "stage3")

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from osdtw_lib import evaluation
-from osdtw_lib.losses import task_likelihoods
+from osdtw_lib.evaluation import metrics as evaluation
+from osdtw_lib.models.likelihoods import task_likelihoods
 
 GROUPS = {"many": np.array([0]), "medium": np.array([1, 2]), "few": np.array([], dtype=int)}
 LABELS = np.array([0, 0, 1, 2, 2, 2])

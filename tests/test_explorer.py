@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from osdtw_lib import explorer, results, stages
-from osdtw_lib.landscape import marginal, marginal_rule
-from osdtw_lib.vit import TwoBranchViT, costs_by_depth
+from osdtw_lib.explorer import widgets as explorer
+from osdtw_lib.stages import results
+from osdtw_lib.stages import all as stages
+from osdtw_lib.explorer.state import marginal, marginal_rule
+from osdtw_lib.models.vit import TwoBranchViT, costs_by_depth
 
 
 @pytest.fixture

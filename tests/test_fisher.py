@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from osdtw_lib._timm import timm
+from osdtw_lib.backend.timm_import import timm
 from osdtw_lib.errors import UserError
-from osdtw_lib.fisher import diagonal_fisher
-from osdtw_lib.losses import task_likelihoods
+from osdtw_lib.fisher.diagonal import diagonal_fisher
+from osdtw_lib.models.likelihoods import task_likelihoods
 
 COUNTS = np.array([40, 30, 20, 10, 5, 2])
 TASKS = {"head": np.arange(3), "tail": np.arange(3, 6)}
@@ -366,7 +366,7 @@ class Memory:
 
 
 def test_a_pass_that_was_stopped_goes_on_and_ends_the_same(monkeypatch, capsys):
-    monkeypatch.setattr("osdtw_lib.fisher.CHECK_EVERY", 1)
+    monkeypatch.setattr("osdtw_lib.fisher.diagonal.CHECK_EVERY", 1)
     model, batches = small_vit(**KINDS["class token"]), some_batches((2, 2, 2, 2))
     whole = diagonal_fisher(model, batches, likelihood())
     memory = Memory(stop_after=2)

@@ -6,10 +6,10 @@ import threading
 import numpy as np
 import pytest
 
-from osdtw_lib import image_check
-from osdtw_lib.image_check import examine, over_images
-from osdtw_lib.params_file import load_config
-from osdtw_lib.runs import Run
+from osdtw_lib.data import image_check
+from osdtw_lib.data.image_check import examine, over_images
+from osdtw_lib.config.load import load_config
+from osdtw_lib.stages.run import Run
 
 
 def broken(folder):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from osdtw_lib.errors import UserError
-from osdtw_lib.image_files import ImageFiles, read_image
+from osdtw_lib.data.image_files import ImageFiles, read_image
 
 RED, BLUE, WHITE, BLACK = (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 

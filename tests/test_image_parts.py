@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from osdtw_lib.config import Files
-from osdtw_lib.datasets import load_source, split_indices, split_notes
+from osdtw_lib.config.schema import Files
+from osdtw_lib.data.splits import load_source, split_indices, split_notes
 
 
 def source(**data):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from osdtw_lib import lemma
+from osdtw_lib.theory import lemma
 
 
 def by_loops(q, head, tail):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from osdtw_lib.losses import baseline_likelihood, task_likelihoods
+from osdtw_lib.models.likelihoods import baseline_likelihood, task_likelihoods
 
 COUNTS = np.array([40, 30, 20, 10, 5, 2])
 PRIORS = COUNTS / COUNTS.sum()

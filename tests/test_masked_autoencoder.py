@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from osdtw_lib.config import MaskedAutoencoding, Model
+from osdtw_lib.config.schema import MaskedAutoencoding, Model
 from osdtw_lib.errors import UserError
-from osdtw_lib.masked_autoencoder import MaskedAutoencoder
-from osdtw_lib.vit import build_vit, weights
+from osdtw_lib.models.masked_autoencoder import MaskedAutoencoder
+from osdtw_lib.models.vit import build_vit, weights
 
 
 def autoencoder(normalize=False, class_token=False, **changes):

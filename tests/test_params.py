@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from osdtw_lib import load_predictor
-from osdtw_lib.artifacts import read_tensors
-from osdtw_lib.config import Model
-from osdtw_lib.vit import build_vit
+from osdtw_lib.artifacts.artifact import read_tensors
+from osdtw_lib.config.schema import Model
+from osdtw_lib.models.vit import build_vit
 
 COUNTS = (130, 24, 8, 3)  # training images a class
 EACH = {"val": 2, "test": 3}

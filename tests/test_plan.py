@@ -4,13 +4,13 @@ import pytest
 import torch
 import yaml
 
-from osdtw_lib import plan as library
-from osdtw_lib import plan_steps
+from osdtw_lib.planning import plan as library
+from osdtw_lib.planning import steps as plan_steps
 from osdtw_lib.errors import UserError
-from osdtw_lib.params_file import load_config
-from osdtw_lib.plan import make_plan
-from osdtw_lib.throughput import training_flops
-from osdtw_lib.vit import build_vit
+from osdtw_lib.config.load import load_config
+from osdtw_lib.planning.plan import make_plan
+from osdtw_lib.models.flops import training_flops
+from osdtw_lib.models.vit import build_vit
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def published(tmp_path, monkeypatch):
     def absent(data):
         raise UserError("data.train: no such file")
 
-    monkeypatch.setattr("osdtw_lib.runs.load_source", absent)
+    monkeypatch.setattr("osdtw_lib.stages.run.load_source", absent)
 
     def write(protocol, **sections):
         values = {

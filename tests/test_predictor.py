@@ -7,11 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from osdtw_lib import evaluation, load_predictor
+from osdtw_lib import load_predictor
+from osdtw_lib.evaluation import metrics as evaluation
 from osdtw_lib.errors import UserError
-from osdtw_lib.params_file import dump_config
-from osdtw_lib.predictor import predict_files
-from osdtw_lib.results import trained
+from osdtw_lib.config.load import dump_config
+from osdtw_lib.inference.predictor import predict_files
+from osdtw_lib.stages.results import trained
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from osdtw_lib.config import PROJECT
+from osdtw_lib.config.schema import PROJECT
 from osdtw_lib.errors import UserError
 from osdtw_lib.longtail import shot_groups
-from osdtw_lib.part_files import read_part
-from osdtw_lib.protocols import PROTOCOLS, check_protocol
+from osdtw_lib.data.listings.folders import read_part
+from osdtw_lib.data.protocols import PROTOCOLS, check_protocol
 
 SHARED = PROJECT.parent / "shared" / "data"
 

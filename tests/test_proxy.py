@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from osdtw_lib import compiled, terms
-from osdtw_lib.proxy import Proxy
-from osdtw_lib.search import COLUMNS
-from osdtw_lib.summary import ProxySummary
+from osdtw_lib.backend import compiled
+from osdtw_lib.proxy import sums as terms
+from osdtw_lib.proxy.exact import Proxy
+from osdtw_lib.proxy.grid import COLUMNS
+from osdtw_lib.proxy.binned import ProxySummary
 
 N = 50
 DEPTH_OF = {"embed": 1, "one": 1, "two": 2, "three": 3, "norm": 4, "out": 4}

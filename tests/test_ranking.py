@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from osdtw_lib.ranking import one_cell_at_zero, rank, spearman
+from osdtw_lib.ablation.ranking import one_cell_at_zero, rank, spearman
 
 scipy_stats = pytest.importorskip("scipy.stats")
 

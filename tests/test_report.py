@@ -7,10 +7,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from osdtw_lib import report
+from osdtw_lib.report import page as report
 from osdtw_lib.errors import UserError
-from osdtw_lib.overview import write_index
-from osdtw_lib.report import figure_html, formulas, write_page
+from osdtw_lib.report.index import write_index
+from osdtw_lib.report.page import figure_html, formulas, write_page
 
 
 def mathml(text):

@@ -5,7 +5,8 @@ import signal
 
 import pytest
 
-from osdtw_lib import fisher, training
+from osdtw_lib.fisher import diagonal as fisher
+from osdtw_lib.training import loop as training
 
 KILLED = """
 import os, signal, sys

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
-from osdtw_lib import bernoulli_tasks, simulation
-from osdtw_lib.bernoulli_tasks import linear_tasks, network_tasks
-from osdtw_lib.gaussian_tasks import GaussianTasks, evidence_study
-from osdtw_lib.theory import Linearised, eq18, expansion
+from osdtw_lib.theory import bernoulli_tasks
+from osdtw_lib.theory import simulation
+from osdtw_lib.theory.bernoulli_tasks import linear_tasks, network_tasks
+from osdtw_lib.theory.gaussian_tasks import GaussianTasks, evidence_study
+from osdtw_lib.theory.expansion import Linearised, eq18, expansion
 
 HEAD, TAIL = np.array([2.0, 0.5]), np.array([0.3, 1.0])
 

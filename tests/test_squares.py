@@ -9,9 +9,10 @@ import threading
 import pytest
 import torch
 
-from osdtw_lib import compiled, squares
-from osdtw_lib.compiled import kernels
-from osdtw_lib.squares import add_squared_norms, add_squared_products, add_squared_sums, gathered
+from osdtw_lib.backend import compiled
+from osdtw_lib.fisher import sums as squares
+from osdtw_lib.backend.compiled import kernels
+from osdtw_lib.fisher.sums import add_squared_norms, add_squared_products, add_squared_sums, gathered
 
 SHAPES = [(5, 7, 6, 4), (3, 1, 8, 5), (4, 33, 40, 150), (9, 17, 130, 20)]
 

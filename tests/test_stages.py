@@ -7,13 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from osdtw_lib import making, stages
-from osdtw_lib.datasets import index_hash
+from osdtw_lib.stages import execute as making
+from osdtw_lib.stages import all as stages
+from osdtw_lib.data.splits import index_hash
 from osdtw_lib.errors import UserError
-from osdtw_lib.results import assembled, load_proxy
-from osdtw_lib.runs import open_run
-from osdtw_lib.stages import METHODS, STAGES
-from osdtw_lib.vit import depth_of
+from osdtw_lib.stages.results import assembled, load_proxy
+from osdtw_lib.stages.run import open_run
+from osdtw_lib.stages.all import METHODS, STAGES
+from osdtw_lib.models.vit import depth_of
 
 SELECTED = {"shared_depth": 2, "head_weight": 0.4}
 FOLDERS = ["split", "start", "stage1", "fisher", "direct", "proxy", "stage2", "stage3", "tables"]

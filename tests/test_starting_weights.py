@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from osdtw_lib import starting_weights as library
-from osdtw_lib.config import MaskedAutoencoding, Model
+from osdtw_lib.models import pretrained as library
+from osdtw_lib.config.schema import MaskedAutoencoding, Model
 from osdtw_lib.errors import UserError
-from osdtw_lib.masked_autoencoder import MaskedAutoencoder
-from osdtw_lib.params_file import load_config
-from osdtw_lib.runs import Run
-from osdtw_lib.starting_weights import given_start, read_weights
-from osdtw_lib.vit import build_vit, depth_of, encode, weights
+from osdtw_lib.models.masked_autoencoder import MaskedAutoencoder
+from osdtw_lib.config.load import load_config
+from osdtw_lib.stages.run import Run
+from osdtw_lib.models.pretrained import given_start, read_weights
+from osdtw_lib.models.vit import build_vit, depth_of, encode, weights
 
 DEPTH, WIDTH = 2, 12
 SIZES = {"image_size": 8, "patch_size": 4, "width": WIDTH, "depth": DEPTH, "heads": 2, "channels": 2}

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from osdtw_lib import summary
-from osdtw_lib.proxy import Proxy
-from osdtw_lib.summary import ProxySummary
+from osdtw_lib.proxy import binned as summary
+from osdtw_lib.proxy.exact import Proxy
+from osdtw_lib.proxy.binned import ProxySummary
 
 DEPTH_OF = {"one": 1, "two": 2, "out": 3}
 

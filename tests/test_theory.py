@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from osdtw_lib.proxy import Proxy
-from osdtw_lib.theory import Information, Linearised, bias_ratio, cross_weights, eq18, expansion
+from osdtw_lib.proxy.exact import Proxy
+from osdtw_lib.theory.expansion import Information, Linearised, bias_ratio, cross_weights, eq18, expansion
 
 N = 70
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from osdtw_lib import throughput
-from osdtw_lib.config import Model
+from osdtw_lib.models import flops as throughput
+from osdtw_lib.config.schema import Model
 from osdtw_lib.errors import UserError
-from osdtw_lib.throughput import device_name, known_gpu, mfu, peak_flops, summary_line, training_flops
-from osdtw_lib.vit import build_vit, depth_of
+from osdtw_lib.models.flops import device_name, known_gpu, mfu, peak_flops, summary_line, training_flops
+from osdtw_lib.models.vit import build_vit, depth_of
 
 SMALL = Model(image_size=16, patch_size=4, width=24, depth=3, heads=2, channels=2)
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from osdtw_lib import training
-from osdtw_lib.artifacts import Artifact
-from osdtw_lib.config import Config, Digits, Model, Recipe, Training
-from osdtw_lib.batches import Batches
+from osdtw_lib.training import loop as training
+from osdtw_lib.artifacts.artifact import Artifact
+from osdtw_lib.config.schema import Config, Digits, Model, Recipe, Training
+from osdtw_lib.data.batches import Batches
 from osdtw_lib.errors import UserError
-from osdtw_lib.source import LabelledImages
-from osdtw_lib.training import fit, learning_rate
-from osdtw_lib.vit import build_vit, depth_of, weights
+from osdtw_lib.data.source import LabelledImages
+from osdtw_lib.training.loop import fit, learning_rate
+from osdtw_lib.models.vit import build_vit, depth_of, weights
 
 LENGTH = Training(epochs=4, warmup_epochs=1)
 RECIPE = Recipe(batch_size=5, drop_path=0.3, learning_rate=1e-2)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from osdtw_lib.config import Model
+from osdtw_lib.config.schema import Model
 from osdtw_lib.errors import UserError
-from osdtw_lib.vit import TwoBranchViT, build_vit, copy_encoder, decode, depth_of, encode, load_weights, n_depths, weights
+from osdtw_lib.models.vit import TwoBranchViT, build_vit, copy_encoder, decode, depth_of, encode, load_weights, n_depths, weights
 
 DEPTH = 3
 KINDS = {

@@ -13,9 +13,9 @@ import urllib.request
 import nbformat
 import pytest
 
-from osdtw_lib import results
-from osdtw_lib.landscape import in_words
-from osdtw_lib.config import PROJECT
+from osdtw_lib.stages import results
+from osdtw_lib.explorer.state import in_words
+from osdtw_lib.config.schema import PROJECT
 
 BOOK = "04_proxy_explorer.ipynb"
 QUIET = {"@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False}}

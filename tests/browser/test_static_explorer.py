@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from osdtw_lib import results
-from osdtw_lib.landscape import in_words, marginal, marginal_rule
+from osdtw_lib.stages import results
+from osdtw_lib.explorer.state import in_words, marginal, marginal_rule
 
 TERMS = ("encoder_variance", "encoder_bias", "decoder_variance", "total")
 PLACES = ["04_proxy_explorer.html", "index.html"]

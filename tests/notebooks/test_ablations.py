@@ -7,10 +7,10 @@ import nbformat
 import pandas as pd
 import pytest
 
-from osdtw_lib import batch
-from osdtw_lib.config import PROJECT
-from osdtw_lib.params_file import load_config
-from osdtw_lib.runs import Run
+from osdtw_lib.report import notebooks as batch
+from osdtw_lib.config.schema import PROJECT
+from osdtw_lib.config.load import load_config
+from osdtw_lib.stages.run import Run
 
 PLOTLY = "application/vnd.plotly.v1+json"
 TITLES = ["Measured", "Measured before the refinement", "Forms of the proxy", "Rank correlation and regret", "Accuracy over w_A",

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from osdtw_lib.__main__ import main
-from osdtw_lib.config import PROJECT
-from osdtw_lib.runs import NOTEBOOKS
-from osdtw_lib.stages import METHODS
+from osdtw_lib.config.schema import PROJECT
+from osdtw_lib.stages.run import NOTEBOOKS
+from osdtw_lib.stages.all import METHODS
 
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"

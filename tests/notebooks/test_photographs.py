@@ -8,8 +8,8 @@ from PIL import Image
 
 from osdtw_lib import load_predictor
 from osdtw_lib.__main__ import main
-from osdtw_lib.params_file import load_config
-from osdtw_lib.runs import NOTEBOOKS, Run
+from osdtw_lib.config.load import load_config
+from osdtw_lib.stages.run import NOTEBOOKS, Run
 
 COUNTS = (28, 15, 9, 6, 4, 3)  # training images a class
 TEST = 3

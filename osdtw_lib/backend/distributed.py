@@ -1,0 +1,218 @@
+"""The one module that knows torch.distributed: starting processes, who am I, and sums over all of them.
+
+A stage runs in several processes in one of two ways: `launch` starts them on this machine, from a notebook or the
+command line (torch elastic, spawn), or torchrun has started them, on one machine or many. Alone, nothing changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from ..errors import UserError
+
+BUCKET = 1 << 24  # gradients summed at a time
+PATIENCE = datetime.timedelta(hours=2)  # how long a process waits for the others, for instance while one writes
+LISTENING = 0.25  # seconds between two looks for lines of the first process
+REFUSED = "UserError: "
+
+
+def _on() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if _on() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if _on() else 1
+
+
+def local_world_size() -> int:
+    """Processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if _on() else 1
+
+
+def wait_for_all() -> None:
+    if _on():
+        dist.barrier()
+
+
+def device() -> torch.device:
+    """Where tensors must lie to be sent to the other processes."""
+    return torch.device("cuda") if _on() and dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def from_first(value):
+    """The first process's value, in all of them."""
+    if not _on():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, device=device())
+    return box[0]
+
+
+def sum_over_processes(tensors: list[torch.Tensor], count: int) -> int:
+    """Sum tensors in place over all processes, and return the sum of `count`; alone, nothing changes."""
+    if not _on():
+        return count
+    for tensor in tensors:
+        there = tensor.to(device())
+        dist.all_reduce(there)
+        tensor.copy_(there)
+    total = torch.tensor([count], dtype=torch.int64, device=device())
+    dist.all_reduce(total)
+    return int(total)
+
+
+def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Sum the gradients over all processes; one that had no part of the batch adds nought."""
+    if not _on():
+        return
+    for p in (parameters := list(parameters)):
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    for bucket in _buckets([p.grad for p in parameters]):
+        flat = torch.cat([g.reshape(-1) for g in bucket])
+        dist.all_reduce(flat)
+        for g, part in zip(bucket, flat.split([g.numel() for g in bucket])):
+            g.copy_(part.view_as(g))
+
+
+def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    bucket, size = [], 0
+    for tensor in tensors:
+        bucket.append(tensor)
+        size += tensor.numel()
+        if size >= BUCKET:
+            yield bucket
+            bucket, size = [], 0
+    if bucket:
+        yield bucket
+
+
+def started_by_torchrun() -> bool:
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys() and not _on()
+
+
+@contextlib.contextmanager
+def group(device: str):
+    """This process as one of those that a launcher started; only the first prints. device: auto, cpu or cuda."""
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["LOCAL_WORLD_SIZE"])))
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    try:
+        with contextlib.ExitStack() as stack:
+            if rank() > 0:
+                stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _work(function: Callable, device: str, arguments: tuple) -> None:
+    with group(device):
+        function(*arguments)
+
+
+def launch(function: Callable, arguments: tuple, processes: int, device: str) -> None:
+    """function(*arguments) in `processes` processes of this machine; what the first prints is printed here.
+
+    function is one of the library's (a cell's cannot be sent to another process). Interrupting stops them all; this
+    process's signal handlers are as before afterwards. Raises UserError where one of them raised it, RuntimeError with
+    the traceback of the first that failed otherwise.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    for talker in ("torch.distributed.elastic.multiprocessing.api", "torch.multiprocessing.spawn"):
+        logging.getLogger(talker).setLevel(logging.CRITICAL)  # what went wrong is said once, below
+    with tempfile.TemporaryDirectory(prefix="osdtw-") as folder, _printed_here(Path(folder)):
+        config = LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, max_restarts=0,
+            rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost", monitor_interval=0.1,
+            start_method="spawn", logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=Std.ALL),
+        )
+        try:
+            elastic_launch(config, _work)(function, device, arguments)
+        except SignalException:
+            raise KeyboardInterrupt from None
+        except ChildFailedError as error:
+            raise _explained(error, Path(folder)) from None
+        finally:
+            if main_thread:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+
+
+def _explained(error: ChildFailedError, folder: Path) -> Exception:
+    """What went wrong first, as an exception of this process."""
+    number, failure = error.get_first_failure()
+    message, trace = failure.message, ""
+    left = []
+    for path in folder.glob("*/attempt_0/*/error.json"):
+        said = json.loads(path.read_text())["message"]
+        # one that fails takes the connections of the others with it, and theirs may be noticed first
+        lost = "onnection closed by peer" in said["message"]
+        left.append((lost, float(said["extraInfo"]["timestamp"]), int(path.parent.name), said))
+    if left and isinstance(failure.error_file_data, dict):
+        *_, number, said = min(left, key=lambda entry: entry[:3])
+        message, trace = said["message"], said["extraInfo"]["py_callstack"]
+    if message.startswith(REFUSED):
+        return UserError(message.removeprefix(REFUSED))
+    print(trace or _tail(folder, number), file=sys.stderr, flush=True)
+    return RuntimeError(f"process {number} of a stage failed: {message}; run again to go on from the last checkpoint")
+
+
+def _tail(folder: Path, local_rank: int, lines: int = 20) -> str:
+    files = sorted(folder.glob(f"*/attempt_0/{local_rank}/stderr.log"))
+    return "\n".join(files[-1].read_text(errors="replace").splitlines()[-lines:]) if files else ""
+
+
+@contextlib.contextmanager
+def _printed_here(folder: Path):
+    """While inside, lines that the first process writes to its log are printed by this one."""
+    stop = threading.Event()
+
+    def listen() -> None:
+        read = 0
+        while True:
+            last_look = stop.wait(LISTENING)
+            for log in folder.glob("*/attempt_0/0/stdout.log"):
+                with log.open(errors="replace") as file:
+                    file.seek(read)
+                    text = file.read()
+                    whole = text if last_look else text[: text.rfind("\n") + 1]
+                    read += len(whole.encode())
+                if whole:
+                    print(whole, end="", flush=True)
+            if last_look:
+                return
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        listener.join()

@@ -1,0 +1,160 @@
+"""Reading a parameter file: YAML, the keys replaced by --set, and every error as one line a user can act on.
+
+A key that does not exist is an error that names the nearest one that does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .schema import DATASETS, Config, Section
+from ..errors import UserError
+
+
+def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
+    """Read and check a parameter file.
+
+    overrides: "key.subkey=value" strings, as given to --set; values are YAML.
+    Raises UserError, one line, for anything that is not a valid parameter file.
+    """
+    path = Path(path).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such parameter file{_nearest_file(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a parameter file: {error}") from None
+    values = _parse(text, str(path))
+    if not isinstance(values, dict) or not values:
+        raise UserError(f"{path}: is empty or no list of `key: value` lines; start from params/mnist_lt.yaml")
+    for override in overrides:
+        _override(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_explain(error)}") from None
+
+
+def dump_config(config: Config) -> str:
+    """The whole parameter file, defaults included, as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers (1e-3 is one), and a key given twice is an error."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is a word", problem_mark=key_node.start_mark)
+            if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(
+                    problem=f"key '{key_node.value}' given twice", problem_mark=key_node.start_mark
+                )
+            seen[key_node.value] = True
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)
+# integers first, as both patterns match them
+for _first in "-+0123456789":
+    _Loader.yaml_implicit_resolvers[_first].sort(key=lambda entry: entry[0] != "tag:yaml.org,2002:int")
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{where}{line}: not valid YAML: {error.problem or error}") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, and the like
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _override(values: dict, override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {override}: write --set key=value, for instance --set stage1.epochs=5")
+    *sections, last = key.strip().split(".")
+    known = _known_keys()
+    if ".".join((*sections, last)) not in known:
+        raise UserError(f"--set {override}: unknown key '{key.strip()}'{_nearest(key.strip(), known)}")
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    values[last] = _parse(value, f"--set {override}")
+
+
+def _known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        for kind in _sections(field.annotation):
+            keys += [key for key in _known_keys(kind, f"{prefix}{name}.") if key not in keys]
+    return keys
+
+
+def _sections(annotation) -> list[type[Section]]:
+    """The sections a field may hold: one, or as many as its union has."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    # the same last word: put in the wrong section, or without its section
+    found = [key for key in known if key.split(".")[-1] == word.split(".")[-1]]
+    found.sort(key=lambda key: -difflib.SequenceMatcher(None, key, word).ratio())
+    found = found or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{found[0]}'?" if found else f"; known keys: {', '.join(known[:12])} ..."
+
+
+def _nearest_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" (the folder {path.parent} does not exist either)"
+    files = sorted(file.name for file in path.parent.glob("*.yaml"))
+    found = difflib.get_close_matches(path.name, files, n=1)
+    return f"; did you mean {path.parent / found[0]}?" if found else f"; {path.parent} has: {', '.join(files) or 'none'}"
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem of a pydantic error, in one line a user can act on; a misspelt key before what it leaves unset."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    known, location = _known_keys(), list(first["loc"])
+    if location[:1] == ["data"] and len(location) > 1:  # the kind of data set stands in the location: not a key
+        dataset = location.pop(1)
+        own = [f"data.{name}" for name in DATASETS[dataset].model_fields]
+        known = own if first["type"] == "extra_forbidden" else known
+    # keep only names of keys: a union adds the names of its members to the location
+    key = ".".join(str(part) for part in location if isinstance(part, int) or re.fullmatch(r"[a-z_0-9]+", str(part)))
+    while key and "." in key and first["type"] not in ("extra_forbidden", "missing") and key not in known:
+        if re.search(r"\.\d+$", key):
+            break
+        key = key.rpartition(".")[0]
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{_nearest(key, known)}"
+    if first["type"] == "missing":
+        return f"key '{key}' is missing"
+    if first["type"] == "union_tag_not_found":
+        return f"key 'data.dataset' is missing; known: {', '.join(DATASETS)}"
+    if first["type"] == "union_tag_invalid":
+        return f"data.dataset: unknown data set; known: {', '.join(DATASETS)}, got {first['ctx']['tag']!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    problems = len(error.errors())
+    more = f" (and {problems - 1} more)" if len({e["loc"][0] for e in error.errors() if e["loc"]}) > 1 else ""
+    if first["type"] == "value_error" and isinstance(first["input"], dict):
+        return f"{key + ': ' if key else ''}{message}{more}"
+    return f"{key + ': ' if key else ''}{message}, got {first['input']!r}{more}" if key else message + more

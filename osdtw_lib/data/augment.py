@@ -1,0 +1,125 @@
+"""What a training batch goes through: of pixels on the device, of a photograph in a loader's process, of both together.
+
+Every image draws its own crop, operations and strengths from torch's, numpy's and Python's generators, as the
+libraries do; `seeded` makes all that is random a function of a name, whatever process it happens in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..backend.timm_import import timm, torchvision
+from ..config.schema import Recipe
+from .rand_augment import rand_augment, warped
+
+ASPECT = (3 / 4, 4 / 3)  # of a random crop
+
+
+def seed_of(*name) -> int:
+    return zlib.crc32("/".join(map(str, name)).encode())
+
+
+@contextlib.contextmanager
+def seeded(*name) -> Iterator[None]:
+    """Inside, what torch, numpy and random draw depends on `name` alone; afterwards they go on as before."""
+    before = random.getstate(), np.random.get_state()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        for seed in (torch.manual_seed, random.seed, np.random.seed):
+            seed(seed_of(*name))
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+def centred(images: Tensor, size: tuple[int, int], crop_share: float) -> Tensor:
+    """uint8 (B, C, H, W): the middle `crop_share` of both sides, resized to `size` where it is not of that size."""
+    height, width = (round(side * crop_share) for side in images.shape[-2:])
+    images = torchvision.transforms.v2.functional.center_crop(images, [height, width])
+    if images.shape[-2:] == torch.Size(size):
+        return images
+    return F.interpolate(images.float(), size, mode="bicubic", antialias=True).round_().clamp_(0, 255).byte()
+
+
+def augmented(images: Tensor, recipe: Recipe, size: tuple[int, int], crop_share: float, fill: Tensor) -> Tensor:
+    """uint8 (B, C, H, W) -> uint8 (B, C, *size) on the same device; fill (C,) in 0..255 comes in from outside an image."""
+    images = _cropped(images, recipe.random_crop, size[0]) if recipe.random_crop else centred(images, size, crop_share)
+    if recipe.flip:
+        mirrored = (torch.rand(len(images)) < 0.5).to(images.device)
+        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+    if recipe.random_shift:
+        images = _shifted(images, recipe.random_shift)
+    return rand_augment(images, *recipe.rand_augment, fill) if recipe.rand_augment else images
+
+
+def photograph(recipe: Recipe | None, size: tuple[int, int], crop_share: float, fill: Tensor = ()) -> Callable:
+    """Pillow image -> Pillow image, the same of one photograph by timm's transforms; without a recipe, as evaluation sees it."""
+    resized = (round(size[0] / crop_share), round(size[1] / crop_share))
+    resize = timm.data.transforms.ResizeKeepRatio(resized, longest=0.0, interpolation="bicubic")
+    steps = [resize, torchvision.transforms.CenterCrop(size)]
+    if recipe is None:
+        return torchvision.transforms.Compose(steps)
+    if recipe.random_crop:
+        steps = [timm.data.transforms.RandomResizedCropAndInterpolation(size, recipe.random_crop, ASPECT, "bicubic")]
+    if recipe.flip:
+        steps.append(torchvision.transforms.RandomHorizontalFlip())
+    if recipe.rand_augment:
+        magnitude, deviation = recipe.rand_augment
+        options = {"img_mean": tuple(int(v) for v in fill), "translate_const": int(0.45 * min(size))}
+        steps.append(timm.data.auto_augment.rand_augment_transform(f"rand-m{magnitude:g}-mstd{deviation:g}-inc1", options))
+    return torchvision.transforms.Compose(steps)
+
+
+def mixed_and_erased(images: Tensor, labels: Tensor, recipe: Recipe, n_classes: int) -> tuple[Tensor, Tensor]:
+    """Normalised (B, C, H, W), labels (B,) -> mixup or cutmix (labels become (B, K)), then random erasing."""
+    if recipe.mixup or recipe.cutmix:
+        images, labels = _mixed(images, labels, recipe, n_classes)
+    if recipe.random_erasing:
+        erase = timm.data.random_erasing.RandomErasing(recipe.random_erasing, mode="pixel", device=images.device)
+        images = erase(images.clone())
+    return images, labels
+
+
+def _mixed(images: Tensor, labels: Tensor, recipe: Recipe, n_classes: int) -> tuple[Tensor, Tensor]:
+    """One share for the batch, each image with the one as far from the end; mixup or cutmix, as likely where both are on."""
+    cut = recipe.cutmix and not (recipe.mixup and np.random.rand() < 0.5)
+    kept = float(np.random.beta(*[recipe.cutmix if cut else recipe.mixup] * 2))
+    if cut:
+        (top, bottom, left, right), kept = timm.data.mixup.cutmix_bbox_and_lam(images.shape, kept)
+        mixed = images.clone()
+        mixed[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
+    else:
+        mixed = torch.lerp(images.flip(0), images, kept)
+    target = F.one_hot(labels, n_classes).to(images.dtype)
+    return mixed, torch.lerp(target.flip(0), target, float(kept))
+
+
+def _cropped(images: Tensor, area: tuple[float, float], size: int) -> Tensor:
+    """A random part of each image, of so much of its area and an aspect within 3/4..4/3, resized (bicubic)."""
+    batch, _, height, width = images.shape
+    share = torch.empty(batch).uniform_(*area)
+    aspect = torch.empty(batch).uniform_(np.log(ASPECT[0]), np.log(ASPECT[1])).exp()
+    pixels = share * height * width
+    part = torch.stack([(pixels / aspect).sqrt() / height, (pixels * aspect).sqrt() / width]).clamp(max=1)  # (2, B)
+    (tall, wide), (down, right) = part, (2 * torch.rand(2, batch) - 1) * (1 - part)
+    return warped(images.float(), (wide, 0, right, 0, tall, down), size, "bicubic", "reflection").round_().clamp_(0, 255).byte()
+
+
+def _shifted(images: Tensor, shift: int) -> Tensor:
+    """Each image moved by up to `shift` pixels, each way; borders are repeated."""
+    batch, _, height, width = images.shape
+    moves = torch.randint(-shift, shift + 1, (2, batch)).to(images.device)
+    rows = (moves[0][:, None] + torch.arange(height, device=images.device)).clamp(0, height - 1)
+    columns = (moves[1][:, None] + torch.arange(width, device=images.device)).clamp(0, width - 1)
+    at = torch.arange(batch, device=images.device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[at, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

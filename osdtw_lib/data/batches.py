@@ -1,0 +1,210 @@
+"""From labelled images to batches on a device, the same for any number of processes.
+
+A training batch is cut into parts of `micro_batch` images. A part is what one process works on at a time; which
+images it holds and all that is random about it follow from (seed, epoch, step, part) alone. So a resumed run sees the
+same batches, and so do two processes that share the parts of a batch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..backend import distributed
+from .augment import augmented, centred, mixed_and_erased, photograph, seeded
+from ..config.schema import Config, Recipe
+from ..errors import UserError
+from .image_files import ImageFiles
+from .source import LabelledImages
+
+ON_DEVICE_BYTES = 1 << 30  # arrays up to this size lie on the device as a whole
+MOST_READERS = 16
+
+
+def normalized(pixels: Tensor, mean, std) -> Tensor:
+    """uint8 (B, C, H, W) -> float32 of zero mean and unit deviation a channel."""
+    mean, std = (torch.tensor(v, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1) for v in (mean, std))
+    return (pixels.float() / 255 - mean) / std
+
+
+@dataclass(frozen=True)
+class Part:
+    """images float32 (B, C, H, W); labels (B,), or (B, K) where mixed; `share` of the batch's images; `number` in it."""
+
+    images: Tensor
+    labels: Tensor
+    share: float
+    number: int
+
+
+class Batches:
+    """Batches of a data set on a device.
+
+    Iterating gives (images, labels) as they are, in order, the same each time, as evaluation and the Fisher need.
+    `epoch(e)` gives the steps of one epoch of training, each an iterator over the parts that are this process's.
+    """
+
+    def __init__(self, images: LabelledImages | ImageFiles, config: Config, size: tuple[int, int], n_classes: int, *,
+                 device="cpu", batch_size: int | None = None, recipe: Recipe | None = None):
+        """size: (height, width) of what the network takes. recipe: what training batches go through, default config.recipe."""
+        self.recipe, self.n_classes, self.seed = recipe or config.recipe, n_classes, config.seed
+        self.batch_size = batch_size or self.recipe.batch_size
+        self.labels = torch.from_numpy(np.ascontiguousarray(images.labels))
+        self._mean, self._std = config.data.mean, config.data.std
+        kind = _Files if isinstance(images, ImageFiles) else _Arrays
+        self._reader = kind(images, config, size, torch.device(device), self.recipe, 255 * torch.tensor(self._mean))
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.share(0, 1)
+
+    def share(self, first: int, every: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches number first, first + every, ..., in order and as they are; the others are not read."""
+        chosen = list(torch.arange(len(self.labels)).split(self.batch_size))[first::every]
+        for pixels, indices in zip(self._reader.read(chosen), chosen):
+            yield normalized(pixels, self._mean, self._std), self.labels[indices].to(pixels.device)
+
+    def pictures(self) -> np.ndarray:
+        """uint8 (N, H, W, C): the images as evaluation sees them, for the eye."""
+        chosen = torch.arange(len(self.labels)).split(self.batch_size)
+        return torch.cat([p.cpu() for p in self._reader.read(list(chosen))]).permute(0, 2, 3, 1).numpy()
+
+    def epoch(self, number: int) -> Iterator[Iterator[Part]]:
+        steps = self.plan(number)
+        own = [[part for part in step if part[0] % distributed.world_size() == distributed.rank()] for step in steps]
+        read = self._reader.read([indices for step in own for _, indices in step], number)
+        for i, (step, parts) in enumerate(zip(steps, own)):
+            size = sum(len(indices) for _, indices in step)
+            yield (self._part(next(read), indices, size, number, i, part) for part, indices in parts)
+
+    def plan(self, epoch: int) -> list[list[tuple[int, Tensor]]]:
+        """For each step of an epoch its parts: (number, indices of its images)."""
+        order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.labels)))
+        part = self.recipe.micro_batch or -(-self.batch_size // distributed.world_size())
+        return [list(enumerate(batch.split(part))) for batch in order.split(self.batch_size)]
+
+    def _part(self, pixels: Tensor, indices: Tensor, size: int, epoch: int, step: int, number: int) -> Part:
+        labels = self.labels[indices].to(pixels.device)
+        with seeded(self.seed, epoch, step, number, "augmentation"):
+            pixels = self._reader.augmented(pixels)
+            images, labels = mixed_and_erased(normalized(pixels, self._mean, self._std), labels, self.recipe, self.n_classes)
+        return Part(images, labels, len(indices) / size, number)
+
+
+class _Arrays:
+    """Pixels that lie in memory or in a memory map; augmented on the device, a batch at a time."""
+
+    def __init__(self, images: LabelledImages, config: Config, size, device, recipe: Recipe, fill: Tensor):
+        self.pixels, self.size, self.device, self.recipe, self.fill = images.pixels, size, device, recipe, fill
+        self.crop_share = getattr(config.data, "crop_share", 1.0)
+        self.whole = None
+        if images.pixels.nbytes <= ON_DEVICE_BYTES:
+            self.whole = torch.from_numpy(np.ascontiguousarray(images.pixels)).to(device).permute(0, 3, 1, 2).contiguous()
+
+    def read(self, chosen: list[Tensor], epoch: int | None = None) -> Iterator[Tensor]:
+        """uint8 (B, C, H, W) on the device, for each of the lists of indices; as evaluation sees them without an epoch."""
+        gathered = map(self._gather, chosen) if self.whole is not None else _ahead(self._gather, chosen)
+        for pixels in gathered:
+            pixels = pixels.to(self.device, non_blocking=True)
+            yield pixels if epoch is not None else centred(pixels, self.size, self.crop_share)
+
+    def _gather(self, indices: Tensor) -> Tensor:
+        if self.whole is not None:
+            return self.whole[indices.to(self.whole.device)]
+        pixels = torch.from_numpy(self.pixels[indices.numpy()]).permute(0, 3, 1, 2).contiguous()
+        return pixels.pin_memory() if self.device.type == "cuda" else pixels
+
+    def augmented(self, pixels: Tensor) -> Tensor:
+        return augmented(pixels, self.recipe, self.size, self.crop_share, self.fill)
+
+
+def _ahead(function, items) -> Iterator:
+    """map, with the next item worked on in a thread while this one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = None
+        for item in items:
+            ready, coming = coming, thread.submit(function, item)
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
+
+
+class _Files:
+    """Image files, read and augmented in processes of their own; a file that cannot be read stops the run by name."""
+
+    def __init__(self, images: ImageFiles, config: Config, size, device, recipe: Recipe, fill: Tensor):
+        shape = size, config.data.crop_share, fill
+        self.reading = _Reading(images, photograph(recipe, *shape), photograph(None, *shape), config.seed)
+        self.device, self.plan = device, _Plan()
+        workers = readers(config.loader_workers, device)
+        self.loader = torch.utils.data.DataLoader(
+            self.reading, batch_sampler=self.plan, collate_fn=_stacked, num_workers=workers,
+            persistent_workers=workers > 0, pin_memory=device.type == "cuda",
+        )
+
+    def read(self, chosen: list[Tensor], epoch: int | None = None) -> Iterator[Tensor]:
+        self.plan.batches = [[(int(i), epoch) for i in indices] for indices in chosen]
+        for pixels in self.loader:
+            if isinstance(pixels, str):
+                raise UserError(pixels)
+            yield pixels.to(self.device, non_blocking=True)
+
+    def augmented(self, pixels: Tensor) -> Tensor:
+        return pixels  # done where they were read
+
+
+class _Plan:
+    """Which images to read next: set before each pass, so that the reading processes live on."""
+
+    batches: list[list[tuple[int, int | None]]] = []
+
+    def __iter__(self):
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+@dataclass
+class _Reading(torch.utils.data.Dataset):
+    images: ImageFiles
+    training: object
+    evaluation: object
+    seed: int
+
+    def __getitem__(self, at: tuple[int, int | None]) -> np.ndarray | str:
+        """uint8 (C, H, W), or the one line that says what is wrong with the file."""
+        index, epoch = at
+        try:
+            image = self.images.read(index)
+        except UserError as error:
+            return str(error)
+        if epoch is None:
+            pixels = np.asarray(self.evaluation(image))
+        else:
+            with seeded(self.seed, epoch, "image", index):
+                pixels = np.asarray(self.training(image))
+        return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+
+
+def _stacked(images: list[np.ndarray | str]) -> Tensor | str:
+    broken = next((image for image in images if isinstance(image, str)), None)
+    return broken or torch.from_numpy(np.stack(images))
+
+
+def readers(asked: int | str, device: torch.device) -> int:
+    """Reading processes of one training process; auto: its share of the cores, all but one where it trains on them too."""
+    if asked != "auto":
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = cores // distributed.local_world_size()
+    return min(MOST_READERS, share if device.type == "cuda" else share - 1)

@@ -1,0 +1,144 @@
+"""Image files as a Source: the parts put together, their classes told apart, each path led to its file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ...config.schema import PROJECT, Files
+from ...errors import UserError
+from ..image_files import ImageFiles
+from .folders import Part, read_part
+from ..protocols import PROTOCOLS, check_protocol
+from .published_paths import way_to_files, without_letter
+from ..source import Source
+
+
+def files_source(data: Files) -> Source:
+    """Training images first, then val and test where they are given; nothing but names is read yet.
+
+    Raises UserError, one line, for a part that cannot be used, classes that do not fit, or counts that are not
+    the protocol's.
+    """
+    root = _place(data.root) if data.root else None
+    if root and not root.is_dir():
+        raise UserError(f"data.root: {root}: no such folder")
+    given = {key: getattr(data, key) for key in ("train", "val", "test")}
+    parts = {key: read_part(key, _place(value), root) for key, value in given.items() if value}
+    if data.protocol and data.evaluate not in parts:
+        raise UserError(f"data.{data.evaluate}: {PROTOCOLS[data.protocol].title} has a {data.evaluate} list; give it")
+    class_names, labels = _classes(parts, _names_file(data))
+    folders = _class_folders(parts["train"], labels["train"], len(class_names or np.unique(labels["train"])))
+    if data.protocol:
+        check_protocol(data.protocol, {k: np.bincount(v, minlength=len(folders)) for k, v in labels.items()})
+    paths, notes = {}, [note for part in parts.values() for note in part.notes]
+    for key, part in parts.items():
+        paths[key], note = _paths(part, labels[key], folders if key != "train" else [""] * len(folders))
+        notes += [note] if note else []
+    _no_image_in_two_parts(parts, paths)
+    images = ImageFiles(
+        np.array([p for key in parts for p in paths[key]]),
+        np.concatenate([labels[key] for key in parts]),
+        np.array([n for part in parts.values() for n in part.names]),
+        len(data.mean),
+    )
+    ends = np.cumsum([len(part.names) for part in parts.values()])
+    ranges = {key: np.arange(end - len(part.names), end) for (key, part), end in zip(parts.items(), ends)}
+    title = PROTOCOLS[data.protocol].title if data.protocol else Path(data.train).stem
+    return Source(images, class_names or _names_of(folders), title, ranges, tuple(notes))
+
+
+def _place(value: str) -> Path:
+    """A relative path counts from the project's folder."""
+    return PROJECT / Path(value).expanduser()
+
+
+def _names_file(data: Files) -> list[str]:
+    if data.class_names is None:
+        return []
+    path = _place(data.class_names)
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"data.class_names: {path}: cannot be read as a text, a name a line ({error})") from None
+    twice = [name for i, name in enumerate(names) if name in set(names[:i])] if len(set(names)) < len(names) else []
+    if twice:
+        raise UserError(f"data.class_names: {path}: '{twice[0]}' stands there twice")
+    return names
+
+
+def _classes(parts: dict[str, Part], names: list[str]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Class names (none where numbers are all there is) and labels int64 of each part."""
+    train = parts["train"]
+    words = [part for part in parts.values() if not part.numbered]
+    if words and len(words) < len(parts) and not names:
+        numbered = next(part for part in parts.values() if part.numbered)
+        raise UserError(f"{words[0].where}: its classes have names, those of {numbered.where.split(':')[0]} have numbers; "
+                        "give data.class_names, or the same kind in both")
+    if words and not names:
+        names = sorted(set(train.labels))
+    number = {name: i for i, name in enumerate(names)}
+    labels = {}
+    for key, part in parts.items():
+        if not part.numbered:
+            unknown = next((label for label in part.labels if label not in number), None)
+            if unknown is not None:
+                known = "a name in data.class_names" if part is train else "a class of the training part"
+                raise UserError(f"{part.where}: class '{unknown}' is not {known}")
+        labels[key] = np.array(part.labels if part.numbered else [number[label] for label in part.labels], np.int64)
+    classes = len(names) or int(labels["train"].max()) + 1
+    for key, part in parts.items():
+        if labels[key].max() >= classes:
+            first = part.names[int(labels[key].argmax())]
+            raise UserError(f"{part.where}: label {labels[key].max()} ({first}), but the classes are 0 to {classes - 1}")
+    _every_class_trains(train, labels["train"], classes, names)
+    return tuple(names), labels
+
+
+def _every_class_trains(train: Part, labels: np.ndarray, classes: int, names: list[str]) -> None:
+    present = np.unique(labels)
+    if len(present) < classes:
+        gap = int(np.argmax(np.append(present, classes) != np.arange(len(present) + 1)))
+        named = f"'{names[gap]}'" if names else str(gap)
+        raise UserError(f"{train.where}: no training image of class {named} ({classes - len(present)} of {classes} classes have "
+                        "none); add one, or number the classes without gaps")
+    if classes < 2:
+        raise UserError(f"{train.where}: one class only; a head and a tail need at least two")
+
+
+def _class_folders(part: Part, labels: np.ndarray, classes: int) -> list[str]:
+    """Of each class (K,), the one folder its images lie in, below what all have in common; "" where it has none of its own."""
+    pairs = sorted({(int(label), name.rpartition("/")[0]) for name, label in zip(part.names, labels)})
+    folders = [folder for _, folder in pairs]
+    if [label for label, _ in pairs] != list(range(classes)) or len(set(folders)) < classes or not all(folders):
+        return [""] * classes
+    try:
+        common = os.path.commonpath(folders)
+    except ValueError:  # some absolute, some not
+        return [""] * classes
+    return [os.path.relpath(folder, common).replace(os.sep, "/") if common else folder for folder in folders]
+
+
+def _names_of(folders: list[str]) -> tuple[str, ...]:
+    short = ["/".join(without_letter(folder.split("/"))) for folder in folders]
+    return tuple(short if all(short) and len(set(short)) == len(short) else map(str, range(len(folders))))
+
+
+def _paths(part: Part, labels: np.ndarray, folders: list[str]) -> tuple[list[str], str | None]:
+    if not part.listed:
+        return [f"{part.root}/{name}" for name in part.names], None
+    of_each = [folders[label] for label in labels]
+    way, note = way_to_files(part.names, of_each, part.root, part.where)
+    return [os.path.join(part.root, way(name, folder)) for name, folder in zip(part.names, of_each)], note
+
+
+def _no_image_in_two_parts(parts: dict[str, Part], paths: dict[str, list[str]]) -> None:
+    keys = list(parts)
+    for i, one in enumerate(keys):
+        for other in keys[i + 1 :]:
+            both = sorted(set(paths[one]) & set(paths[other]))
+            if both:
+                raise UserError(f"data.{other}: {len(both):,} of its images are in data.{one} too (first: {both[0]}); "
+                                "an image belongs to one part")

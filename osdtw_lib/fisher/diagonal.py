@@ -1,0 +1,302 @@
+"""Exact diagonal empirical Fisher: the mean over samples of the squared per-sample score (section 6.2).
+
+The gradient of a Linear's weight for one sample is a sum over its tokens, so it must be summed before it is
+squared. One backward pass gives every layer its input x and its output's gradient g; one small rule a layer
+type turns them into sums of squares. Gradients of the weights themselves are never computed, and nothing of
+size (batch x parameters) is ever held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..backend import distributed
+from ..errors import UserError
+from .rules import EXPANDED, RULES, Rule, in_single
+from .sums import gathered
+
+CHECK_EVERY = 32  # batches between two looks for non-finite sums
+AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+FP16_SCALE = 256.0  # of the log-likelihood, so that gradients do not vanish below what fp16 can hold
+
+
+def diagonal_fisher(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    log_likelihood: Callable[[Tensor, Tensor], Tensor],
+    *,
+    buffer_megabytes: float = 64.0,
+    precision: str = "fp32",
+    checkpoint=None,
+    progress: Callable[[int], None] = lambda images: None,
+) -> dict[str, Tensor]:
+    """Mean over samples of the squared per-sample score of every parameter, in evaluation mode.
+
+    model: images (B, ...) -> logits (B, outputs). batches: (images, labels) that come out the same each time.
+    log_likelihood(logits, labels) -> (B,), one number a sample.
+    buffer_megabytes bounds the scratch memory of plain PyTorch's products; the compiled loops and the GPU kernel hold tiles
+    alone. precision "bf16" or "fp16" runs the network under autocast; sums stay float32 (float64 for a float64 model).
+    checkpoint (save/load, one a process) lets a killed pass go on. With several processes each takes every
+    world_size-th batch, with one reduction at the end.
+    Returns {parameter name: tensor of the parameter's shape}. The model, its hooks, flags, mode and the random
+    state are left as they were, also after an exception.
+    Raises UserError for batches that shuffle, drop or augment, for no data, and for a score that is not finite; ValueError
+    for a precision that does not exist.
+    """
+    if precision not in AUTOCAST:
+        raise ValueError(f"precision is one of {', '.join(AUTOCAST)}, got '{precision}'")
+    with torch.enable_grad(), torch.random.fork_rng(), _as_found(model):
+        _check_repeatable(batches)
+        model.eval()
+        run = _Pass(model, log_likelihood, int(buffer_megabytes * 2**20), precision)
+        done = run.resume(checkpoint)
+        try:
+            run.attach()
+            for number, (images, labels) in _own(batches, done):
+                run.batch(*_on_device(model, images, labels), number)
+                progress(len(labels))
+                if number // distributed.world_size() % CHECK_EVERY == CHECK_EVERY - 1:
+                    run.check_finite(batches)
+                    if checkpoint is not None:
+                        checkpoint.save(run.sums | {".samples": torch.tensor(run.samples)}, {"batches": number + 1})
+        finally:
+            run.detach()
+        run.check_finite(batches)
+        samples = distributed.sum_over_processes(list(run.sums.values()), run.samples)
+        if samples == 0:
+            raise UserError("the Fisher needs at least one sample; the batches are empty")
+    return {name: total / (samples * run.scale**2) for name, total in run.sums.items()}
+
+
+class _Pass:
+    """The state of one pass: which parameter has which rule, and the running sums of squares."""
+
+    def __init__(self, model: nn.Module, log_likelihood, buffer_bytes: int, precision: str):
+        self.model, self.log_likelihood = model, log_likelihood
+        self.buffer_bytes, self.autocast = buffer_bytes, AUTOCAST[precision]
+        self.scale = FP16_SCALE if precision == "fp16" else 1.0
+        self.parameters = dict(model.named_parameters())
+        self.sums = {n: torch.zeros(p.shape, dtype=_sum_type(p.dtype), device=p.device) for n, p in self.parameters.items()}
+        self.samples, self.handles, self.said = 0, [], False
+        self.rows: dict[str, list[int]] = {}  # of each layer, how many every call in this batch was given
+        self.ruled, self.expanded, self.one_by_one = self._assign()
+
+    def _assign(self):
+        """{module: rule}, names of raw parameters to expand, names that go one sample at a time."""
+        uses: dict[int, int] = {}
+        for _, p in self.model.named_parameters(remove_duplicate=False):
+            uses[id(p)] = uses.get(id(p), 0) + 1
+        ruled, expanded, one_by_one = {}, [], []
+        for path, module in self.model.named_modules():
+            own = {f"{path}.{n}" if path else n: (n, p) for n, p in module.named_parameters(recurse=False)}
+            own = {full: pair for full, pair in own.items() if full in self.parameters}
+            function, valid = RULES.get(type(module), (None, lambda module: False))
+            fits = function and valid(module) and all(uses[id(p)] == 1 for _, p in own.values())
+            if own and fits:
+                ruled[path] = (module, function, {local: self.sums[full] for full, (local, _) in own.items()})
+            for full, (local, p) in own.items():
+                raw = any(isinstance(module, kind) and local == name and whole(module) for kind, name, whole in EXPANDED)
+                if raw and uses[id(p)] == 1 and p.ndim == 3 and p.shape[0] == 1:
+                    expanded.append(full)
+                elif not fits:
+                    one_by_one.append(full)
+        return ruled, expanded, one_by_one
+
+    def resume(self, checkpoint) -> int:
+        saved = checkpoint.load() if checkpoint is not None else None
+        if not saved:
+            return 0
+        tensors, state = saved
+        self.samples = int(tensors.pop(".samples"))
+        for name, tensor in tensors.items():
+            self.sums[name].copy_(tensor)
+        print(f"fisher: resumes after batch {state['batches']}", flush=True)
+        return state["batches"]
+
+    def attach(self) -> None:
+        for p in self.parameters.values():
+            p.requires_grad_(False)
+        for path, (module, function, sums) in self.ruled.items():
+            self.handles.append(module.register_forward_hook(self._hook(path, function, sums)))
+
+    def detach(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+
+    def _hook(self, path: str, function: Rule, sums: dict[str, Tensor]):
+        def hook(module, args, output):
+            x = args[0].detach()
+            version = x._version
+
+            def add(g):
+                if x._version != version:
+                    raise RuntimeError(f"{path}: its input is changed in place after the call, so the Fisher cannot read it")
+                function(module, x, g, sums, self.buffer_bytes)
+
+            self.rows.setdefault(path, []).append(len(x))
+            if not output.requires_grad:
+                output.requires_grad_()  # the first layer: nothing before it asks for gradients
+            if path in self.ruled:
+                output.register_hook(add)
+            if isinstance(module, nn.Conv2d):  # a token's numbers side by side, as every layer after it reads them
+                return output.contiguous(memory_format=torch.channels_last)
+
+        return hook
+
+    def batch(self, images: Tensor, labels: Tensor, number: int) -> None:
+        copies = {}
+        for name in self.expanded:  # one copy a sample, so that its gradient is the sample's own
+            one = self.parameters[name].detach().requires_grad_()
+            copies[name] = one.expand(len(labels), -1, -1)
+            copies[name].register_hook(lambda g, sums=self.sums[name]: self._add_expanded(sums, g))
+        self.rows.clear()
+        scores = self._log_likelihood(copies, images, labels)
+        odd = [path for path in self.ruled if self.rows.get(path) != [len(labels)]]
+        if odd:  # called twice or never, or with tokens folded into the batch: the rule does not hold there
+            for path in odd:
+                module = self.ruled.pop(path)[0]
+                self.one_by_one += [f"{path}.{n}" if path else n for n, _ in module.named_parameters(recurse=False)]
+            scores = self._log_likelihood(copies, images, labels)  # graph anew, without those rules
+        if scores.shape != labels.shape[:1]:
+            raise ValueError(f"log_likelihood must return one number a sample ({len(labels)},), got {tuple(scores.shape)}")
+        bad = (~torch.isfinite(scores.detach())).nonzero()
+        if len(bad):
+            reason = self._first_not_finite(images[bad[0]])
+            raise UserError(f"the log-likelihood of sample {int(bad[0])} of batch {number} is not finite: {reason}")
+        if scores.requires_grad:
+            with gathered():
+                scores.sum().backward()
+        self._one_sample_at_a_time(images, labels)
+        self.samples += len(labels)
+
+    def _log_likelihood(self, copies: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
+            # nothing expanded is tied (_assign), so nobody need look for ties at every batch
+            logits = functional_call(self.model, copies, (images,), tie_weights=False) if copies else self.model(images)
+        return self.log_likelihood(in_single(logits), labels) * self.scale
+
+    def _first_not_finite(self, image: Tensor) -> str:
+        """In words, where the first infinite or NaN value of one image (1, ...) stands; slow, and rare."""
+        if not torch.isfinite(image).all():
+            return "the image holds a value that is not"
+        found = []
+
+        def look(path):
+            def hook(module, args, output):
+                if isinstance(output, Tensor) and not torch.isfinite(output).all():
+                    found.append(path)
+
+            return hook
+
+        self.detach()
+        handles = [m.register_forward_hook(look(path)) for path, m in self.model.named_modules() if not any(m.children())]
+        try:
+            with torch.no_grad():
+                self._log_likelihood({}, image, torch.zeros(1, dtype=torch.long, device=image.device))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return f"the output of layer {found[0]} is not" if found else "the output of every layer is"
+
+    @staticmethod
+    def _add_expanded(sums: Tensor, g: Tensor) -> None:
+        sums += in_single(g).square().sum(0, keepdim=True)
+
+    def _one_sample_at_a_time(self, images: Tensor, labels: Tensor) -> None:
+        """The slow exact way, for parameters without a rule."""
+        if not self.one_by_one:
+            return
+        if not self.said:
+            shown = ", ".join(self.one_by_one[:5]) + (" ..." if len(self.one_by_one) > 5 else "")
+            print(f"fisher: no rule for {shown}: taken one sample at a time (exact, slower)", flush=True)
+            self.said = True
+        self.detach()
+        chosen = [self.parameters[name].requires_grad_() for name in self.one_by_one]
+        for i in range(len(labels)):
+            score = self._log_likelihood({}, images[i : i + 1], labels[i : i + 1]).sum()
+            for name, g in zip(self.one_by_one, torch.autograd.grad(score, chosen, allow_unused=True)):
+                if g is not None:
+                    self.sums[name] += in_single(g).square()
+        self.attach()
+
+    def check_finite(self, batches) -> None:
+        """Raises UserError naming layer and sample if a sum is not finite; finding them is slow, and rare."""
+        total = sum(float(s.sum(dtype=torch.float64)) for s in self.sums.values())
+        if math.isfinite(total):
+            return
+        self.detach()
+        for p in self.parameters.values():
+            p.requires_grad_()
+        index = 0
+        for images, labels in batches:
+            images, labels = _on_device(self.model, images, labels)
+            for i in range(len(labels)):
+                score = self._log_likelihood({}, images[i : i + 1], labels[i : i + 1]).sum()
+                grads = torch.autograd.grad(score, list(self.parameters.values()), allow_unused=True)
+                for name, g in zip(self.parameters, grads):
+                    if g is not None and not torch.isfinite(in_single(g).square().sum()):
+                        raise UserError(f"the score of sample {index} is not finite in {name}; the model has diverged there")
+                index += 1
+        raise UserError("a sum of squared scores is not finite; the model has diverged")
+
+
+@contextlib.contextmanager
+def _as_found(model: nn.Module):
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(p, p.requires_grad) for p in model.parameters()]
+    checkpointing = getattr(model, "grad_checkpointing", False)
+    if checkpointing:
+        model.grad_checkpointing = False
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for p, flag in flags:
+            p.requires_grad_(flag)
+        if checkpointing:
+            model.grad_checkpointing = True
+
+
+def _check_repeatable(batches) -> None:
+    """Two looks at the first batch: what shuffles, augments or can be read once only does not pass."""
+    advice = "pass batches in order, without augmentation, all of them (a list, or a loader with shuffle off)"
+    if iter(batches) is batches:
+        raise UserError(f"the Fisher needs batches that can be read twice, got a one-time iterator; {advice}")
+    sampler = getattr(batches, "batch_sampler", None)  # which a loader may have been given whole
+    if any(getattr(one, "drop_last", False) for one in (batches, sampler)):
+        raise UserError(f"the Fisher needs every sample, and this loader drops the last batch; {advice}")
+    if any(isinstance(getattr(one, "sampler", None), torch.utils.data.RandomSampler) for one in (batches, sampler)):
+        raise UserError(f"the Fisher needs the same batches each time, and this loader shuffles; {advice}")
+    with torch.random.fork_rng():
+        first, again = next(iter(batches), None), next(iter(batches), None)
+    if first is None:
+        raise UserError("the Fisher needs at least one sample; the batches are empty")
+    if not all(a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(first, again)):
+        raise UserError(f"the first batch differs when read again; {advice}")
+
+
+def _own(batches, done: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+    """(number, batch) of this process's from number `done` on; where the batches can, the others are not even read."""
+    every, first = distributed.world_size(), distributed.rank()
+    first += -(-max(done - first, 0) // every) * every
+    if hasattr(batches, "share"):
+        return zip(itertools.count(first, every), batches.share(first, every))
+    return ((n, batch) for n, batch in enumerate(batches) if n >= first and (n - first) % every == 0)
+
+
+def _on_device(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    device = next(model.parameters()).device
+    return images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+
+def _sum_type(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32

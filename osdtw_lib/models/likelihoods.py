@@ -1,0 +1,112 @@
+"""Log-likelihoods with logit adjustment: the two tasks' and the baselines', one signature for all.
+
+A likelihood is called with logits (B, outputs) and labels, global class indices (B,) or a distribution over
+the K classes (B, K), and returns the log-likelihood of each sample (B,). Training minimises minus its mean;
+the Fisher squares its gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..longtail import class_priors
+
+
+@dataclass(frozen=True)
+class Bernoulli:
+    """Independent Bernoulli labels for a group of classes (section 4): an all-zero label says "the other group".
+
+    Adjusted logits are s_k + tau * (log pi_k - log(1 - pi_k)); the log-likelihood is the sum over the classes.
+    """
+
+    classes: torch.Tensor  # (K_t,) global class indices
+    adjustment: torch.Tensor  # (K_t,)
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.classes)
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        z = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        z = z + self.adjustment.to(z)
+        target = _group_targets(self.classes, labels, z)
+        return (target * z - F.softplus(z)).sum(-1)
+
+    def log_odds(self, logits: torch.Tensor) -> torch.Tensor:
+        """What a class scores at inference: its raw logit (B, K_t)."""
+        return logits
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """A softmax over the group's classes and one outcome more, "the other group": labels exclude each other."""
+
+    classes: torch.Tensor  # (K_t,)
+    adjustment: torch.Tensor  # (K_t + 1,), the last for "the other group"
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.adjustment)
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        z = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+        target = _group_targets(self.classes, labels, z)
+        if len(self.adjustment) > len(self.classes):
+            target = torch.cat([target, 1 - target.sum(-1, keepdim=True)], dim=-1)
+        return (target * F.log_softmax(z + self.adjustment.to(z), dim=-1)).sum(-1)
+
+    def log_odds(self, logits: torch.Tensor) -> torch.Tensor:
+        """Raw log-odds of each class against "the other group": s_k - s_other (B, K_t)."""
+        return logits[:, :-1] - logits[:, -1:] if len(self.adjustment) > len(self.classes) else logits
+
+
+def task_likelihoods(kind: str, class_counts, groups: dict[str, np.ndarray], tau: float = 1.0) -> dict:
+    """{"head": likelihood, "tail": likelihood}; kind "bernoulli" (the paper's) or "categorical".
+
+    Priors are training-set frequencies over all N samples, also for a task's own classes.
+    """
+    priors = class_priors(class_counts)
+    tasks = {}
+    for task, classes in groups.items():
+        own = priors[classes]
+        if kind == "bernoulli":
+            tasks[task] = Bernoulli(_long(classes), _float(tau * (np.log(own) - np.log1p(-own))))
+        elif kind == "categorical":
+            outcomes = np.append(own, 1 - own.sum())
+            tasks[task] = Categorical(_long(classes), _float(tau * np.log(outcomes)))
+        else:
+            raise ValueError(f"likelihood is 'bernoulli' or 'categorical', got '{kind}'")
+    return tasks
+
+
+def baseline_likelihood(method: str, class_counts, tau: float = 1.0) -> Bernoulli | Categorical:
+    """One network, all K classes: "ce", "logit_adjusted_ce" (Menon et al. 2021), "balanced_bce" (LiVT)."""
+    priors = class_priors(class_counts)
+    classes = _long(np.arange(len(priors)))
+    if method == "ce":
+        return Categorical(classes, torch.zeros(len(priors)))
+    if method == "logit_adjusted_ce":
+        return Categorical(classes, _float(tau * np.log(priors)))
+    if method == "balanced_bce":
+        return Bernoulli(classes, _float(tau * (np.log(priors) - np.log1p(-priors))))
+    raise ValueError(f"unknown baseline '{method}'")
+
+
+def _group_targets(classes: torch.Tensor, labels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Z_t (B, K_t): one-hot, or all zero where the label is of the other group."""
+    classes = classes.to(like.device)
+    if labels.ndim == 2:  # a distribution over all K classes
+        return labels[:, classes].to(like)
+    return (labels[:, None] == classes).to(like)
+
+
+def _long(values) -> torch.Tensor:
+    return torch.as_tensor(np.asarray(values), dtype=torch.int64)
+
+
+def _float(values) -> torch.Tensor:
+    return torch.as_tensor(np.asarray(values), dtype=torch.float32)

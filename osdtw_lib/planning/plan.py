@@ -1,0 +1,182 @@
+"""python -m osdtw_lib plan: what a parameter file will take, before anything runs.
+
+Each figure says where it comes from: measured (on this machine, synthetic images, no data to wait for), computed
+(counted or derived, nothing ran), known (published counts) or assumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from ..models import flops as throughput
+from ..config.schema import Config
+from ..proxy.measured_bias import DEFAULT_WEIGHTS
+from ..errors import UserError
+from ..fisher.diagonal import diagonal_fisher
+from ..longtail import exponential_class_counts
+from ..models.likelihoods import Bernoulli
+from .steps import Measured, Step, flops_of, measure, memory_of, seconds_of, steps_of, synthetic
+from ..data.protocols import PROTOCOLS
+from ..stages.run import Run
+from ..models.vit import build_vit, costs_by_depth
+
+HERE, COMPUTED, ASSUMED = "measured", "computed", "assumed"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """lines: what holds for all stages; memory: GB a process, a row a stage; stages: images/s and hours, a row a stage."""
+
+    lines: list[str]
+    memory: pd.DataFrame
+    stages: pd.DataFrame
+
+    def __str__(self) -> str:
+        def shown(table):
+            return table.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.3g}" if v < 1000 else f"{v:.0f}")
+
+        total = f"total {self.stages['hours'].sum():.3g} hours; the search, the tables and reading the data are not in it"
+        memory = "memory of a process while it trains, GB (1e9 bytes)"
+        return "\n".join([*self.lines, "", memory, shown(self.memory), "", "time", shown(self.stages), total])
+
+
+def make_plan(config: Config, gpus: int | None = None, gpu: str = "H100", mfu: float = 0.4) -> Plan:
+    """The plan for `gpus` GPUs (default: those here; 0: the CPU).
+
+    Where a GPU is here one of its steps is measured and more of them are assumed to add up; where there is none, the
+    stages are computed for GPUs of the kind `gpu` at an assumed `mfu`. On a CPU the CPU's own step is measured.
+    Raises UserError for a GPU that is not known, and for data that are neither here nor published.
+    """
+    if (gpus or 0) < 0 or not 0 < mfu <= 1:
+        raise UserError(f"plan: --gpus is 0 or more and --mfu above 0 and at most 1, got {gpus} and {mfu}")
+    here = torch.cuda.device_count() if config.device != "cpu" else 0
+    gpus = here if gpus is None else gpus
+    processes = gpus or 1
+    device = torch.device("cuda" if gpus and here else "cpu")
+    assumed_gpu = throughput.known_gpu(gpu) if gpus and not here else None
+    n_images, n_classes, where_from = _images(config)
+    micro, parts, split = _batch_split(config, processes)
+    steps = steps_of(config, n_classes)
+    timed = None if assumed_gpu else {step.name: measure(step, config, micro, device) for step in steps}
+    memory = pd.DataFrame([memory_of(step, config, micro, (timed or {}).get(step.name)) for step in steps])
+    speed = _Speed(config, device, processes, assumed_gpu, mfu, timed)
+    busy = math.ceil(config.recipe.batch_size / micro) / (parts * processes)
+    rows = [speed.training(step, n_images, busy) for step in steps]
+    order = [row["stage"] for row in rows].index("stage1") + 1
+    rows[order:order] = [speed.fisher(n_images, n_classes), speed.direct(n_images, n_classes)]
+    lines = [
+        f"{config.name}: {_machine(device, gpus, assumed_gpu, mfu)}",
+        f"data: {n_images} training images, {n_classes} classes ({where_from})",
+        f"batch: {split} ({COMPUTED})",
+    ]
+    if config.selection.shared_depth is None:
+        lines.append("stage3: planned for shared depth 0, the most it can take")
+    if assumed_gpu and config.recipe.precision == "fp32":
+        lines.append("recipe.precision is fp32: the assumed MFU counts from the bf16 peak and will not be reached")
+    return Plan(lines, memory, pd.DataFrame(rows))
+
+
+def _machine(device: torch.device, gpus: int, assumed_gpu: str | None, mfu: float) -> str:
+    if assumed_gpu:
+        return f"{gpus} x {assumed_gpu}, not here; MFU {100 * mfu:.0f} % {ASSUMED} (--mfu, --gpu)"
+    name = throughput.device_name(device) or f"CPU, {torch.get_num_threads()} threads, nothing compiled"
+    return f"{name}, {HERE}" if gpus < 2 else f"{gpus} x {name}; one is {HERE}, that each does as much is {ASSUMED}"
+
+
+def _images(config: Config) -> tuple[int, int, str]:
+    """(training images, classes, where from): of the data set where it is here, else of what is published of it."""
+    data = config.data
+    if data.dataset == "cifar100":
+        return int(exponential_class_counts(data.largest, data.imbalance_ratio, 100).sum()), 100, f"{COMPUTED} from its profile"
+    try:
+        run = Run(config.model_copy(update={"device": "cpu"}))
+        return len(run.train), len(run.class_names), "counted here"
+    except UserError:
+        published = PROTOCOLS.get(getattr(data, "protocol", None))
+        if published is None:
+            raise
+        return published.images, published.classes, "known from publications; the data set is not here"
+
+
+def _batch_split(config: Config, processes: int) -> tuple[int, int, str]:
+    """(images of a part, parts of a process, in words)."""
+    batch = config.recipe.batch_size
+    micro = min(config.recipe.micro_batch or math.ceil(batch / processes), batch)
+    parts = math.ceil(batch / micro)
+    each = math.ceil(parts / processes)
+    words = f"{batch} images a step = {parts} {'part' if parts == 1 else 'parts'} of {micro}, at most {each} a process"
+    if parts % processes:
+        words += f"; {processes} processes share them unevenly, {100 * parts / (each * processes):.0f} % of their time is used"
+    return micro, each, words
+
+
+# time -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """Rows of the table of stages: stage, epochs, GFLOP an image, images/s of all processes, hours, how."""
+
+    config: Config
+    device: torch.device
+    processes: int
+    gpu: str | None
+    mfu: float
+    timed: dict[str, Measured] | None
+
+    def training(self, step: Step, n_images: int, busy: float) -> dict:
+        flops = flops_of(step, self.config)
+        if self.timed:
+            measured = self.timed[step.name]
+            rate, how = measured.size / measured.seconds, f"{HERE} at {measured.size} images a step"
+        else:
+            rate, how = self._assumed(flops), f"{COMPUTED} at the {ASSUMED} MFU"
+        return self._row(step.name, step.epochs, flops, rate * busy, step.epochs * n_images, how)
+
+    def fisher(self, n_images: int, n_classes: int) -> dict:
+        """Both tasks' Fisher: as many FLOPs as a training step of both networks."""
+        n, settings = math.ceil(n_classes / 2), self.config.fisher
+        flops = 2 * throughput.training_flops(self.config.model, n)
+        if not self.timed:
+            return self._row("fisher", 1, flops, self._assumed(flops), n_images, f"{COMPUTED} at the {ASSUMED} MFU")
+        network = build_vit(self.config.model, n).to(self.device).eval()
+        size = min(settings.batch_size, self.timed["stage1"].size)
+        batch, likelihood = synthetic(network, size, self.device), Bernoulli(torch.arange(n), torch.zeros(n))
+        precision, megabytes = self.config.recipe.precision, settings.buffer_megabytes
+
+        def run() -> None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                diagonal_fisher(network, [batch], likelihood, buffer_megabytes=megabytes, precision=precision)
+
+        rate = size / (2 * seconds_of(run, self.device))
+        return self._row("fisher", 1, flops, rate, n_images, f"{HERE} at {size} images a batch")
+
+    def direct(self, n_images: int, n_classes: int) -> dict:
+        """The measured bias: for each head weight one encoder, and both decoders from every depth on; forward passes only."""
+        forward = costs_by_depth(self.config.model, math.ceil(n_classes / 2))[1]
+        decoders = sum(2 * sum(forward[depth:]) for depth in range(1, len(forward)))
+        rounds = math.ceil(len(DEFAULT_WEIGHTS) / self.processes) * self.processes  # the processes share the weights
+        flops = rounds * (sum(forward[:-1]) + decoders) + 2 * sum(forward)
+        images = min(self.config.direct.images, n_images)
+        if not self.timed:
+            return self._row("direct", 1, flops, self._assumed(flops), images, f"{COMPUTED} at the {ASSUMED} MFU")
+        network = build_vit(self.config.model, 1).to(self.device).eval()
+        size = self.timed["stage1"].size
+        batch, _ = synthetic(network, size, self.device)
+        with torch.no_grad():
+            rate = sum(forward) / flops * size / seconds_of(lambda: network(batch), self.device)
+        return self._row("direct", 1, flops, rate, images, f"{COMPUTED} from a {HERE} forward pass")
+
+    def _assumed(self, flops: float) -> float:
+        return self.mfu * throughput.peak_flops(self.gpu) / flops
+
+    def _row(self, stage: str, epochs: int, flops: float, rate: float, images: int, how: str) -> dict:
+        total = rate * self.processes
+        return {"stage": stage, "epochs": epochs, "GFLOP an image": flops / 1e9, "images/s": total,
+                "hours": images / total / 3600, "how": how}

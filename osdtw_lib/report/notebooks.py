@@ -1,0 +1,132 @@
+"""The batch: every notebook of every parameter file through papermill, then the report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from . import index as overview
+from . import page as report
+from ..stages import all as stages
+from ..artifacts.artifact import make_folder, remove, write_text
+from ..config.schema import PROJECT
+from ..errors import UserError
+from ..evaluation.metrics import how_to_run_missing, shown
+from ..config.load import dump_config, load_config
+from ..backend.progress import clock
+from ..stages.run import NOTEBOOKS, OPTIONAL, Run
+
+FOLDER = PROJECT / "notebooks"
+
+
+def run_all(params_files: list[str], overrides: list[str] = (), first: str | None = None, ablations: bool = False) -> int:
+    """Run the notebooks for each parameter file, from `first` on ("05": redo Stage 2 and what follows), with
+    `ablations` the optional ones too.
+
+    A failure of one parameter file is reported and the next still runs. Returns the exit status: 0, 2 where the
+    input was bad, 1 for any other failure.
+    """
+    status, names = 0, {}
+    for params_file in params_files:
+        try:
+            config = load_config(params_file, overrides)
+            twin = names.setdefault(config.folder, params_file)
+            if twin != params_file:
+                raise UserError(f"{params_file}: writes {config.folder}, as {twin} does; give it another `name`")
+            _run_one(config, first, ablations)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            status = status or 2
+        except Exception as error:
+            print(f"error: {params_file}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            status = 1
+    return status
+
+
+def _run_one(config, first: str | None, ablations: bool) -> None:
+    started = time.monotonic()
+    run = Run(config)
+    books = _books_from(run, first, ablations)
+    resolved = run.folder / "params.yaml"
+    make_folder(run.folder)
+    write_text(resolved, dump_config(config))
+    for number, book in enumerate(books, start=1):
+        print(f"\n{config.name}: notebook {book} ({number} of {len(books)})", flush=True)
+        _execute(book, resolved, run.folder)
+    index = overview.write_index(config.folder.parent)
+    print(f"\n{config.name}: accuracy (%) on {len(run.test)} test images, {clock(time.monotonic() - started)} in all")
+    accuracy = pd.read_csv(run.folder / "tables" / "accuracy.csv")
+    print("\n".join(filter(None, (shown(accuracy).to_string(index=False), how_to_run_missing(accuracy)))))
+    print(f"report: {index}", flush=True)
+
+
+def _books_from(run: Run, first: str | None, ablations: bool) -> list[str]:
+    """The notebooks to run; with `first`, checks what it stands on and removes what it will make anew."""
+    named = first is not None and [book for book in OPTIONAL if book.startswith(first)]
+    stages_of = NOTEBOOKS | (OPTIONAL if ablations or named else {})
+    books = list(stages_of)
+    if first is None:
+        return books
+    chosen = [book for book in books if book.startswith(first)]
+    if len(chosen) != 1:
+        raise UserError(f"--from {first}: no such notebook; one of {', '.join(b[:2] for b in books)}")
+    position = books.index(chosen[0])
+    for book in [] if named else books[:position]:  # an optional one makes what it lacks
+        for stage in stages_of[book]:
+            cell = {}
+            if stage == "stage2":
+                cell = {"head_weight": stages.selection(run)["head_weight"]}
+            stages.require(run, stage, **cell)
+        if not (run.folder / f"{book}.html").exists():
+            print(f"note: {book} has results but no page yet; ./run_all.sh without --from makes it")
+    for book in books[position:]:
+        for stage in stages_of[book]:
+            remove(run.folder / stage)
+    return books[position:]
+
+
+def _execute(book: str, resolved: Path, folder: Path) -> None:
+    """One notebook through papermill. Half-run notebooks are kept as BOOK.failed.ipynb, never as BOOK.ipynb."""
+    import papermill
+
+    logging.getLogger("papermill").setLevel(logging.WARNING)
+    os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's python3 kernel, not a user-wide one
+    half, done, failed = (folder / f"{book}{end}.ipynb" for end in (".running", "", ".failed"))
+    failed.unlink(missing_ok=True)
+    make_folder(folder)
+    try:
+        papermill.execute_notebook(
+            str(FOLDER / f"{book}.ipynb"),
+            str(half),
+            parameters={"params_file": str(resolved)},
+            kernel_name="python3",
+            cwd=str(FOLDER),
+            progress_bar=False,
+            store_widget_state=False,
+            stdout_file=_Indented(),
+            extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about local sockets among our lines
+        )
+    except papermill.PapermillExecutionError as error:
+        half.rename(failed)
+        if error.ename == "UserError":
+            raise UserError(error.evalue) from None
+        raise RuntimeError(f"{book} failed with {error.ename}: {error.evalue}; the notebook as it stopped: {failed}") from None
+    half.rename(done)
+    report.write_page(done, folder / f"{book}.html")
+
+
+class _Indented:
+    """Where papermill sends what cells print."""
+
+    def write(self, text: str) -> None:
+        for line in text.splitlines():
+            if line.strip():
+                print(f"  {line}", flush=True)
+
+    def flush(self) -> None:
+        sys.stdout.flush()

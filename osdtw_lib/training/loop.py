@@ -1,0 +1,140 @@
+"""One loop for every stage and baseline: schedule, mixed precision, progress, checkpoints that resume exactly."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import nn
+
+from ..backend import distributed
+from ..artifacts.artifact import Checkpoint
+from ..data.augment import seed_of
+from ..data.batches import Batches
+from ..config.schema import Recipe, Training
+from ..errors import UserError
+from ..backend.progress import Progress
+from ..models.flops import summary_line
+from ..models.vit import load_weights, weights
+
+CHECKPOINT_SECONDS = 2.0  # a checkpoint is written at an epoch's end, but not more often than this
+
+
+def fit(
+    model: nn.Module,
+    losses_of: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]],
+    batches: Batches,
+    recipe: Recipe,
+    length: Training,
+    depths: dict[str, int],
+    checkpoint: Checkpoint,
+    seed: int,
+    label: str,
+    flops_per_image: float = 0.0,
+) -> pd.DataFrame:
+    """Train `model` in place; its frozen parameters (requires_grad False) stay as they are.
+
+    losses_of(images, labels) -> {name: scalar}, means over the images: their sum is minimised, each is recorded.
+    depths: {parameter name: depth} for the layer-wise learning-rate decay. flops_per_image: of forward and backward, for
+    the line at the end. In several processes each works through its parts of every batch and the gradients are summed,
+    so that all hold the same weights. Returns the history, a row an epoch: epoch, learning_rate and the mean of each loss.
+    A run that was killed goes on from `checkpoint`; on a CPU it ends bit for bit as one that was not.
+    Raises UserError where a loss is no longer finite.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(_groups(model, recipe, depths), betas=recipe.betas, fused=True)
+    peak = length.learning_rate or recipe.learning_rate
+    saved = checkpoint.load()
+    history = _restore(model, optimizer, *saved) if saved else []
+    checkpoint.require_room(sum(t.nbytes for t in _tensors(model, optimizer).values()) + 8 * sum(p.numel() for p in trained))
+    progress = Progress(label, length.epochs, len(batches.labels), done=len(history))
+    last_saved = time.monotonic()
+    with torch.random.fork_rng(devices=_cuda_devices(model)):
+        for epoch in range(len(history), length.epochs):
+            model.train()
+            sums: dict[str, torch.Tensor] = {}
+            for step, parts in enumerate(progress.waiting(batches.epoch(epoch))):
+                rate = learning_rate(epoch + step / len(batches), length, peak, recipe.final_learning_rate)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * group["scale"]
+                optimizer.zero_grad()
+                for part in progress.waiting(parts):
+                    torch.manual_seed(seed_of(seed, epoch, step, part.number))
+                    with torch.autocast(part.images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                        losses = losses_of(part.images, part.labels)
+                    (part.share * sum(losses.values())).backward()
+                    for name, loss in losses.items():
+                        sums[name] = sums.get(name, 0.0) + loss.detach().double() * len(part.labels)
+                distributed.sum_gradients(trained)
+                optimizer.step()
+                progress.step(min(batches.batch_size, len(batches.labels) - step * batches.batch_size))
+            row = _means(sums, len(batches.labels))
+            if not all(math.isfinite(loss) for loss in row.values()):
+                raise UserError(f"{label}: the loss is not finite in epoch {epoch + 1} ({row}); lower the learning rate")
+            history.append({"epoch": epoch + 1, "learning_rate": rate, **row})
+            progress.epoch(row)
+            if time.monotonic() - last_saved >= CHECKPOINT_SECONDS and epoch + 1 < length.epochs:
+                checkpoint.save(_tensors(model, optimizer), {"history": history})
+                last_saved = time.monotonic()
+    if flops_per_image and progress.images:
+        spent = progress.images, progress.seconds, progress.waited
+        print(f"{label}: {summary_line(*spent, flops_per_image, trained[0].device, distributed.world_size())}", flush=True)
+    model.eval()
+    return pd.DataFrame(history)
+
+
+def _means(sums: dict[str, torch.Tensor], images: int) -> dict[str, float]:
+    """The mean losses over all processes' images; one that had no part of the epoch learns their names from the first."""
+    names = distributed.from_first(list(sums))
+    together = [torch.as_tensor(sums.get(name, 0.0), dtype=torch.float64) for name in names]
+    distributed.sum_over_processes(together, 0)
+    return {name: float(total) / images for name, total in zip(names, together)}
+
+
+def learning_rate(epoch: float, length: Training, peak: float, final: float) -> float:
+    """Linear warm-up, then half a cosine down to `final`; `epoch` is fractional."""
+    if epoch < length.warmup_epochs:
+        return peak * epoch / length.warmup_epochs
+    progress = (epoch - length.warmup_epochs) / max(length.epochs - length.warmup_epochs, 1e-9)
+    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _groups(model: nn.Module, recipe: Recipe, depths: dict[str, int]) -> list[dict]:
+    """Parameter groups: layer decay by depth; no weight decay on vectors, tokens and position embedding."""
+    last = max(depths.values())
+    groups: dict[tuple, dict] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        flat = parameter.ndim <= 1 or name.split(".")[-1] in ("pos_embed", "cls_token", "reg_token")
+        scale = recipe.layer_decay ** (last - depths[name])
+        decay = 0.0 if flat else recipe.weight_decay
+        key = (scale, decay)
+        groups.setdefault(key, {"params": [], "scale": scale, "weight_decay": decay})["params"].append(parameter)
+    return list(groups.values())
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """What a checkpoint holds: weights and the optimizer's moments. All that is random follows from the seed."""
+    tensors = {f"model.{name}": t for name, t in weights(model).items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": t for name, t in state.items()}
+    return tensors
+
+
+def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict, state: dict) -> list[dict]:
+    load_weights(model, {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
+    slots: dict[int, dict] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, i, slot = name.split(".")
+            slots.setdefault(int(i), {})[slot] = tensor
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    return state["history"]
+
+
+def _cuda_devices(model: nn.Module) -> list:
+    return [p.device for p in list(model.parameters())[:1] if p.is_cuda]
