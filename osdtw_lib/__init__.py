@@ -1,8 +1,7 @@
 """OSDTW: Optimal Shared Depth and Task Weighting for Long-Tailed Recognition, as a runnable companion.
 
-The modules in the order data passes through them: config, longtail, datasets, vit, losses, training,
-masked_autoencoder, fisher, proxy, stages; artifacts and evaluation beside them; figures, explorer and
-report show what they made.
+The rooms in the order data passes through them: config, data, models, training, fisher, proxy, stages; artifacts and
+evaluation beside them; figures, explorer and report show what they made. Each says in its first lines what it holds.
 """
 
 import os
@@ -17,7 +16,7 @@ __version__ = "0.1.0"
 
 
 def load_predictor(folder):
-    """Load the trained two-branch predictor of one finished run; see `osdtw_lib.predictor.load_predictor`."""
+    """Load the trained two-branch predictor of one finished run; see `osdtw_lib.inference.predictor`."""
     from .inference.predictor import load_predictor as load
 
     return load(folder)

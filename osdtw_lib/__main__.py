@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 
-from .config.schema import PROJECT
+from .config.paths import PROJECT
 from .errors import UserError
 
 DEFAULT = str(PROJECT / "params" / "mnist_lt.yaml")
@@ -95,11 +95,11 @@ def _run(chosen) -> int:
 
 
 def _stage(chosen) -> None:
-    from .backend import distributed
     from .ablation.stage import ablation
+    from .backend import distributed
     from .config.load import load_config
-    from .stages.run import Run
     from .stages.all import STAGES
+    from .stages.run import Run
 
     config = load_config(chosen.params, chosen.overrides)
     with distributed.group(config.device) if distributed.started_by_torchrun() else contextlib.nullcontext():
@@ -107,8 +107,8 @@ def _stage(chosen) -> None:
 
 
 def _inspect(chosen) -> None:
-    from .data.inspection import inspect
     from .config.load import load_config
+    from .data.inspection import inspect
 
     for line in inspect(load_config(chosen.params, chosen.overrides)):
         print(line, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 GROUPS = ("many", "medium", "few")
+TASKS = ("head", "tail")
 
 
 def exponential_class_counts(largest: int, imbalance_ratio: float, n_classes: int) -> np.ndarray:

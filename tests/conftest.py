@@ -20,10 +20,10 @@ import yaml
 from PIL import Image
 
 from osdtw_lib.__main__ import main
-from osdtw_lib.config.schema import PROJECT
 from osdtw_lib.config.load import load_config
-from osdtw_lib.stages.run import Run
+from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.stages.all import STAGES
+from osdtw_lib.stages.run import Run
 
 torch.set_num_threads(1)
 

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from .ranking import CELL, one_cell_at_zero, spearman
+from ..proxy.grid import CELL
+from .ranking import one_cell_at_zero, spearman
 
 MISSING = "not measured: add the cells to `ablation` in the parameter file and run notebook 08 again"
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-CELL = ["shared_depth", "head_weight"]
+from ..proxy.grid import CELL
+
 HALVES = ["half_0", "half_1"]
 
 

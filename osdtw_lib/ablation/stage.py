@@ -15,18 +15,22 @@ from functools import lru_cache
 import pandas as pd
 import torch
 
-from . import tables as tabled
-from . import paper_claims as claims
-from ..stages import all as stages
-from ..artifacts.artifact import Artifact, Writer, make_folder, write_text
-from .variant import Variant, measure, prepare
+from ..artifacts.artifact import Artifact, Writer
+from ..artifacts.files import make_folder, write_text
+from ..backend.progress import clock
 from ..config.schema import Config
 from ..errors import UserError
-from ..evaluation.metrics import accuracy_by_group, class_scores, predict
-from ..backend.progress import clock
-from ..stages.results import load_proxy, measured_bias, trained
-from ..stages.run import Run
+from ..evaluation.metrics import accuracy_by_group
+from ..evaluation.scores import class_scores, predict
 from ..proxy.grid import Choice
+from ..stages import all as stages
+from ..stages.networks import trained
+from ..stages.proxy_inputs import load_proxy, measured_bias
+from ..stages.run import Run
+from . import paper_claims as claims
+from . import tables as tabled
+from .grid_cell import measure, prepare
+from .variant import Variant
 
 SHOWN = {"ablation": "ablation", "ranking": "proxy_ranking"}  # these lie in outputs/NAME/tables too
 
@@ -190,7 +194,7 @@ def _likelihoods(run: Run) -> pd.DataFrame:
                 rows.append({"method": method} | at | {name: found[name] for name in (*variant.groups, "all")})
         single = Variant(run, seed, run.config.likelihood)
         for method in run.config.baselines:
-            network, likelihoods = trained(single, method, 0)
+            network, likelihoods = trained(single, method, 0, 0.0)
             predicted = predict(class_scores(network, likelihoods, single.batches(single.test)))
             rows.append({"method": method, "seed": seed} | accuracy_by_group(predicted, single.test.labels, single.groups))
     return pd.DataFrame(rows)

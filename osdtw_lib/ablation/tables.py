@@ -7,10 +7,12 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from ..proxy.measured_bias import LOSSES
 from ..longtail import GROUPS, class_priors
-from .ranking import CELL, one_cell_at_zero, rank, spearman
-from ..stages.results import load_proxy, require
+from ..proxy.grid import CELL
+from ..proxy.measured_bias import LOSSES
+from ..stages.execute import require
+from ..stages.proxy_inputs import load_proxy
+from .ranking import one_cell_at_zero, rank, spearman
 
 MEASURES = [*GROUPS, "all", "nll_training_prior", "nll_balanced"]
 COLUMNS = [*CELL, "seed", *MEASURES]

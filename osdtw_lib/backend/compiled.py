@@ -12,16 +12,22 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 import numpy as np
 
+PACKAGE = __package__.rpartition(".")[0]
+
 
 @functools.cache
 def kernels(module: str) -> ModuleType | None:
-    """A module of this package that compiles at import; None, said once, where that fails."""
+    """A module of osdtw_lib ("fisher.kernels_cpu") that compiles at import; None, said once, where that fails."""
+    name = f"{PACKAGE}.{module}"
+    if find_spec(name) is None:  # a module that was moved must not pass for a machine without a compiler
+        raise ModuleNotFoundError(f"no module {name}")
     try:
-        return import_module(f".{module}", __package__)
+        return import_module(name)
     except Exception as error:  # whatever a compiler may raise on a machine nobody has seen
         reason = str(error).strip().splitlines()[:1]
         print(f"numba cannot be used here, plain PyTorch is, slower: {type(error).__name__} {' '.join(reason)}", flush=True)

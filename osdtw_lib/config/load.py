@@ -14,8 +14,8 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .schema import DATASETS, Config, Section
 from ..errors import UserError
+from .schema import DATASETS, Config, Section
 
 
 def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:

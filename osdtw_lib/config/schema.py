@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-PROJECT = Path(__file__).resolve().parents[1]
+from .paths import PROJECT
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BASELINES = ("ce", "logit_adjusted_ce", "balanced_bce")

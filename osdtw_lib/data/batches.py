@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ..backend import distributed
-from .augment import augmented, centred, mixed_and_erased, photograph, seeded
 from ..config.schema import Config, Recipe
 from ..errors import UserError
+from .augment import augmented, centred, mixed_and_erased, photograph, seeded
 from .image_files import ImageFiles
 from .source import LabelledImages
 

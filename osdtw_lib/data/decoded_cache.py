@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..artifacts.artifact import make_folder, write_text
+from ..artifacts.files import make_folder, write_text
 from ..errors import UserError
 from .image_check import over_images
 from .image_files import ImageFiles

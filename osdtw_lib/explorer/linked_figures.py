@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..figures import style as figures
-from .state import HUNDREDTHS, Landscape, marginal
+from ..figures import proxy as proxy_figures
+from ..figures import style as style_figures
 from ..proxy.grid import DEFAULT_WEIGHTS
+from .state import HUNDREDTHS, Landscape, marginal
 
 ON_ANY_THEME = "#808080"  # ink that can be read on white and on JupyterLab's dark background
 ON_WHITE = "#1c1c1c"
@@ -22,7 +23,7 @@ def arrays(landscape: Landscape, form: str, damping: float, depth: int, weight: 
     over_depth = landscape.over_depth(form, damping, weight)
     steps = marginal(over_depth)
     return {
-        "map": [{"z": figures.as_map(landscape.map(form, damping))[2]}, {}, {"x": [depth], "y": [weight]}],
+        "map": [{"z": proxy_figures.as_map(landscape.map(form, damping))[2]}, {}, {"x": [depth], "y": [weight]}],
         "over_depth": _stack(over_depth, "shared_depth", depth),
         "over_weight": _stack(landscape.over_weight(form, damping, depth), "head_weight", weight),
         "marginal": [{"y": _finite(steps["saves"])}, {"y": _finite(steps["costs"])}, {"x": [depth + 1], "y": [0]}],
@@ -35,7 +36,7 @@ def _stack(cells: pd.DataFrame, over: str, here: float) -> list[dict]:
     where = cells[over].to_numpy()
     best = [] if np.isnan(total).all() else [int(np.nanargmin(total))]
     at = np.flatnonzero(where == here)
-    bars = [{"y": _finite(cells[term])} for term in figures.TERMS]
+    bars = [{"y": _finite(cells[term])} for term in proxy_figures.TERMS]
     return [*bars, {"y": total}, {"x": where[best], "y": total[best]}, {"x": where[at], "y": total[at]}]
 
 
@@ -52,7 +53,7 @@ def make(landscape: Landscape, ink: str) -> dict[str, go.Figure]:
     depths = list(range(landscape.n_depths + 1))
     cell = (selected["shared_depth"], selected["head_weight"])
     made = {
-        "map": figures.heat_map(landscape.map(*here[:2]), {"selected": cell, "current": cell}, ""),
+        "map": proxy_figures.heat_map(landscape.map(*here[:2]), {"selected": cell, "current": cell}, ""),
         "over_depth": _stack_figure(depths, "shared depth C", ink),
         "over_weight": _stack_figure(HUNDREDTHS.tolist(), "head weight w<sub>A</sub>", ink),
         "marginal": _marginal_figure(depths[1:], ink),
@@ -61,7 +62,7 @@ def make(landscape: Landscape, ink: str) -> dict[str, go.Figure]:
     for view, changes in arrays(landscape, *here).items():
         for trace, change in zip(made[view].data, changes):
             trace.update(change)
-    made["by_depth"] = figures.by_depth(landscape.by_depth).update_xaxes(title="depth")
+    made["by_depth"] = proxy_figures.by_depth(landscape.by_depth).update_xaxes(title="depth")
     for view in made:
         made[view].update_layout(title=None, meta=None, paper_bgcolor="rgba(0,0,0,0)", font_color=ink, height=340)
         made[view].update_layout(margin={"t": 75, "r": 15, "b": 50}, legend={"orientation": "h", "x": 0, "y": 1.03, "yanchor": "bottom", "font_size": 11})
@@ -79,12 +80,12 @@ def make(landscape: Landscape, ink: str) -> dict[str, go.Figure]:
 
 def _stack_figure(x: list, title: str, ink: str) -> go.Figure:
     figure = go.Figure()
-    for term, colour in figures.TERMS.items():
+    for term, colour in proxy_figures.TERMS.items():
         figure.add_bar(x=x, name=term.replace("_", " "), marker={"color": colour, "line": {"width": 0}})
     figure.add_scatter(x=x, name="total", mode="lines", line={"color": ink})
-    figure.add_scatter(name="minimum", mode="markers", marker={"symbol": "star", "size": 14, "color": figures.RED})
+    figure.add_scatter(name="minimum", mode="markers", marker={"symbol": "star", "size": 14, "color": style_figures.RED})
     figure.add_scatter(
-        name="current", mode="markers", marker={"symbol": "circle-open", "size": 12, "color": figures.RED, "line": {"width": 3}}
+        name="current", mode="markers", marker={"symbol": "circle-open", "size": 12, "color": style_figures.RED, "line": {"width": 3}}
     )
     margin = 0.6 if len(x) < 40 else 0.01
     figure.update_xaxes(title=title, dtick=1 if len(x) < 40 else 0.1, range=[x[0] - margin, x[-1] + margin])
@@ -94,10 +95,10 @@ def _stack_figure(x: list, title: str, ink: str) -> go.Figure:
 
 def _marginal_figure(depths: list[int], ink: str) -> go.Figure:
     figure = go.Figure()
-    figure.add_bar(x=depths, name="saves (variance)", marker_color=figures.GREEN)
-    figure.add_bar(x=depths, name="costs (bias)", marker_color=figures.ORANGE)
+    figure.add_bar(x=depths, name="saves (variance)", marker_color=style_figures.GREEN)
+    figure.add_bar(x=depths, name="costs (bias)", marker_color=style_figures.ORANGE)
     figure.add_scatter(
-        name="next block", mode="markers", marker={"symbol": "triangle-up", "size": 14, "color": figures.RED}, cliponaxis=False
+        name="next block", mode="markers", marker={"symbol": "triangle-up", "size": 14, "color": style_figures.RED}, cliponaxis=False
     )
     figure.update_xaxes(title="block shared as well", dtick=1, range=[0.4, len(depths) + 0.6])
     figure.update_yaxes(title="nats", exponentformat="power")

@@ -14,8 +14,8 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from ..proxy.grid import COLUMNS, DEFAULT_WEIGHTS
 from ..proxy.binned import ProxySummary
+from ..proxy.grid import COLUMNS, DEFAULT_WEIGHTS
 
 HUNDREDTHS = np.arange(101) / 100  # the head weights the sliders stop at
 DECADES = 4  # the damping slider spans so many powers of ten on either side of the evidence value

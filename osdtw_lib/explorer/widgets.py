@@ -8,13 +8,14 @@ import math
 import ipywidgets as widgets
 import plotly.graph_objects as go
 
-from ..figures import style as figures
-from ..stages import results
-from . import linked_figures as views
-from .state import DECADES, Landscape, in_words, marginal_rule
-from ..stages.run import Run
+from ..figures import data as data_figures
 from ..proxy.grid import FORMS
+from ..stages.run import Run
+from ..stages.selection import choose, choose_proposed, origin
 from ..theory.boundary_toy import boundary_under_resampling
+from . import linked_figures as views
+from .load import load_landscape
+from .state import DECADES, Landscape, in_words, marginal_rule
 
 PAGE = "application/vnd.osdtw.explorer+json"  # what report.py turns into the explorer of the page
 WIDTH = 360  # pixels of a figure, which does not follow its column: fits beside the file browser in a window of 800
@@ -29,8 +30,8 @@ CAPTIONS = {
 
 def proxy_explorer(run: Run) -> ProxyExplorer:
     """Sliders for C, w_A, the form and the damping of this run's proxy, linked views, and a choice by hand."""
-    explorer = ProxyExplorer(results.load_landscape(run))
-    explorer.on_choice(lambda cell: results.choose(run, *cell), lambda: results.choose_proposed(run))
+    explorer = ProxyExplorer(load_landscape(run))
+    explorer.on_choice(lambda cell: choose(run, *cell), lambda: choose_proposed(run))
     return explorer
 
 
@@ -102,7 +103,7 @@ class ProxyExplorer(widgets.VBox):
         cell = selected["shared_depth"], selected["head_weight"]
         star = self.figures["map"].data[1]
         star.update(x=[cell[0]], y=[cell[1]])
-        self.choice.value = f"Stage 2 uses C = {cell[0]}, w_A = {cell[1]:.2f}: {results.origin(selected)}."
+        self.choice.value = f"Stage 2 uses C = {cell[0]}, w_A = {cell[1]:.2f}: {origin(selected)}."
 
     def _repr_mimebundle_(self, **keywords) -> dict:
         made = views.make(self.landscape, views.ON_WHITE)
@@ -114,10 +115,10 @@ def boundary_explorer(n_head: int = 100, n_tail: int = 5) -> widgets.VBox:
     """Sliders for the images of a head and of a tail class: the band of boundaries they leave open."""
     head = widgets.IntSlider(n_head, 2, 500, description="head")
     tail = widgets.IntSlider(n_tail, 2, 500, description="tail")
-    view = go.FigureWidget(figures.boundary_toy(*_toy(n_head, n_tail)))
+    view = go.FigureWidget(data_figures.boundary_toy(*_toy(n_head, n_tail)))
 
     def moved(_=None):
-        fresh = figures.boundary_toy(*_toy(head.value, tail.value))
+        fresh = data_figures.boundary_toy(*_toy(head.value, tail.value))
         with view.batch_update():
             for old, new in zip(view.data, fresh.data):
                 old.update(x=new.x, y=new.y, name=new.name)

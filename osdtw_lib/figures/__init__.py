@@ -1,0 +1,4 @@
+"""Tables in, figures out, one file a subject; nothing here trains or reads a file.
+
+Imports longtail.py and the names of columns. Start with style.py.
+"""

@@ -9,10 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..evaluation.metrics import METHOD_NAMES
-from .style import BLUE, GREEN, ORANGE, RED, SKY, captioned
+from ..evaluation.accuracy_table import METHOD_NAMES
 from ..longtail import GROUPS
-from ..ablation.ranking import CELL
+from ..proxy.grid import CELL
+from .style import BLUE, GREEN, ORANGE, RED, SKY, captioned
 
 GROUP_COLOURS = {"many": BLUE, "medium": SKY, "few": ORANGE, "all": "black"}
 COLUMNS = 3  # maps beside one another

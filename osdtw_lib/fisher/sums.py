@@ -1,6 +1,6 @@
 """The Fisher's inner loops: sums over samples of squared products and of squared sums over tokens.
 
-On a CPU compiled loops do them (squares_cpu.py), on a GPU a Triton kernel the products (squares_gpu.py); plain PyTorch
+On a CPU compiled loops do them (kernels_cpu.py), on a GPU a Triton kernel the products (kernels_gpu.py); plain PyTorch
 is their oracle, and their replacement where they cannot be had.
 """
 
@@ -86,21 +86,21 @@ def gathered() -> Iterator[None]:
 
 
 class _Queue:
-    """Rows for squares_cpu, the tensors they speak of, and where they add to."""
+    """Rows for kernels_cpu, the tensors they speak of, and where they add to."""
 
     def __init__(self):
         self.rows, self.held, self.totals, self.numbers = [], [], set(), 0
 
     def run(self) -> None:
         if self.rows:
-            kernels("squares_cpu").run(self.rows, torch.get_num_threads())
+            kernels("fisher.kernels_cpu").run(self.rows, torch.get_num_threads())
         self.__init__()
 
 
 def _compiled(total: Tensor):
-    """squares_cpu, where it can be had and `total` is what it is made for."""
+    """kernels_cpu, where it can be had and `total` is what it is made for."""
     fits = total.device.type == "cpu" and total.dtype == torch.float32 and total.is_contiguous()
-    return kernels("squares_cpu") if fits else None
+    return kernels("fisher.kernels_cpu") if fits else None
 
 
 def _share(row: Callable, totals: list[Tensor], inputs: list[Tensor | None], *settings: float) -> None:

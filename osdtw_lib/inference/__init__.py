@@ -1,0 +1,4 @@
+"""New images in, classes out.
+
+Imports models and below. Start with predictor.py.
+"""

@@ -9,17 +9,21 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..artifacts.artifact import damage, read_manifest, read_tensors
+from ..artifacts.files import read_tensors
+from ..artifacts.manifest import damage, read_manifest
+from ..config.load import load_config
+from ..config.paths import PROJECT
+from ..config.schema import Model
 from ..data.augment import photograph
 from ..data.batches import normalized
-from ..config.schema import PROJECT, Model
-from ..errors import UserError
-from ..evaluation.metrics import class_scores
 from ..data.image_files import converted, open_image
+from ..errors import UserError
+from ..evaluation.scores import class_scores
 from ..longtail import head_tail_partition
 from ..models.likelihoods import task_likelihoods
-from ..config.load import load_config
-from ..models.vit import TwoBranchViT, build_vit, load_weights
+from ..models.two_branch import TwoBranchViT
+from ..models.vit import build_vit
+from ..models.weights import load_weights
 
 
 class Predictor:

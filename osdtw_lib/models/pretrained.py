@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from ..config import schema as cfg
+from ..artifacts.files import read_tensors
 from ..backend.timm_import import timm
-from ..artifacts.artifact import read_tensors
+from ..config import schema as cfg
 from ..errors import UserError
 from .vit import VisionTransformer, depth_of, n_depths
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..config import schema as cfg
 from ..backend.timm_import import timm
+from ..config import schema as cfg
 from ..errors import UserError
 
 VisionTransformer = timm.models.vision_transformer.VisionTransformer
@@ -93,53 +93,6 @@ def decode(vit: VisionTransformer, hidden: torch.Tensor, depth: int) -> torch.Te
     return vit.forward_head(vit.norm(tokens))
 
 
-class TwoBranchViT(nn.Module):
-    """Two networks that are one up to `shared_depth` (Eq. 15): h = encoder(x), s^A = psi^A(h), s^B = psi^B(h).
-
-    The first `shared_depth` depths of `tail` are replaced by those of `head`, so a parameter exists once.
-    forward: images -> {"head": logits (B, K_A), "tail": logits (B, K_B)}.
-    """
-
-    def __init__(self, head: VisionTransformer, tail: VisionTransformer, shared_depth: int):
-        super().__init__()
-        if not 0 <= shared_depth <= n_depths(head):
-            raise ValueError(f"shared_depth is 0..{n_depths(head)} for this model, got {shared_depth}")
-        self.head, self.tail, self.shared_depth, self.frozen = head, tail, shared_depth, False
-        if shared_depth:
-            for name in ("patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token"):
-                setattr(tail, name, getattr(head, name))
-            for i in range(shared_depth):
-                tail.blocks[i] = head.blocks[i]
-
-    def depths(self) -> dict[str, int]:
-        """`depth_of` each branch's parameters, under this module's names."""
-        branches = {"head": depth_of(self.head), "tail": depth_of(self.tail)}
-        names = (name for name, _ in self.named_parameters())
-        return {name: branches[name.split(".")[0]][name.split(".", 1)[1]] for name in names}
-
-    def encoder_parameters(self) -> dict[str, nn.Parameter]:
-        depths = depth_of(self.head)
-        return {n: p for n, p in self.head.named_parameters() if depths[n] <= self.shared_depth}
-
-    def freeze_encoder(self) -> None:
-        """The shared encoder as a fixed function: no gradients, and evaluation mode also while the decoders train."""
-        for parameter in self.encoder_parameters().values():
-            parameter.requires_grad_(False)
-        self.frozen = True
-        self.train(self.training)
-
-    def train(self, mode: bool = True):
-        super().train(mode)
-        if self.frozen and self.shared_depth:
-            for module in (self.head.patch_embed, self.head.norm_pre, *self.head.blocks[: self.shared_depth]):
-                module.eval()
-        return self
-
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        hidden = encode(self.head, images, self.shared_depth)
-        return {t: decode(vit, hidden, self.shared_depth) for t, vit in (("head", self.head), ("tail", self.tail))}
-
-
 def costs_by_depth(model: cfg.Model, n_outputs: int) -> tuple[list[int], list[int]]:
     """(parameters, FLOPs an image) of the depths 1..L and, last, of the decoder alone; no memory is taken for weights.
 
@@ -158,31 +111,3 @@ def costs_by_depth(model: cfg.Model, n_outputs: int) -> tuple[list[int], list[in
     for parameter, depth in depth_of(vit).items():
         parameters[depth - 1] += vit.get_parameter(parameter).numel()
     return parameters, [*flops, counts["Global"] - sum(flops)]
-
-
-def copy_encoder(source: VisionTransformer, target: VisionTransformer, depth: int) -> None:
-    """Overwrite the first `depth` depths of target with those of source."""
-    depths = depth_of(target)
-    taken = dict(source.named_parameters())
-    with torch.no_grad():
-        for name, parameter in target.named_parameters():
-            if depths[name] <= depth:
-                parameter.copy_(taken[name])
-
-
-def weights(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter and saved buffer once (a shared one under its first name): what goes into a file."""
-    buffers = {n: b for n, b in module.named_buffers() if n in module.state_dict()}
-    return {name: t.detach() for name, t in (dict(module.named_parameters()) | buffers).items()}
-
-
-def load_weights(module: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:
-    """Copy `weights` back, name by name. Raises UserError for a name or shape that does not fit."""
-    own = weights(module)
-    odd = sorted(own.keys() ^ tensors.keys()) + sorted(n for n in own.keys() & tensors if own[n].shape != tensors[n].shape)
-    if odd:
-        raise UserError(f"weights do not fit the model: {', '.join(odd[:5])}{' ...' if len(odd) > 5 else ''}")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
-    return module

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from ..models import flops as throughput
 from ..config.schema import Config
-from ..proxy.measured_bias import DEFAULT_WEIGHTS
+from ..data.protocols import PROTOCOLS
 from ..errors import UserError
 from ..fisher.diagonal import diagonal_fisher
 from ..longtail import exponential_class_counts
+from ..models import flops as throughput
 from ..models.likelihoods import Bernoulli
-from .steps import Measured, Step, flops_of, measure, memory_of, seconds_of, steps_of, synthetic
-from ..data.protocols import PROTOCOLS
-from ..stages.run import Run
 from ..models.vit import build_vit, costs_by_depth
+from ..proxy.measured_bias import DEFAULT_WEIGHTS
+from ..stages.run import Run
+from .steps import Measured, Step, flops_of, measure, memory_of, seconds_of, steps_of, synthetic
 
 HERE, COMPUTED, ASSUMED = "measured", "computed", "assumed"
 

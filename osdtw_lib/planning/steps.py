@@ -15,10 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..config.schema import Config
 from ..errors import UserError
+from ..longtail import TASKS
 from ..models.likelihoods import Bernoulli
 from ..models.masked_autoencoder import MaskedAutoencoder
-from ..stages.run import TASKS
-from ..models.vit import TwoBranchViT, VisionTransformer, build_vit, costs_by_depth, n_depths
+from ..models.two_branch import TwoBranchViT
+from ..models.vit import VisionTransformer, build_vit, costs_by_depth, n_depths
 
 STEP_FLOPS = 2e11  # a measured step on a CPU does about so many: some seconds
 MEASURED_SECONDS, MEASURED_STEPS = 2.0, 5

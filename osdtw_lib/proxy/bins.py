@@ -38,7 +38,7 @@ def spectrum(fishers: Iterable[Tensor]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _add_spectrum(values: Tensor, count: np.ndarray, total: np.ndarray) -> None:
-    if compiled := kernels("bins_cpu"):
+    if compiled := kernels("proxy.kernels_cpu"):
         exact = values if values.dtype in (torch.float32, torch.float64) else values.double()
         return compiled.add_spectrum(exact.numpy(), count, total)
     place = octave_bin(values)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+CELL = ["shared_depth", "head_weight"]
 COLUMNS = ["shared_depth", "head_weight", "encoder_variance", "encoder_bias", "decoder_variance", "total"]
 FORMS = ("paper", "damped", "direct")
 DEFAULT_WEIGHTS = tuple(i / 10 for i in range(11))

@@ -1,4 +1,5 @@
-"""The encoder's two sums over parameters, compiled: each parameter is read once, whatever the number of head weights.
+"""The proxy's loops, compiled: the encoder's two sums over parameters, each read once whatever the number of head weights,
+and the spectrum of bins.py, the bin of a value from the bits of its exponent and mantissa, without a logarithm.
 
 A block of parameters is read into what its terms are made of, in float64, and stays in the cache while the weights go
 by, two at a time: 1 / h and 1 / h' cost one division, of 1 by h h'. In these products float32 values cannot overflow or
@@ -11,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..backend.compiled import compiled
+from .bins import BINS_PER_OCTAVE, LOWEST, N_BINS
 
 BLOCK = 512  # six rows of so many float64 fit into a core's first cache
 _SIGNATURE = "void(float{0}[::1], float{0}[::1], float{0}[::1], float64[::1], float64, boolean, float64[:, ::1], float64[::1])"
@@ -90,3 +92,28 @@ def add_terms(a, b, d, weights, lam, damped, sums, ends):
             sums[1, j] += v1 * v1 * c1 + w1 * w1 * d1
             sums[0, j + 1] += w2 * w2 * a2 + v2 * v2 * b2
             sums[1, j + 1] += v2 * v2 * c2 + w2 * w2 * d2
+
+
+FRACTION = 52  # bits of a float64's mantissa
+_edges = [round((2 ** (k / BINS_PER_OCTAVE) - 1) * 2**FRACTION) for k in range(BINS_PER_OCTAVE)]
+EDGES = np.array([*_edges, 2**FRACTION], dtype=np.int64)  # of the bins within an octave
+FIRST = np.array([max(k for k in range(BINS_PER_OCTAVE) if _edges[k] <= i << FRACTION - 8) for i in range(256)])  # by 8 bits
+_SPECTRUM = "void(float{}[::1], float64[::1], float64[::1])"
+
+
+@compiled(_SPECTRUM.format(32), _SPECTRUM.format(64))
+def add_spectrum(values, count, total):
+    """count and total (N_BINS,) += how many values each bin has and their sum."""
+    for i in range(len(values)):
+        value = np.float64(values[i])
+        bits = value.view(np.int64)
+        place = 0
+        if value > 0:
+            fraction = bits & ((1 << FRACTION) - 1)
+            k = FIRST[fraction >> (FRACTION - 8)]
+            if fraction >= EDGES[k + 1]:
+                k += 1
+            place = (((bits >> FRACTION) - 1023 - LOWEST) * BINS_PER_OCTAVE + k) + 1
+            place = max(0, min(place, N_BINS - 1))
+        count[place] += 1
+        total[place] += value

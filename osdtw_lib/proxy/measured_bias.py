@@ -29,10 +29,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..backend import distributed
-from ..evaluation.metrics import in_class_order
 from ..backend.progress import Progress
-from .grid import DEFAULT_WEIGHTS
+from ..evaluation.scores import in_class_order
 from ..models.vit import VisionTransformer, decode, depth_of, embed, n_depths
+from .grid import DEFAULT_WEIGHTS
 
 LOSSES = ("training", "balanced", "prediction")
 

@@ -1,6 +1,6 @@
 """The proxy's arithmetic: the encoder's two sums over parameters, for many head weights in one reading.
 
-A compiled loop (terms_cpu.py) takes the parameters a chunk at a time, in float64. Where it says that a chunk holds
+A compiled loop (kernels_cpu.py) takes the parameters a chunk at a time, in float64. Where it says that a chunk holds
 something without a plain term, and where nothing can be compiled, the chunk goes the slow way, `careful_sums`, which
 spells out every limit.
 """
@@ -48,7 +48,7 @@ def _alike(*tensors: Tensor) -> list[Tensor]:
 
 
 def _add_chunk(chunk: Triple, weights: np.ndarray, lam: float, form: str, sums: np.ndarray, shares: np.ndarray, i: int) -> None:
-    if compiled := kernels("terms_cpu"):
+    if compiled := kernels("proxy.kernels_cpu"):
         inside, ends = (weights > 0) & (weights < 1), np.zeros(5)
         even = np.append(weights[inside], [0.5] * (inside.sum() % 2))
         between = np.zeros((2, len(even)))

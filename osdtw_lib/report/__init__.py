@@ -1,0 +1,4 @@
+"""Notebooks executed, and the pages made of them; templates/ has what a page is made of.
+
+Imports everything below. Start with notebooks.py (papermill), then page.py and index.py.
+"""

@@ -13,14 +13,15 @@ import nbformat
 import pandas as pd
 from nbconvert.filters import markdown2html
 
-from ..evaluation import published as paper
-from ..artifacts.artifact import damage, read_manifest, write_text
+from ..artifacts.files import write_text
+from ..artifacts.manifest import damage, read_manifest
 from ..config.schema import BASELINES
 from ..errors import UserError
-from ..evaluation.metrics import METHOD_NAMES, how_to_run_missing, shown
-from .page import formulas, page_script, plotly_script, static, style, template
-from ..stages.results import origin
+from ..evaluation import published as paper
+from ..evaluation.accuracy_table import METHOD_NAMES, how_to_run_missing, shown
 from ..stages.run import NOTEBOOKS, OPTIONAL
+from ..stages.selection import origin
+from .page import formulas, page_script, plotly_script, static, style, template
 
 
 def write_index(outputs: Path) -> Path:

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..artifacts.files import make_folder, remove, write_text
+from ..backend.progress import clock
+from ..config.load import dump_config, load_config
+from ..config.paths import PROJECT
+from ..errors import UserError
+from ..evaluation.accuracy_table import how_to_run_missing, shown
+from ..stages import all as stages
+from ..stages.run import NOTEBOOKS, OPTIONAL, Run
 from . import index as overview
 from . import page as report
-from ..stages import all as stages
-from ..artifacts.artifact import make_folder, remove, write_text
-from ..config.schema import PROJECT
-from ..errors import UserError
-from ..evaluation.metrics import how_to_run_missing, shown
-from ..config.load import dump_config, load_config
-from ..backend.progress import clock
-from ..stages.run import NOTEBOOKS, OPTIONAL, Run
 
 FOLDER = PROJECT / "notebooks"
 

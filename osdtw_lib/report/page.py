@@ -19,9 +19,9 @@ import nbformat
 from nbconvert import HTMLExporter
 from plotly.offline import get_plotlyjs
 
-from ..artifacts.artifact import write_text
-from ..stages.run import NOTEBOOKS
+from ..artifacts.files import write_text
 from ..proxy.grid import FORMS
+from ..stages.run import NOTEBOOKS
 
 TEMPLATES = Path(__file__).parent / "templates"
 LOG_LINES = 10  # a longer log is folded

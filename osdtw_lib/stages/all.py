@@ -13,25 +13,30 @@ import time
 import pandas as pd
 import torch
 
-from ..evaluation import metrics as evaluation
-from ..artifacts.artifact import Artifact, Writer, write_text
+from ..artifacts.artifact import Artifact, Writer
+from ..artifacts.files import write_text
 from ..config.schema import BASELINES
-from ..data.splits import index_hash, split_notes
-from ..proxy.measured_bias import direct_bias, stratified_sample
-from ..fisher.diagonal import diagonal_fisher
 from ..data.image_check import check_files
+from ..data.splits import index_hash, split_notes
+from ..evaluation.metrics import accuracy_by_group, confusion
+from ..evaluation.scores import class_scores, predict
+from ..fisher.diagonal import diagonal_fisher
+from ..longtail import TASKS
 from ..models.likelihoods import baseline_likelihood
-from .execute import made, train
 from ..models.masked_autoencoder import MaskedAutoencoder
-from ..proxy.exact import Proxy
-from .results import assembled, cell, chosen_by_hand, load_proxy, measured_bias, origin, require, selection
-from .results import stage1_networks, start_network, trained
-from .run import TASKS, Run
-from ..proxy.grid import Choice
-from .theory_stages import label_dependence, simulation
 from ..models.pretrained import given_start
+from ..models.vit import depth_of
+from ..models.weights import copy_encoder, weights
 from ..proxy.binned import ProxySummary
-from ..models.vit import copy_encoder, depth_of, weights
+from ..proxy.exact import Proxy
+from ..proxy.grid import Choice
+from ..proxy.measured_bias import direct_bias, stratified_sample
+from .execute import made, require, train
+from .networks import assembled, stage1_networks, start_network, trained
+from .proxy_inputs import load_proxy, measured_bias
+from .run import Run
+from .selection import cell, chosen_by_hand, origin, selection
+from .theory_stages import label_dependence, simulation
 
 METHODS = (*BASELINES, "stage1", "stage2", "osdtw_assembled", "osdtw")
 
@@ -248,7 +253,7 @@ def stage3(run: Run) -> Artifact:
     selected = selection(run)
 
     def make(write: Writer) -> None:
-        network = assembled(run, selected["shared_depth"], run.config.stage3.decoders)
+        network = assembled(run, selected["shared_depth"], selected["head_weight"], run.config.stage3.decoders)
         network.freeze_encoder()
 
         def losses(images, labels):
@@ -305,13 +310,13 @@ def tables(run: Run) -> Artifact:
         for method in METHODS:
             row = {"method": method}
             if method not in BASELINES or method in run.config.baselines:
-                network, likelihoods = trained(run, method, selected["shared_depth"])
-                predicted = evaluation.predict(evaluation.class_scores(network, likelihoods, batches))
-                row |= evaluation.accuracy_by_group(predicted, run.test.labels, run.groups)
+                network, likelihoods = trained(run, method, **cell(selected))
+                predicted = predict(class_scores(network, likelihoods, batches))
+                row |= accuracy_by_group(predicted, run.test.labels, run.groups)
             rows.append(row | {"seed": run.config.seed})
         write.table("accuracy", pd.DataFrame(rows, columns=["method", "many", "medium", "few", "all", "seed"]))
         # the last method is OSDTW, refined
-        counts = evaluation.confusion(predicted, run.test.labels, len(run.class_names))
+        counts = confusion(predicted, run.test.labels, len(run.class_names))
         write.table("confusion", pd.DataFrame(counts, columns=run.class_names))
         write.table("runtime", runtime(run, before))
         write.json("selection", selected)

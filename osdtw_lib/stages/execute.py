@@ -6,13 +6,19 @@ from collections.abc import Callable
 
 from torch import nn
 
-from ..backend import distributed
 from ..artifacts.artifact import Artifact, Writer
-from ..config.schema import Config, Recipe
+from ..backend import distributed
 from ..backend.progress import clock
-from .run import Run, notebook_of
+from ..config.schema import Config, Recipe
 from ..models.flops import step_flops
 from ..training.loop import fit
+from .run import Run, notebook_of
+
+
+def require(run: Run, stage: str, **where) -> Artifact:
+    """The results of an earlier stage. Raises UserError naming the notebook to run where they are not there."""
+    artifact = run.artifact(stage, **where if stage in ("stage2", "stage3") else {})
+    return artifact.require(f"run notebook {notebook_of(stage)} first (./run_all.sh --from {notebook_of(stage)[:2]})")
 
 
 def made(run: Run, artifact: Artifact, function: Callable[[Writer], None], together: Callable | None = None) -> Artifact:

@@ -10,20 +10,22 @@ import numpy as np
 import torch
 
 from .. import longtail
-from ..artifacts.artifact import Artifact, checksum
+from ..artifacts.artifact import Artifact
+from ..artifacts.files import checksum
+from ..config.load import load_config
+from ..config.schema import Config, Recipe
 from ..data.batches import Batches
 from ..data.decoded_cache import decoded
-from ..config.schema import Config, Recipe
-from ..data.splits import load_source, split_indices
-from ..errors import UserError
 from ..data.image_files import ImageFiles
-from ..models.likelihoods import task_likelihoods
-from ..config.load import load_config
+from ..data.sets import load_source
 from ..data.source import LabelledImages
+from ..data.splits import split_indices
+from ..errors import UserError
+from ..longtail import TASKS
+from ..models.likelihoods import task_likelihoods
 from ..models.pretrained import weights_file
-from ..models.vit import TwoBranchViT, VisionTransformer, build_vit, n_depths
-
-TASKS = ("head", "tail")
+from ..models.two_branch import TwoBranchViT
+from ..models.vit import VisionTransformer, build_vit, n_depths
 
 # Which notebook makes which stages, in order; "to redo from 05" and "run 03 first" are read off here.
 NOTEBOOKS = {

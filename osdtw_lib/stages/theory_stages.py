@@ -6,16 +6,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..theory import lemma
-from ..theory import simulation as monte_carlo
 from ..artifacts.artifact import Artifact, Writer
 from ..fisher.cross import cross_fisher
 from ..fisher.diagonal import diagonal_fisher
-from .execute import made
-from .results import load_proxy, stage1_networks
-from .run import TASKS, Run
-from ..theory.expansion import cross_weights
+from ..longtail import TASKS
 from ..models.vit import depth_of
+from ..theory import lemma
+from ..theory import simulation as monte_carlo
+from ..theory.expansion import cross_weights
+from .execute import made
+from .networks import stage1_networks
+from .proxy_inputs import load_proxy
+from .run import Run
 
 TABLES = ("theorem", "dependence", "rate", "ridge", "evidence")
 

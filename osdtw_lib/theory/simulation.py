@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from .bernoulli_tasks import BernoulliTasks, linear_tasks, network_tasks
-from .gaussian_tasks import GaussianTasks, evidence_study
 from .expansion import Information, Linearised, eq18, expansion
+from .gaussian_tasks import GaussianTasks, evidence_study
 
 SPECTRUM = np.array([2.0, 1.5, 1.0, 0.8, 0.5, 0.3])
 # the repetitions asked for are the Gaussian model's; the others, which are fitted by iteration, do with fewer

@@ -10,15 +10,16 @@ import pandas as pd
 import torch
 from torch import nn
 
+from ..artifacts.checkpoint import Checkpoint
 from ..backend import distributed
-from ..artifacts.artifact import Checkpoint
+from ..backend.progress import Progress
+from ..config.schema import Recipe, Training
 from ..data.augment import seed_of
 from ..data.batches import Batches
-from ..config.schema import Recipe, Training
 from ..errors import UserError
-from ..backend.progress import Progress
 from ..models.flops import summary_line
-from ..models.vit import load_weights, weights
+from ..models.weights import load_weights, weights
+from .optimizer import learning_rate, parameter_groups
 
 CHECKPOINT_SECONDS = 2.0  # a checkpoint is written at an epoch's end, but not more often than this
 
@@ -45,7 +46,7 @@ def fit(
     Raises UserError where a loss is no longer finite.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(_groups(model, recipe, depths), betas=recipe.betas, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe, depths), betas=recipe.betas, fused=True)
     peak = length.learning_rate or recipe.learning_rate
     saved = checkpoint.load()
     history = _restore(model, optimizer, *saved) if saved else []
@@ -92,29 +93,6 @@ def _means(sums: dict[str, torch.Tensor], images: int) -> dict[str, float]:
     together = [torch.as_tensor(sums.get(name, 0.0), dtype=torch.float64) for name in names]
     distributed.sum_over_processes(together, 0)
     return {name: float(total) / images for name, total in zip(names, together)}
-
-
-def learning_rate(epoch: float, length: Training, peak: float, final: float) -> float:
-    """Linear warm-up, then half a cosine down to `final`; `epoch` is fractional."""
-    if epoch < length.warmup_epochs:
-        return peak * epoch / length.warmup_epochs
-    progress = (epoch - length.warmup_epochs) / max(length.epochs - length.warmup_epochs, 1e-9)
-    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def _groups(model: nn.Module, recipe: Recipe, depths: dict[str, int]) -> list[dict]:
-    """Parameter groups: layer decay by depth; no weight decay on vectors, tokens and position embedding."""
-    last = max(depths.values())
-    groups: dict[tuple, dict] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        flat = parameter.ndim <= 1 or name.split(".")[-1] in ("pos_embed", "cls_token", "reg_token")
-        scale = recipe.layer_decay ** (last - depths[name])
-        decay = 0.0 if flat else recipe.weight_decay
-        key = (scale, decay)
-        groups.setdefault(key, {"params": [], "scale": scale, "weight_decay": decay})["params"].append(parameter)
-    return list(groups.values())
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -13,9 +13,10 @@ import urllib.request
 import nbformat
 import pytest
 
-from osdtw_lib.stages import results
+from osdtw_lib.config.paths import PROJECT
+from osdtw_lib.explorer.load import load_landscape
 from osdtw_lib.explorer.state import in_words
-from osdtw_lib.config.schema import PROJECT
+from osdtw_lib.stages.selection import proposed, selection
 
 BOOK = "04_proxy_explorer.ipynb"
 QUIET = {"@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False}}
@@ -76,7 +77,7 @@ def test_the_kernel_answers_the_keyboard_and_a_choice_is_kept(lab, chromium):
     # only what can be seen is drawn: go to the last cell
     readout = page.locator(".widget-html, .jupyter-widgets-html").filter(has_text=re.compile(r"C = \d+, w_A = "))
     _scroll_to(page, readout.first)
-    landscape = results.load_landscape(run)
+    landscape = load_landscape(run)
 
     def shows(depth, weight):
         words = re.sub(r"<.*?>", "", in_words(landscape.over_depth("damped", landscape.start_damping, weight).iloc[depth]))
@@ -97,10 +98,10 @@ def test_the_kernel_answers_the_keyboard_and_a_choice_is_kept(lab, chromium):
     page.get_by_text("chosen by hand").first.wait_for(timeout=30_000)
     chosen = json.loads(shown.read_text())
     assert (chosen["shared_depth"], chosen["head_weight"], chosen["form"], chosen["chosen_by"]) == (1, 0.43, "damped", "hand")
-    assert results.selection(run) == chosen
+    assert selection(run) == chosen
     page.get_by_role("button", name="back to the proxy's choice").click()
     page.get_by_text("Stage 2 uses C = 2").first.wait_for(timeout=30_000)
-    assert json.loads(shown.read_text()) == results.proposed(run)
+    assert json.loads(shown.read_text()) == proposed(run)
     page.close()
 
 

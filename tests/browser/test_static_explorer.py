@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from osdtw_lib.stages import results
+from osdtw_lib.explorer.load import load_landscape
 from osdtw_lib.explorer.state import in_words, marginal, marginal_rule
 
 TERMS = ("encoder_variance", "encoder_bias", "decoder_variance", "total")
@@ -15,7 +15,7 @@ PLACES = ["04_proxy_explorer.html", "index.html"]
 
 @pytest.fixture(scope="session")
 def landscape(batch):
-    return results.load_landscape(batch[3])
+    return load_landscape(batch[3])
 
 
 @pytest.fixture(params=PLACES)

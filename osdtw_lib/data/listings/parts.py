@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ...config.schema import PROJECT, Files
+from ...config.paths import PROJECT
+from ...config.schema import Files
 from ...errors import UserError
 from ..image_files import ImageFiles
-from .folders import Part, read_part
 from ..protocols import PROTOCOLS, check_protocol
-from .published_paths import way_to_files, without_letter
 from ..source import Source
+from .folders import Part, read_part
+from .published_paths import way_to_files, without_letter
 
 
 def files_source(data: Files) -> Source:

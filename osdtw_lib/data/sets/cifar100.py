@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ...backend import timm_import as _timm  # noqa: F401, so that torchvision imports
-from ...config.schema import PROJECT, Cifar100
+from ...config.paths import PROJECT
+from ...config.schema import Cifar100
 from ...errors import UserError
 from ..source import LabelledImages, Source
 

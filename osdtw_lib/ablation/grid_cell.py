@@ -1,0 +1,80 @@
+"""Measuring a cell of section 6.4's grid: Stage 2 at a head weight, then Stage 3 at every shared depth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..evaluation.scores import class_scores, predict
+from ..longtail import TASKS
+from ..models.two_branch import TwoBranchViT
+from ..stages import all as stages
+from ..stages.networks import joined, stage1_networks, stage2_network
+from ..stages.run import Run
+from ..training.frozen_features import Decoders, Features
+from ..training.loop import fit
+from .variant import Variant
+
+
+def prepare(variant: Variant) -> None:
+    """Everything a proxy is made of: split, start, Stage 1, Fisher, direct bias."""
+    for stage in (stages.split, stages.start, stages.stage1, stages.fisher, stages.direct):
+        stage(variant)
+
+
+def measure(variant: Variant, head_weight: float, depths: list[int]) -> None:
+    """Stage 2 at one head weight, then every shared depth of it that has no result yet."""
+    asked = {depth: variant.cell(head_weight, depth) for depth in (None, *depths)}
+    missing = [depth for depth, artifact in asked.items() if artifact.why_not_done()]
+    if not missing:
+        return
+    stages.joint_training(variant, head_weight)
+    joint, networks, c = stage2_network(variant, head_weight), stage1_networks(variant), variant.config
+    length = c.stage3.model_copy(update={"epochs": c.ablation.refinement_epochs or c.stage3.epochs})
+    refined = [depth for depth in missing if depth is not None]
+    training = Features(variant.batches(variant.train), joint.head, refined, length.epochs, c.recipe.precision)
+    test = Features(variant.batches(variant.test), joint.head, refined, 1, c.recipe.precision)
+    for depth in missing:
+        print(f"ablation: {variant.label}, w_A {head_weight:g}, {'joint network' if depth is None else f'C {depth}'}", flush=True)
+        with asked[depth].making(str(variant.device)) as write:
+            if depth is None:
+                write.table("scores", _scores(variant, joint, variant.batches(variant.test)).assign(network="joint"))
+                continue
+            branches = networks if c.stage3.decoders == "stage1" else {"head": joint.head, "tail": joint.tail}
+            network = joined(variant, joint.head, branches, depth)
+            before = _scores(variant, Decoders(network), test.at(depth)).assign(network="assembled")
+            checkpoint = write.checkpoint("training")
+            write.table("curves", refine(variant, network, training.at(depth), length, checkpoint))
+            after = _scores(variant, Decoders(network), test.at(depth)).assign(network="refined")
+            write.table("scores", pd.concat([before, after]))
+
+
+def refine(run: Run, network: TwoBranchViT, features, length, checkpoint) -> pd.DataFrame:
+    """Stage 3's refinement (section 6.2) of an assembled network in place, from features of its frozen encoder."""
+    network.freeze_encoder()
+    decoders = Decoders(network)
+
+    def losses(hidden, labels):
+        logits = decoders(hidden)
+        return {t: -run.likelihoods[t](logits[t], labels).mean() for t in TASKS}
+
+    label = f"refinement, C {network.shared_depth}"
+    return fit(network, losses, features, run.config.recipe, length, network.depths(), checkpoint, run.seed("stage3"), label)
+
+
+def _scores(run: Run, network, batches) -> pd.DataFrame:
+    """A row for each class and half of the test set: half, class, images, right, nll (sum over its images, nats)."""
+    network.eval()
+    predicted = predict(class_scores(network, run.likelihoods, batches))
+    with torch.no_grad():
+        pairs = ((network(images), labels) for images, labels in batches)
+        nll = torch.cat([-sum(run.likelihoods[t](logits[t], y).double() for t in TASKS) for logits, y in pairs]).cpu().numpy()
+    labels, rows = run.test.labels, []
+    for k in range(len(run.class_names)):
+        members = np.flatnonzero(labels == k)
+        for half in (0, 1):
+            own = members[half::2]
+            row = {"half": half, "class": k, "images": len(own)}
+            rows.append(row | {"right": int((predicted[own] == k).sum()), "nll": float(nll[own].sum())})
+    return pd.DataFrame(rows)

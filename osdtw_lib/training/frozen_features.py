@@ -1,0 +1,95 @@
+"""Training on what a frozen encoder makes of the images: run once for all depths, kept where it fits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from ..data.batches import Batches, Part
+from ..longtail import TASKS
+from ..models.two_branch import TwoBranchViT
+from ..models.vit import VisionTransformer, decode, embed
+
+CACHE_BYTES = 2 << 30  # features are kept up to this size; beyond it the encoder runs again for every cell
+
+
+class Decoders(torch.nn.Module):
+    """Both decoders of a network as one module: features (B, T, D) -> {task: logits}."""
+
+    def __init__(self, network: TwoBranchViT):
+        super().__init__()
+        self.network = network
+
+    def forward(self, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {t: decode(getattr(self.network, t), hidden, self.network.shared_depth) for t in TASKS}
+
+
+class Features:
+    """Batches with what a frozen encoder makes of the images, at several depths by one pass; kept where they fit."""
+
+    def __init__(self, batches: Batches, encoder: VisionTransformer, depths: list[int], epochs: int, precision: str):
+        self.batches, self.encoder, self.depths, self.precision = batches, encoder.eval(), sorted(set(depths)), precision
+        tokens = encoder.patch_embed.num_patches + encoder.num_prefix_tokens
+        size = 4 * len(batches.labels) * tokens * encoder.embed_dim * len(self.depths) * epochs
+        self.keep = size <= CACHE_BYTES
+        self.kept: dict[int | None, list] = {}
+
+    def at(self, depth: int) -> AtDepth:
+        return AtDepth(self, depth)
+
+    def in_order(self, depth: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """(features, labels) of the images as they are."""
+        steps = self._steps(None, ([Part(images, labels, 1.0, 0)] for images, labels in self.batches), depth)
+        return ((part.images, part.labels) for step in steps for part in step)
+
+    def epoch(self, number: int, depth: int) -> Iterator[Iterator[Part]]:
+        """An epoch's steps and their parts, with features for images."""
+        return self._steps(number, self.batches.epoch(number), depth)
+
+    def _steps(self, key: int | None, steps: Iterable[Iterable[Part]], depth: int) -> Iterator[Iterator[Part]]:
+        if not self.keep:
+            return ((_with(part, self._encode(part.images, [depth])[depth]) for part in step) for step in steps)
+        if key not in self.kept:
+            self.kept[key] = [[(_with(part, None), self._encode(part.images, self.depths)) for part in step] for step in steps]
+        return ((_with(part, hidden[depth]) for part, hidden in step) for step in self.kept[key])
+
+    @torch.no_grad()
+    def _encode(self, images: torch.Tensor, depths: list[int]) -> dict[int, torch.Tensor]:
+        found = {0: images}
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            tokens = embed(self.encoder, images)
+            for depth, block in enumerate(self.encoder.blocks[: max(depths)], start=1):
+                tokens = block(tokens)
+                found[depth] = tokens
+        return {depth: found[depth] for depth in depths}
+
+
+def _with(part: Part, images: torch.Tensor | None) -> Part:
+    return dataclasses.replace(part, images=images)
+
+
+@dataclasses.dataclass(frozen=True)
+class AtDepth:
+    """`Features` at one depth, in the shape of `Batches`."""
+
+    features: Features
+    depth: int
+
+    @property
+    def labels(self) -> torch.Tensor:
+        return self.features.batches.labels
+
+    @property
+    def batch_size(self) -> int:
+        return self.features.batches.batch_size
+
+    def __len__(self) -> int:
+        return len(self.features.batches)
+
+    def __iter__(self):
+        return self.features.in_order(self.depth)
+
+    def epoch(self, number: int) -> Iterator[Iterator[Part]]:
+        return self.features.epoch(number, self.depth)

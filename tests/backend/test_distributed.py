@@ -1,0 +1,132 @@
+"""Several processes: the same training, Fisher and refinement as one; what is printed, what fails, what is interrupted."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+from osdtw_lib.backend import distributed
+from osdtw_lib.config.load import load_config
+from osdtw_lib.config.paths import PROJECT
+from osdtw_lib.errors import UserError
+from osdtw_lib.stages.all import STAGES
+from osdtw_lib.stages.run import Run
+
+PARTS = {"recipe.micro_batch": 8, "recipe.mixup": 0.8, "recipe.cutmix": 1.0, "recipe.random_shift": 1, "fisher.batch_size": 8}
+SHARED = ("start", "stage1", "fisher", "direct", "stage2", "stage3")
+
+
+@pytest.fixture(scope="module")
+def alone_and_together(chain):
+    """The same parameter file in one process and in two."""
+    return chain(PARTS | {"workers": 1}), chain(PARTS | {"workers": 2})
+
+
+@pytest.mark.parametrize("stage", SHARED)
+def test_two_processes_make_what_one_makes(alone_and_together, stage):
+    tables = [sorted((run.folder / stage).glob("*.csv")) for run in alone_and_together]
+    for one, two in zip(*tables, strict=True):
+        pd.testing.assert_frame_equal(pd.read_csv(one), pd.read_csv(two), rtol=1e-4, atol=1e-7)
+    cell = {"head_weight": 0.4, "shared_depth": 2} if stage in ("stage2", "stage3") else {}
+    one, two = (run.artifact(stage, **cell) for run in alone_and_together)
+    assert one.key == two.key
+    for path in one.folder.glob("*.safetensors"):
+        expected, found = one.tensors(path.stem), two.tensors(path.stem)
+        for name, tensor in expected.items():
+            scale = float(tensor.abs().max())
+            assert torch.allclose(found[name], tensor, rtol=1e-3, atol=1e-3 * scale + 1e-12), (path.name, name)
+
+
+def test_what_two_processes_print_is_printed_once(params, capfd):
+    run = Run(load_config(params({"workers": 2, "stage0.epochs": 1})))
+    for stage in ("split", "start"):
+        STAGES[stage](run)
+    out = capfd.readouterr().out
+    assert out.count("start: runs") == 1 and out.count("start: epoch 1/1, done") == 1 and "2 processes start" in out
+
+
+def refuse(rank):
+    if distributed.rank() == rank:
+        raise UserError("no such thing; make one")
+    time.sleep(60)
+
+
+def stumble(rank):
+    if distributed.rank() == rank:
+        raise ValueError("a stone in the way")
+    time.sleep(60)
+
+
+def vanish(rank):
+    if distributed.rank() == rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def test_bad_input_met_by_one_process_is_one_line_here():
+    with pytest.raises(UserError, match="^no such thing; make one$"):
+        distributed.launch(refuse, (1,), 2, "cpu")
+
+
+def test_a_process_that_fails_leaves_its_traceback_here(capsys):
+    with pytest.raises(RuntimeError, match="process 1 .*a stone in the way.*run again"):
+        distributed.launch(stumble, (1,), 2, "cpu")
+    assert "in stumble" in capsys.readouterr().err
+
+
+def test_a_process_that_is_killed_is_named():
+    with pytest.raises(RuntimeError, match="process 1 .*SIGKILL"):
+        distributed.launch(vanish, (1,), 2, "cpu")
+
+
+def test_signal_handlers_are_as_before():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    distributed.launch(print, ("hello",), 1, "cpu")
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def children(pid):
+    found = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True).stdout.splitlines()
+    rows = [line.split(None, 2) for line in found]
+    own = {pid}
+    for _ in range(4):
+        own |= {int(p) for p, parent, *_ in rows if int(parent) in own}
+    return own - {pid}
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_interrupting_stops_the_processes_and_the_next_run_goes_on(params, number, status):
+    path = params({"workers": 2, "stage0.epochs": 400})
+    command = [sys.executable, "-m", "osdtw_lib", "start", str(path)]
+    subprocess.run([*command[:3], "split", str(path)], cwd=PROJECT, check=True, capture_output=True)
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folder = load_config(path).folder / "start"
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("training.checkpoint")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    started = children(process.pid)
+    assert len(started) >= 2, process.communicate()
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == status, out
+    deadline = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{pid}") for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in started if os.path.exists(f"/proc/{pid}")]
+    again = subprocess.run([*command, "--set", "workers=2"], cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0 and "resumes after epoch" in again.stdout, again.stdout + again.stderr
+
+
+def test_torchrun_runs_a_stage_by_hand(params, finished):
+    path = params({"recipe.micro_batch": 16, "stage0.epochs": 1})
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "osdtw_lib"]
+    for stage in ("split", "start"):
+        done = subprocess.run([*launcher, stage, str(path)], cwd=PROJECT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count(f"{stage}: done") == 1
+    assert Run(load_config(path)).artifact("start").why_not_done() is None

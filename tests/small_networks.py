@@ -1,0 +1,32 @@
+"""Small networks and batches that the tests of the Fisher and of the cross scores share."""
+
+import numpy as np
+import torch
+
+from osdtw_lib.backend.timm_import import timm
+from osdtw_lib.models.likelihoods import task_likelihoods
+
+COUNTS = np.array([40, 30, 20, 10, 5, 2])
+TASKS = {"head": np.arange(3), "tail": np.arange(3, 6)}
+
+
+def small_vit(seed=0, dtype=torch.float64, **options):
+    torch.manual_seed(seed)
+    vit = timm.models.vision_transformer.VisionTransformer(
+        img_size=8, patch_size=4, in_chans=2, embed_dim=12, depth=2, num_heads=3, num_classes=3, **options
+    ).to(dtype)
+    for p in vit.parameters():  # away from zero biases and unit scales
+        p.data += 0.1 * torch.randn_like(p)
+    return vit
+
+
+def some_batches(sizes=(5, 3), dtype=torch.float64):
+    g = torch.Generator().manual_seed(1)
+    return [
+        (torch.randn(n, 2, 8, 8, generator=g, dtype=torch.float64).to(dtype), torch.randint(0, 6, (n,), generator=g))
+        for n in sizes
+    ]
+
+
+def likelihood(kind="bernoulli", task="head"):
+    return task_likelihoods(kind, COUNTS, TASKS)[task]
