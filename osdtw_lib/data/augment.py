@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from ..backend.timm_import import timm, torchvision
 from ..config.schema import Recipe
-from .rand_augment import rand_augment, warped
+from .rand_augment import LAYERS, rand_augment, warped
 
 ASPECT = (3 / 4, 4 / 3)  # of a random crop
 
@@ -27,19 +28,33 @@ def seed_of(*name) -> int:
     return zlib.crc32("/".join(map(str, name)).encode())
 
 
+def seed_all(seed: int) -> None:
+    """What torch, numpy and random draw next, on the CPU and the GPU in use, follows from `seed`."""
+    torch.default_generator.manual_seed(seed)  # as torch.manual_seed, which asks every kind of accelerator: 300 times as long
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
 @contextlib.contextmanager
-def seeded(*name) -> Iterator[None]:
-    """Inside, what torch, numpy and random draw depends on `name` alone; afterwards they go on as before."""
+def generators_kept() -> Iterator[None]:
+    """Afterwards torch's, numpy's and Python's generators go on as before."""
     before = random.getstate(), np.random.get_state()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
-        for seed in (torch.manual_seed, random.seed, np.random.seed):
-            seed(seed_of(*name))
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
         try:
             yield
         finally:
             random.setstate(before[0])
             np.random.set_state(before[1])
+
+
+@contextlib.contextmanager
+def seeded(*name) -> Iterator[None]:
+    """Inside, what torch, numpy and random draw depends on `name` alone; afterwards they go on as before."""
+    with generators_kept():
+        seed_all(seed_of(*name))
+        yield
 
 
 def centred(images: Tensor, size: tuple[int, int], crop_share: float) -> Tensor:
@@ -74,10 +89,24 @@ def photograph(recipe: Recipe | None, size: tuple[int, int], crop_share: float, 
     if recipe.flip:
         steps.append(torchvision.transforms.RandomHorizontalFlip())
     if recipe.rand_augment:
-        magnitude, deviation = recipe.rand_augment
-        options = {"img_mean": tuple(int(v) for v in fill), "translate_const": int(0.45 * min(size))}
-        steps.append(timm.data.auto_augment.rand_augment_transform(f"rand-m{magnitude:g}-mstd{deviation:g}-inc1", options))
+        steps.append(_timm_rand_augment(*recipe.rand_augment, tuple(int(v) for v in fill)))
     return torchvision.transforms.Compose(steps)
+
+
+def _timm_rand_augment(magnitude: float, deviation: float, fill: tuple[int, ...]) -> Callable:
+    """timm's RandAugment "rand-m..-mstd..-inc1", also of magnitudes that its strings cannot say (9.5)."""
+    library = timm.data.auto_augment
+    names = library.rand_augment_choices("rand", increasing=True)
+    operations = library.rand_augment_ops(magnitude, hparams={"img_mean": fill, "magnitude_std": deviation}, transforms=names)
+    for operation in operations:
+        if operation.aug_fn is library.posterize:
+            operation.aug_fn = _posterized
+    return library.RandAugment(operations, LAYERS)
+
+
+def _posterized(image: Image.Image, bits: int, **options) -> Image.Image:
+    """As timm's; the strongest keeps no bit of a pixel, so black: Pillow made it so before it refused to."""
+    return timm.data.auto_augment.posterize(image, bits, **options) if bits > 0 else Image.new(image.mode, image.size)
 
 
 def mixed_and_erased(images: Tensor, labels: Tensor, recipe: Recipe, n_classes: int) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..backend import distributed
 from ..config.schema import Config, Recipe
 from ..errors import UserError
-from .augment import augmented, centred, mixed_and_erased, photograph, seeded
+from .augment import augmented, centred, generators_kept, mixed_and_erased, photograph, seed_all, seed_of, seeded
 from .image_files import ImageFiles
 from .source import LabelledImages
 
@@ -181,9 +181,13 @@ class _Reading(torch.utils.data.Dataset):
     evaluation: object
     seed: int
 
-    def __getitem__(self, at: tuple[int, int | None]) -> np.ndarray | str:
+    def __getitems__(self, batch: list[tuple[int, int | None]]) -> list[np.ndarray | str]:
+        """Each image of a batch, given as (index, epoch): putting the generators back once, not once an image, is cheap."""
+        with generators_kept():
+            return [self._one(*at) for at in batch]
+
+    def _one(self, index: int, epoch: int | None) -> np.ndarray | str:
         """uint8 (C, H, W), or the one line that says what is wrong with the file."""
-        index, epoch = at
         try:
             image = self.images.read(index)
         except UserError as error:
@@ -191,8 +195,8 @@ class _Reading(torch.utils.data.Dataset):
         if epoch is None:
             pixels = np.asarray(self.evaluation(image))
         else:
-            with seeded(self.seed, epoch, "image", index):
-                pixels = np.asarray(self.training(image))
+            seed_all(seed_of(self.seed, epoch, "image", index))
+            pixels = np.asarray(self.training(image))
         return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
 
 

@@ -7,7 +7,7 @@ import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,23 @@ from PIL import Image, ImageOps
 
 from ..errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm")
-ORIENTATION = 0x0112
+ORIENTATION, BITS, ZERO_IS = 0x0112, 258, 262  # tags of EXIF and TIFF
 FILE_SIZE = "size in the file"  # (width, height) in Image.info: a reduced decoding is smaller
+# Pillow knows them, but has no decoder of its own (EPS: Ghostscript), or they hold measurements in place of brightness
+NO_PICTURES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MCIDAS", "MPEG", "WMF"}
+LARGE = Image.MAX_IMAGE_PIXELS  # Pillow warns of more, and refuses twice as many
 
-# notes of Pillow's on files that it reads all the same (EXIF blocks, palettes): one an image would drown the log
+# notes of Pillow's on files that it reads all the same (EXIF blocks, palettes, LARGE): one an image would drown the log
 warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+@cache
+def suffixes() -> tuple[str, ...]:
+    """What names of image files end in, small: those of every format that the Pillow at hand decodes itself."""
+    kinds = Image.registered_extensions()  # loads all of Pillow's readers
+    pictures = {*Image.OPEN, "MPO"} - NO_PICTURES  # MPO is opened as JPEG
+    return tuple(sorted(suffix for suffix, kind in kinds.items() if kind in pictures))
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,8 @@ def open_image(path: str | Path, side: int | None = None) -> Image.Image:
     """The decoded image in the mode its file has. Raises UserError as read_image does."""
     try:
         with Image.open(path) as image:
+            if image.format in NO_PICTURES:
+                raise ValueError(f"{image.format} is no format of pictures; save it as PNG")
             image.info[FILE_SIZE] = image.size
             if side and image.format == "JPEG":
                 image.draft(None, (2 * side, 2 * side))
@@ -90,28 +103,44 @@ def open_image(path: str | Path, side: int | None = None) -> Image.Image:
             return image
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{path}: more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} megapixels; make it smaller") from None
     except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
         reason = "no image, or one that Pillow cannot read" if "cannot identify" in str(error) else str(error) or repr(error)
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
 
 
 def converted(image: Image.Image, channels: int) -> Image.Image:
-    """Upright, in RGB or L. Raises UserError for pixels whose range is not known."""
-    _set_upright(image)
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        grey = np.asarray(image).astype(np.uint32)
-        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))  # 0..65535 -> 0..255, rounded
+    """Upright, in RGB or L; the image given stays as it is. Raises UserError for pixels whose range is not known."""
+    kind, tags = image.format, getattr(image, "tag_v2", {})  # a turned image has lost them
+    image = _upright(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):  # both scaled to 16 bits by Pillow
+        image = _in_8_bits(image, 2 ** tags.get(BITS, (16,))[0] - 1, tags.get(ZERO_IS) == 0)
     elif image.mode in ("I", "F"):
-        raise UserError("its pixels have 32 bits and no known range; save it with 8 or 16 bits")
+        raise UserError(f"its pixels have {tags.get(BITS, (32,))[0]} bits and no known range; save it with 8 bits, or with 16 "
+                        "and no sign")
     elif image.has_transparency_data:
+        image = image.convert("LA") if image.mode == "La" else image
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    elif image.mode == "LAB":  # Pillow turns it into RGB only
+        image = image.convert("RGB")
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def _set_upright(image: Image.Image) -> None:
+def _in_8_bits(image: Image.Image, top: int, white_is_zero: bool) -> Image.Image:
+    """0..top -> 0..255, rounded; Pillow gives a TIFF's 12 bits and its reversed scale as they are in the file."""
+    levels = np.asarray(image).astype(np.uint32)
+    grey = ((levels * 255 + top // 2) // top).astype(np.uint8)
+    if white_is_zero:
+        grey = 255 - grey
+    if "transparency" in image.info:
+        grey[levels == image.info["transparency"]] = 255
+    return Image.fromarray(grey)
+
+
+def _upright(image: Image.Image) -> Image.Image:
     try:
-        if image.getexif().get(ORIENTATION, 1) in range(2, 9):
-            ImageOps.exif_transpose(image, in_place=True)
+        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) in range(2, 9) else image
     except Exception:  # a damaged EXIF block beside a whole image
-        pass
+        return image

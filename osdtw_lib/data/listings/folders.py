@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UserError
-from ..image_files import SUFFIXES
+from ..image_files import suffixes
 
 PARTS = {"train", "training", "val", "valid", "validation", "test"}  # names that no class has
 
@@ -65,7 +65,7 @@ def _folder(where: str, folder: Path) -> Part:
         names += found
         labels += [label] * len(found)
     if empty:
-        raise UserError(f"{where}: no image in the class folder {_first(empty)}; add images ({', '.join(SUFFIXES[:5])} ...) "
+        raise UserError(f"{where}: no image in the class folder {_first(empty)}; add images (.jpg, .png, .tif, .webp ...) "
                         "or take the folder away")
     notes = tuple(f"{where}: left out {n:,} {what}" for what, n in ignored.items() if n)
     return Part(where, folder, names, labels, False, notes)
@@ -78,7 +78,7 @@ def _images_below(folder: Path, label: str, ignored: Counter) -> Iterator[str]:
         for file in files:
             if file.startswith("."):
                 ignored["hidden files"] += 1
-            elif not file.lower().endswith(SUFFIXES):
+            elif not file.lower().endswith(suffixes()):
                 ignored["files that are no images"] += 1
             else:
                 yield f"{below}/{file}"
