@@ -15,9 +15,10 @@ import pandas as pd
 from ..artifacts.files import make_folder, write_text
 from ..backend.progress import LINE_SECONDS, clock
 from ..errors import UserError
-from .image_files import FILE_SIZE, ImageFiles, converted, open_image
+from .image_files import FILE_SIZE, LARGE, ImageFiles, converted, open_image
 
 SHOWN = 10
+LARGE_SAID = f"more than {LARGE / 1e6:.0f} megapixels, slow to read"
 
 
 def over_images(function: Callable[[int], object], count: int, label: str) -> Iterator:
@@ -75,12 +76,16 @@ def check_files(images, used: tuple[np.ndarray, ...], folder: Path, done: str | 
         return None
     chosen = images.subset(np.sort(np.concatenate(used)))
     if chosen.fingerprint() != done:
-        refuse_unusable(chosen, examine(chosen), folder)
+        found = examine(chosen)
+        refuse_unusable(chosen, found, folder)
+        large = chosen.paths[found["width"] * found["height"] > LARGE]
+        if len(large):
+            print(f"images: {len(large):,} of {LARGE_SAID}: {', '.join(large[:SHOWN])}{' ...' * (len(large) > SHOWN)}", flush=True)
     return chosen.fingerprint()
 
 
 def refuse_unusable(images: ImageFiles, found: pd.DataFrame, folder: Path) -> None:
-    """Raises UserError with count, first ten and what to do; the whole list goes to folder/unreadable.txt."""
+    """Raises UserError with count, first ten by reason and what to do; the whole list goes to folder/unreadable.txt."""
     listing = folder / "unreadable.txt"
     bad = np.flatnonzero(found["problem"].notna())
     if len(bad) == 0:
@@ -91,8 +96,12 @@ def refuse_unusable(images: ImageFiles, found: pd.DataFrame, folder: Path) -> No
     write_text(listing, "".join(f"{images.paths[i]}\t{problems[i]}\n" for i in bad))
     missing = int((problems == "missing").sum())
     kinds = [f"{n:,} {what}" for n, what in ((missing, "missing"), (len(bad) - missing, "unreadable")) if n]
+    shown: dict[str, list[str]] = {}
+    for i in bad[:SHOWN]:
+        shown.setdefault(problems[i], []).append(images.paths[i])
+    examples = "; ".join(f"{', '.join(paths)} ({why})" for why, paths in shown.items())
     raise UserError(
-        f"{' and '.join(kinds)} of {len(images):,} images: {', '.join(images.paths[i] for i in bad[:SHOWN])}"
+        f"{' and '.join(kinds)} of {len(images):,} images: {examples}"
         f"{' ...' if len(bad) > SHOWN else ''}; all of them, and why, are in {listing}: fetch them again, or take them "
         "out of the folder or list"
     )

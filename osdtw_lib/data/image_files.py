@@ -111,21 +111,24 @@ def open_image(path: str | Path, side: int | None = None) -> Image.Image:
 
 
 def converted(image: Image.Image, channels: int) -> Image.Image:
-    """Upright, in RGB or L; the image given stays as it is. Raises UserError for pixels whose range is not known."""
+    """Upright, in RGB or L; the image given stays as it is. Raises UserError for pixels that cannot be, or of no known range."""
     kind, tags = image.format, getattr(image, "tag_v2", {})  # a turned image has lost them
     image = _upright(image)
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM")):  # both scaled to 16 bits by Pillow
-        image = _in_8_bits(image, 2 ** tags.get(BITS, (16,))[0] - 1, tags.get(ZERO_IS) == 0)
-    elif image.mode in ("I", "F"):
+    wide = image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM"))  # Pillow scales these to 16 bits
+    if image.mode in ("I", "F") and not wide:
         raise UserError(f"its pixels have {tags.get(BITS, (32,))[0]} bits and no known range; save it with 8 bits, or with 16 "
                         "and no sign")
-    elif image.has_transparency_data:
-        image = image.convert("LA") if image.mode == "La" else image
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    elif image.mode == "LAB":  # Pillow turns it into RGB only
-        image = image.convert("RGB")
-    return image.convert("L" if channels == 1 else "RGB")
+    try:
+        if wide:
+            image = _in_8_bits(image, 2 ** tags.get(BITS, (16,))[0] - 1, tags.get(ZERO_IS) == 0)
+        elif image.has_transparency_data:
+            image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        elif image.mode == "LAB":  # Pillow turns it into RGB only
+            image = image.convert("RGB")
+        return image.convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # a palette that the file lacks, a mode of later versions
+        raise UserError(f"its pixels ({image.mode}) cannot be read ({str(error) or repr(error)}); save it as PNG") from None
 
 
 def _in_8_bits(image: Image.Image, top: int, white_is_zero: bool) -> Image.Image:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from ..config.schema import Config
 from ..longtail import GROUPS, head_tail_partition, shot_groups
-from .image_check import SHOWN, examine, over_images, refuse_unusable
-from .image_files import ImageFiles
+from .image_check import LARGE_SAID, SHOWN, examine, over_images, refuse_unusable
+from .image_files import LARGE, ImageFiles
 from .sets import load_source
 from .source import LabelledImages, Source
 from .splits import split_indices, split_notes
@@ -70,6 +70,7 @@ def _files(images: ImageFiles, found: pd.DataFrame, side: int) -> Iterator[str]:
         odd = {
             f"smaller than half of {side} pixels": shorter < side / 2,
             f"more than {SHAPE_LIMIT:g} times as long as wide": longer > SHAPE_LIMIT * shorter,
+            f"of {LARGE_SAID}": shorter * longer > LARGE,
             **{what: kind == what for what in kind.dropna().unique()},
         }
         for what, which in odd.items():
