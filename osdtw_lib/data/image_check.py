@@ -80,7 +80,8 @@ def check_files(images, used: tuple[np.ndarray, ...], folder: Path, done: str | 
         refuse_unusable(chosen, found, folder)
         large = chosen.paths[found["width"] * found["height"] > LARGE]
         if len(large):
-            print(f"images: {len(large):,} of {LARGE_SAID}: {', '.join(large[:SHOWN])}{' ...' * (len(large) > SHOWN)}", flush=True)
+            more = " ..." if len(large) > SHOWN else ""
+            print(f"images: {len(large):,} of {LARGE_SAID}: {', '.join(large[:SHOWN])}{more}", flush=True)
     return chosen.fingerprint()
 
 

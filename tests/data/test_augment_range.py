@@ -84,6 +84,25 @@ def test_both_ways_take_any_magnitude_and_deviation(magnitude, deviation, channe
     assert 0.1 < np.mean(changed) < 0.95 and 0.1 < (out != images).flatten(1).any(1).float().mean() < 0.95
 
 
+@pytest.mark.parametrize("magnitude, deviation", [(9, 0.5), (8, 0), (10, 3)])
+def test_what_timm_itself_makes_of_a_photograph_stays_as_it_is(magnitude, deviation):
+    recipe, fill = Recipe(rand_augment=(magnitude, deviation)), tuple(map(int, FILL["RGB"]))
+    ours = photograph(recipe, (24, 24), 1.0, torch.tensor(FILL["RGB"]))
+    theirs = timm.data.auto_augment.rand_augment_transform(f"rand-m{magnitude}-mstd{deviation}-inc1", {"img_mean": fill})
+    refused = 0
+    for number in range(400):
+        with seeded(number):
+            found = ours(picture("RGB"))
+        try:
+            with seeded(number):
+                expected = theirs(picture("RGB"))
+        except ValueError:  # no bit of a pixel
+            refused += 1
+        else:
+            assert np.array_equal(np.asarray(found), np.asarray(expected)), number
+    assert refused < 40 and (refused > 0 or magnitude + deviation < 10)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3), (700, 5)])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_an_image_of_any_shape_is_cropped_and_augmented(size, mode):
