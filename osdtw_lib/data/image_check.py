@@ -78,11 +78,15 @@ def check_files(images, used: tuple[np.ndarray, ...], folder: Path, done: str | 
     if chosen.fingerprint() != done:
         found = examine(chosen)
         refuse_unusable(chosen, found, folder)
-        large = chosen.paths[found["width"] * found["height"] > LARGE]
-        if len(large):
-            more = " ..." if len(large) > SHOWN else ""
-            print(f"images: {len(large):,} of {LARGE_SAID}: {', '.join(large[:SHOWN])}{more}", flush=True)
+        _say_large(chosen, found)
     return chosen.fingerprint()
+
+
+def _say_large(images: ImageFiles, found: pd.DataFrame) -> None:
+    large = images.paths[found["width"] * found["height"] > LARGE]
+    if len(large):
+        more = " ..." if len(large) > SHOWN else ""
+        print(f"images: {len(large):,} of {LARGE_SAID}: {', '.join(large[:SHOWN])}{more}", flush=True)
 
 
 def refuse_unusable(images: ImageFiles, found: pd.DataFrame, folder: Path) -> None:
