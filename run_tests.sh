@@ -1,13 +1,21 @@
 #!/usr/bin/env bash
-# The tests: sets up if need be. Arguments go to pytest, for instance ./run_tests.sh tests/test_proxy.py
+# The tests: sets up if need be. Arguments go to pytest, for instance ./run_tests.sh tests/proxy
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 if [[ "${1:-}" == "--help" || "${1:-}" == "-h" ]]; then
-    echo "usage: ./run_tests.sh [ARGUMENTS of pytest]     all tests, or for instance tests/test_proxy.py -x"
+    echo "usage: ./run_tests.sh                          all tests, on every core"
+    echo "       ./run_tests.sh --fast                   without whole journeys: notebooks, command line, kills, browser"
+    echo "       ./run_tests.sh [ARGUMENTS of pytest]    for instance tests/proxy -x"
     exit 0
 fi
 
 . ./.environment.sh
-"$PYTHON" -c 'import pytest' 2>/dev/null || {
-    echo "error: $PYTHON has the project but not pytest; run: pip install -c constraints.txt -e '.[test]'" >&2; exit 2; }
-exec "$PYTHON" -m pytest "$@"
+"$PYTHON" -c 'import pytest, xdist' 2>/dev/null || {
+    echo "error: $PYTHON has the project but not pytest and pytest-xdist; run: pip install -c constraints.txt -e '.[test]'" >&2; exit 2; }
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"  # processes share the cores here: none may spin while it waits
+together=(-n auto --dist loadgroup)
+case "${1:-}" in
+    "") exec "$PYTHON" -m pytest "${together[@]}" ;;
+    --fast) shift; exec "$PYTHON" -m pytest "${together[@]}" -m "not journey" "$@" ;;
+    *) exec "$PYTHON" -m pytest "$@" ;;
+esac

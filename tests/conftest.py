@@ -27,6 +27,18 @@ from osdtw_lib.stages.run import Run
 
 torch.set_num_threads(1)
 
+JOURNEYS = {"journeys", "browser", "reliability"}  # folders of tests that go a whole way; --fast leaves them out
+TOGETHER = ("batch", "finished")  # session fixtures that are made once: their tests stay in one process
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if JOURNEYS & set(item.path.relative_to(PROJECT / "tests").parts):
+            item.add_marker("journey")
+        shared = [name for name in TOGETHER if name in item.fixturenames]
+        if shared:
+            item.add_marker(pytest.mark.xdist_group(shared[0]))
+
 SMALL = {
     "name": "small",
     "data": {"dataset": "digits", "largest": 40, "imbalance_ratio": 10, "test_per_class": 10},

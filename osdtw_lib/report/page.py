@@ -22,9 +22,9 @@ from plotly.offline import get_plotlyjs
 from ..artifacts.files import write_text
 from ..proxy.grid import FORMS
 from ..stages.run import NOTEBOOKS
+from .progress_lines import log_html
 
 TEMPLATES = Path(__file__).parent / "templates"
-LOG_LINES = 10  # a longer log is folded
 PLOTLY = "application/vnd.plotly.v1+json"
 EXPLORER = "application/vnd.osdtw.explorer+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -54,13 +54,9 @@ def write_page(notebook: Path, page: Path) -> Path:
 
 
 def _folded(output):
-    """A long log as its last lines, the whole of it one click away."""
-    lines = output.get("text", "").splitlines() if output.output_type == "stream" else []
-    if len(lines) <= LOG_LINES:
-        return output
-    whole, end = (html.escape("\n".join(part)) for part in (lines, lines[-LOG_LINES // 2 :]))
-    page = f'<details class="code"><summary>log, {len(lines)} lines</summary><pre>{whole}</pre></details><pre>{end}</pre>'
-    return nbformat.v4.new_output("display_data", {"text/html": page})
+    """A log of many lines, or of a training, in few; the whole of it one click away."""
+    page = log_html(output.text) if output.output_type == "stream" else None
+    return output if page is None else nbformat.v4.new_output("display_data", {"text/html": page})
 
 
 def formulas(markdown: str) -> str:

@@ -104,8 +104,8 @@ def test_a_full_disk_is_noticed_before_anything_is_written(images, tmp_path, mon
 
 KILLED = """
 import os, sys, numpy as np
-from osdtw_lib.image_files import ImageFiles
-from osdtw_lib import cache
+from osdtw_lib.data.image_files import ImageFiles
+from osdtw_lib.data import decoded_cache as cache
 paths = sorted(sys.argv[3:])
 images = ImageFiles(np.array(paths), np.arange(len(paths)) % 3, np.array([os.path.basename(p) for p in paths]))
 over = cache.over_images

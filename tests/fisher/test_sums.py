@@ -19,8 +19,8 @@ SHAPES = [(5, 7, 6, 4), (3, 1, 8, 5), (4, 33, 40, 150), (9, 17, 130, 20)]
 # Triton's interpreter runs the kernel on a CPU; it must be asked for before triton is imported, so in a process of its own.
 INTERPRETED = """
 import torch
-from osdtw_lib.squares import add_squared_products
-from osdtw_lib.squares_gpu import add_squared_products_fused
+from osdtw_lib.fisher.sums import add_squared_products
+from osdtw_lib.fisher.kernels_gpu import add_squared_products_fused
 half, single = torch.float16, torch.float32  # the interpreter multiplies bfloat16 as if its bits were integers
 for shape in {shapes}:
     for g_type, x_type in ((single, single), (half, half), (half, single)):

@@ -129,6 +129,6 @@ def test_arguments_reach_the_batch_as_they_are(tree):
 
 def test_the_tests_ask_for_pytest_where_it_is_missing(tree):
     binary = pretend_installed(tree)
-    stand_in(binary, '*"import pytest"*', "exit 1")
+    stand_in(binary, '*"import pytest, xdist"*', "exit 1")
     done = shell(tree, tree / "run_tests.sh")
     assert done.returncode == 2 and "pytest" in done.stderr and done.stderr.count("\n") == 1
