@@ -8,6 +8,7 @@ there are threads, one thread each: a network as small as the digits' gains litt
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
@@ -17,6 +18,8 @@ import torch
 
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import make_folder, write_text
+from ..artifacts.lock import held
+from ..backend import distributed
 from ..backend.progress import clock
 from ..config.schema import Config
 from ..errors import UserError
@@ -47,7 +50,7 @@ def ablation(run: Run) -> Artifact:
         print(f"ablation: up to date (took {clock(artifact.seconds())})", flush=True)
     else:
         print(f"ablation: runs, {reason}", flush=True)
-        with artifact.making(str(run.device)) as write:
+        with held(run.folder), artifact.making(str(run.device)) as write:
             _measure_everything(run)
             _write_tables(run, write)
         print(f"ablation: done in {clock(artifact.seconds())}", flush=True)
@@ -112,13 +115,18 @@ def _everywhere(run: Run, function: Callable, jobs: list[tuple]) -> None:
             function(run.config, *job)
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, spawn, _one_thread, (os.getpid(),)) as pool:
         try:
             for done in [pool.submit(function, run.config, *job) for job in jobs]:
                 done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _one_thread(parent: int) -> None:
+    distributed.end_with(parent)
+    torch.set_num_threads(1)
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,7 @@ import torch
 from ..backend import distributed
 from ..errors import UserError
 from .checkpoint import Checkpoint
-from .files import checksum, make_folder, read_tensors, write_tensors, write_text
+from .files import checksum, make_folder, read_tensors, remove, write_tensors, write_text
 from .manifest import MANIFEST, damage, git_commit, own_checksum, read_manifest, versions
 
 FORMAT = 2  # part of every key: raise it when the files of a stage, or how they are computed, change
@@ -81,7 +81,7 @@ class Artifact:
         make_folder(self.folder)
         writer = Writer(self)
         if writer.writes:
-            (self.folder / MANIFEST).unlink(missing_ok=True)
+            remove(self.folder / MANIFEST)
         yield writer
         if writer.writes:
             self._finish(writer, device)
@@ -104,7 +104,7 @@ class Artifact:
         write_text(self.folder / MANIFEST, json.dumps(manifest, indent=1))
         for pattern in ("*.checkpoint", "*.new", ".*.part"):
             for left_over in self.folder.glob(pattern):
-                left_over.unlink()
+                remove(left_over)
 
     def tensors(self, name: str) -> dict[str, torch.Tensor]:
         """Raises UserError where the stage is not done: what is stale or was changed is never read."""

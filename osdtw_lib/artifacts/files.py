@@ -21,7 +21,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except SafetensorError as error:
+    except Exception as error:  # a folder, no rights, and a damaged header's errors of many kinds
         raise UserError(f"{path}: damaged or no safetensors file ({error}); fetch or make it again") from None
 
 
@@ -53,15 +53,24 @@ def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write-test.{os.getpid()}"
-        probe.write_bytes(b"x")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"x")
+        finally:
+            probe.unlink(missing_ok=True)  # a full disk has room for its name
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); set `outputs` to a folder you own") from None
     return folder
 
 
-def remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def remove(path: Path) -> None:
+    """A file or a folder, whichever lies there, if any. Raises UserError where it may not be removed."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be removed ({error.strerror}); give rights, then run again") from None
 
 
 def checksum(path: Path) -> str:

@@ -33,7 +33,7 @@ def damage(folder: Path, manifest: dict) -> str | None:
     """What is wrong with the files a manifest lists; None where each still has its checksum."""
     for name, expected in manifest["files"].items():
         path = folder / name
-        if not path.exists():
+        if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != expected["bytes"] or checksum(path) != expected["sha256"]:
             return f"{name} was changed or cut short after it was written"

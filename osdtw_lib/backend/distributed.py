@@ -7,6 +7,7 @@ command line (torch elastic, spawn), or torchrun has started them, on one machin
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
 import json
 import logging
@@ -15,6 +16,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -29,6 +31,7 @@ BUCKET = 1 << 24  # gradients summed at a time
 PATIENCE = datetime.timedelta(hours=2)  # how long a process waits for the others, for instance while one writes
 LISTENING = 0.25  # seconds between two looks for lines of the first process
 REFUSED = "UserError: "
+SIGNAL_AT_PARENTS_DEATH = 1  # Linux's PR_SET_PDEATHSIG
 
 
 def _on() -> bool:
@@ -110,9 +113,27 @@ def started_by_torchrun() -> bool:
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys() and not _on()
 
 
+def end_with(parent: int) -> None:
+    """This process ends at once when `parent`, the process id of the one that started it, does: also by kill -9."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it ended before
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LISTENING)
+    os._exit(1)
+
+
 @contextlib.contextmanager
 def group(device: str):
     """This process as one of those that a launcher started; only the first prints. device: auto, cpu or cuda."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # else a shell may have started it, and a process may outlive that
+        end_with(os.getppid())
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -128,7 +149,8 @@ def group(device: str):
         dist.destroy_process_group()
 
 
-def _work(function: Callable, device: str, arguments: tuple) -> None:
+def _work(parent: int, function: Callable, device: str, arguments: tuple) -> None:
+    end_with(parent)
     with group(device):
         function(*arguments)
 
@@ -154,7 +176,7 @@ def launch(function: Callable, arguments: tuple, processes: int, device: str) ->
             start_method="spawn", logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=Std.ALL),
         )
         try:
-            elastic_launch(config, _work)(function, device, arguments)
+            elastic_launch(config, _work)(os.getpid(), function, device, arguments)
         except SignalException:
             raise KeyboardInterrupt from None
         except ChildFailedError as error:
@@ -171,7 +193,10 @@ def _explained(error: ChildFailedError, folder: Path) -> Exception:
     message, trace = failure.message, ""
     left = []
     for path in folder.glob("*/attempt_0/*/error.json"):
-        said = json.loads(path.read_text())["message"]
+        try:
+            said = json.loads(path.read_text())["message"]
+        except (OSError, ValueError):  # it was killed while it wrote
+            continue
         # one that fails takes the connections of the others with it, and theirs may be noticed first
         lost = "onnection closed by peer" in said["message"]
         left.append((lost, float(said["extraInfo"]["timestamp"]), int(path.parent.name), said))

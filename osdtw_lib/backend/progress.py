@@ -53,6 +53,14 @@ class Progress:
         print(f"{self.label}: {where}{self.losses}  {rate:.0f} images/s  {clock(left)} left", flush=True)
 
 
+def size(number: float) -> str:
+    """Bytes in the unit that suits them: 800 bytes, 64.8 kB, 12.3 MB, 4.0 GB."""
+    if number < 1000:
+        return f"{number:.0f} bytes"
+    power = next((p for p in (1, 2, 3) if number < 999.95 * 1000**p), 4)
+    return f"{number / 1000**power:.1f} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
+
+
 def clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)

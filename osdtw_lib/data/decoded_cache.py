@@ -2,29 +2,33 @@
 
 Its name holds the images' fingerprint and the side. Blocks of images are written in threads; a journal beside the
 file gets a line with a checksum for each that is done, so that a killed build goes on, and a block that was damaged
-later is noticed and made again.
+later is noticed and made again: every block is compared when the file is opened, by the first process of a run for
+all its processes and stages (they work under one lock, see artifacts/lock.py), as long as nobody writes to the file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import shutil
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ..artifacts.files import make_folder, write_text
+from ..artifacts.files import make_folder, remove, write_text
+from ..artifacts.lock import TOKEN
+from ..backend.progress import size
 from ..errors import UserError
 from .image_check import over_images
 from .image_files import ImageFiles
 from .source import LabelledImages
 
 BLOCK = 64  # images
-LOOKED_AT = 16  # blocks, evenly over the file, that opening it compares with their checksums
 SPARE = 256 * 2**20  # bytes of the disk left free
 
 
@@ -39,11 +43,15 @@ def decoded(images: ImageFiles, side: int, folder: Path) -> LabelledImages:
     name = f"decoded_{side}_{images.fingerprint()[:16]}"
     make_folder(folder)
     data, journal = folder / f"{name}.u8", folder / f"{name}.json"
-    with _locked(folder / f".{name}.lock"):
-        done = _blocks_done(data, journal, images, shape)
-        missing = [b for b in range(-(-len(images) // BLOCK)) if b not in done]
-        if missing:
-            _build(images, shape, data, journal, done, missing)
+    with _locked(folder / f".{name}.lock") as lock:
+        if lock.read() != _state(data, journal):
+            done = _blocks_done(data, journal, images, shape)
+            missing = [b for b in range(-(-len(images) // BLOCK)) if b not in done]
+            if missing:
+                _build(images, shape, data, journal, done, missing)
+            with contextlib.suppress(OSError):  # a full disk: it is compared once more
+                lock.truncate(0)
+                lock.write(_state(data, journal) or b"")
     return LabelledImages(np.memmap(data, np.uint8, "r", shape=shape), images.labels)
 
 
@@ -57,8 +65,11 @@ def resized(image: Image.Image, side: int) -> Image.Image:
 
 
 def _locked(path: Path):
-    """An exclusive lock while the returned file is open; one that waits says so."""
-    file = path.open("w")
+    """An exclusive lock while the returned file is open, which says who has compared what; one that waits says so."""
+    try:
+        file = path.open("ab+", buffering=0)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); make room or give rights, then run again") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -66,7 +77,16 @@ def _locked(path: Path):
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError:  # a file system without locks
         pass
+    file.seek(0)
     return file
+
+
+def _state(*paths: Path) -> bytes | None:
+    """The run's token and the files as they are now; None outside a run, or where one is missing."""
+    if TOKEN not in os.environ or not all(path.is_file() for path in paths):
+        return None
+    found = [path.stat() for path in paths]
+    return " ".join([os.environ[TOKEN], *(f"{s.st_ino} {s.st_size} {s.st_mtime_ns}" for s in found)]).encode()
 
 
 def _header(images: ImageFiles, shape: tuple[int, ...]) -> dict:
@@ -77,26 +97,23 @@ def _blocks_done(data: Path, journal: Path, images: ImageFiles, shape: tuple[int
     """{block: checksum} as the journal has them, where it is of these images and the file still agrees."""
     if not journal.exists() or not data.exists():
         return {}
+    blocks = -(-len(images) // BLOCK)
     try:
         first, *lines = journal.read_text().split("\n")[:-1]  # a line cut short by a kill has no end
         done = dict(map(int, line.split()) for line in lines)
         fits = json.loads(first) == _header(images, shape) and data.stat().st_size == int(np.prod(shape, dtype=np.int64))
-    except (ValueError, UnicodeDecodeError):
+    except (OSError, ValueError):
         fits = False
     if not fits:
         print(f"decoded cache: {data.name} is not of these images or was cut short; it is made again", flush=True)
         return {}
     pixels = np.memmap(data, np.uint8, "r", shape=shape)
-    blocks = sorted(done)
-    sample = blocks if len(blocks) <= LOOKED_AT else [blocks[i] for i in np.linspace(0, len(blocks) - 1, LOOKED_AT).astype(int)]
-    if any(_checksum(pixels, b) != done[b] for b in sample):
-        blocks = [b for b in blocks if _checksum(pixels, b) == done[b]]
-        print(f"decoded cache: {len(done) - len(blocks)} of {len(done)} blocks were changed; they are made again", flush=True)
-    return {b: done[b] for b in blocks}
-
-
-def _checksum(pixels: np.ndarray, block: int) -> int:
-    return zlib.crc32(np.ascontiguousarray(pixels[block * BLOCK : (block + 1) * BLOCK]))
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # outside the interpreter's lock
+        found = pool.map(lambda b: zlib.crc32(pixels[b * BLOCK : (b + 1) * BLOCK]), range(blocks))
+        whole = {b: checksum for b, checksum in enumerate(found) if done.get(b) == checksum}
+    if len(whole) < len(done):
+        print(f"decoded cache: {len(done) - len(whole)} of {len(done)} blocks were changed; they are made again", flush=True)
+    return whole
 
 
 def _build(
@@ -109,6 +126,8 @@ def _build(
     def decode(number: int) -> np.ndarray:
         return np.asarray(resized(images.read(int(chosen[number]), side), side)).reshape(shape[1:])
 
+    if not done:
+        remove(journal)  # a folder even
     begin = [json.dumps(_header(images, shape)), *(f"{b} {checksum}" for b, checksum in done.items())]
     write_text(journal, "\n".join(begin) + "\n")
     try:
@@ -137,15 +156,12 @@ def _announce(images: ImageFiles, shape: tuple[int, ...], data: Path, done: dict
     total = int(np.prod(shape, dtype=np.int64))
     needed = total - sum(min(BLOCK, len(images) - b * BLOCK) for b in done) * (total // len(images))
     if not done:
-        data.unlink(missing_ok=True)
+        remove(data)
     free = shutil.disk_usage(data.parent).free
-    size = f"{len(images):,} images of {shape[1]} x {shape[2]}, {_bytes(total)}"
+    what = f"{len(images):,} images of {shape[1]} x {shape[2]}, {size(total)}"
     if needed + SPARE > free:
-        raise UserError(f"{data.parent}: the decoded cache needs {_bytes(needed)} ({size}), {_bytes(free)} are free; make room, "
+        raise UserError(f"{data.parent}: the decoded cache needs {size(needed)} ({what}), {size(free)} are free; make room, "
                         "set outputs to another disk, or data.cache: false")
-    rest = f", {_bytes(needed)} still to be made" if done else ""
-    print(f"decoded cache: {size}{rest} in {data} ({_bytes(free)} free)", flush=True)
+    rest = f", {size(needed)} still to be made" if done else ""
+    print(f"decoded cache: {what}{rest} in {data} ({size(free)} free)", flush=True)
 
-
-def _bytes(number: int) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"

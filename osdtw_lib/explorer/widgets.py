@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
 
+from ..errors import UserError
 from ..figures import data as data_figures
 from ..proxy.grid import FORMS
 from ..stages.run import Run
@@ -83,8 +85,14 @@ class ProxyExplorer(widgets.VBox):
 
     def on_choice(self, use, back) -> None:
         """use((C, w_A, form, damping)) and back() keep a choice and return it."""
-        self.use.on_click(lambda _: self._show_choice(use(self.position)))
-        self.back.on_click(lambda _: self._show_choice(back()))
+        self.use.on_click(lambda _: self._chosen(lambda: use(self.position)))
+        self.back.on_click(lambda _: self._chosen(back))
+
+    def _chosen(self, choose) -> None:
+        try:
+            self._show_choice(choose())
+        except UserError as error:  # for instance while a run is under way
+            self.choice.value = html.escape(str(error))
 
     def _moved(self, _=None) -> None:
         depth, weight, form, damping = self.position

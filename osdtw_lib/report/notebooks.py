@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..artifacts.files import make_folder, remove, write_text
+from ..artifacts.lock import held
 from ..backend.progress import clock
 from ..config.load import dump_config, load_config
 from ..config.paths import PROJECT
@@ -24,9 +25,10 @@ from . import page as report
 FOLDER = PROJECT / "notebooks"
 
 
-def run_all(params_files: list[str], overrides: list[str] = (), first: str | None = None, ablations: bool = False) -> int:
+def run_all(params_files: list[str], overrides: list[str] = (), first: str | None = None, ablations: bool = False,
+            wait: bool = False) -> int:
     """Run the notebooks for each parameter file, from `first` on ("05": redo Stage 2 and what follows), with
-    `ablations` the optional ones too.
+    `ablations` the optional ones too; where another process works on the same run, `wait` for its end.
 
     A failure of one parameter file is reported and the next still runs. Returns the exit status: 0, 2 where the
     input was bad, 1 for any other failure.
@@ -38,7 +40,9 @@ def run_all(params_files: list[str], overrides: list[str] = (), first: str | Non
             twin = names.setdefault(config.folder, params_file)
             if twin != params_file:
                 raise UserError(f"{params_file}: writes {config.folder}, as {twin} does; give it another `name`")
-            _run_one(config, first, ablations)
+            run = Run(config)
+            with held(run.folder, wait):
+                _run_one(run, first, ablations)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             status = status or 2
@@ -48,9 +52,8 @@ def run_all(params_files: list[str], overrides: list[str] = (), first: str | Non
     return status
 
 
-def _run_one(config, first: str | None, ablations: bool) -> None:
-    started = time.monotonic()
-    run = Run(config)
+def _run_one(run: Run, first: str | None, ablations: bool) -> None:
+    started, config = time.monotonic(), run.config
     books = _books_from(run, first, ablations)
     resolved = run.folder / "params.yaml"
     make_folder(run.folder)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from ..artifacts.artifact import Artifact, Writer
+from ..artifacts.lock import held
 from ..backend import distributed
 from ..backend.progress import clock
 from ..config.schema import Config, Recipe
@@ -27,10 +28,21 @@ def made(run: Run, artifact: Artifact, function: Callable[[Writer], None], toget
     together: the stage function this is called from, if several processes can share its work. They are started here
     (`workers` in the parameter file; by default one a GPU) and each calls it again, unless torchrun has started them.
     """
-    reason = distributed.from_first(artifact.why_not_done() if distributed.rank() == 0 else None)
-    if reason is None:
-        print(f"{artifact.name}: up to date (took {clock(artifact.seconds())})", flush=True)
-        return artifact
+    if distributed.from_first(distributed.rank() > 0 or artifact.why_not_done()) is None:
+        return _up_to_date(artifact)
+    with held(run.folder):
+        return _made(run, artifact, function, together)
+
+
+def _up_to_date(artifact: Artifact) -> Artifact:
+    print(f"{artifact.name}: up to date (took {clock(artifact.seconds())})", flush=True)
+    return artifact
+
+
+def _made(run: Run, artifact: Artifact, function: Callable[[Writer], None], together: Callable | None) -> Artifact:
+    reason = distributed.from_first(distributed.rank() > 0 or artifact.why_not_done())
+    if reason is None:  # another process has made it meanwhile
+        return _up_to_date(artifact)
     for before in artifact.inputs:
         before.require(f"run notebook {notebook_of(before.name)} first (./run_all.sh --from {notebook_of(before.name)[:2]})")
     if together and run.workers > 1 and distributed.world_size() == 1:

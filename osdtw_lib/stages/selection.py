@@ -6,7 +6,8 @@ import json
 import math
 
 from ..artifacts.files import write_text
-from ..proxy.grid import FORMS
+from ..artifacts.lock import held
+from ..artifacts.manifest import own_checksum
 from .execute import require
 from .proxy_inputs import load_summary, measured_bias
 from .run import Run
@@ -28,7 +29,7 @@ def selection(run: Run) -> dict:
     if by_hand:
         return by_hand
     shown = run.folder / "selection.json"
-    if not shown.exists() or shown.read_text() != text:
+    if _shown(run) != text:
         if shown.exists():
             print("selection.json is not what the proxy wrote: put right (name shared_depth and head_weight in the "
                   "parameter file to choose yourself, or choose in the explorer of notebook 04)")
@@ -45,6 +46,14 @@ def _proposal(run: Run) -> str:
     return (require(run, "proxy").folder / "selection.json").read_text()
 
 
+def _shown(run: Run) -> str | None:
+    """selection.json as it lies there; None where it cannot be read."""
+    try:
+        return (run.folder / "selection.json").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
 def choose(run: Run, shared_depth: int, head_weight: float, form: str, damping: float) -> dict:
     """Choose by hand: selection.json then holds this cell until the proxy changes or `choose_proposed` is called."""
     at = load_summary(run).grid([shared_depth], [head_weight], form, damping, measured_bias(run)).iloc[0]
@@ -52,31 +61,29 @@ def choose(run: Run, shared_depth: int, head_weight: float, form: str, damping: 
     total = float(at["total"]) if math.isfinite(at["total"]) else None  # JSON has no infinity
     chosen = {"shared_depth": shared_depth, "head_weight": head_weight, "total": total, "form": form, "damping": used}
     chosen |= {"chosen_by": "hand", "proxy": require(run, "proxy").key}
-    write_text(run.folder / "selection.json", json.dumps(chosen, indent=1))
+    chosen["checksum"] = own_checksum(chosen)
+    with held(run.folder):
+        write_text(run.folder / "selection.json", json.dumps(chosen, indent=1))
     return chosen
 
 
 def choose_proposed(run: Run) -> dict:
     """Back to the proxy's choice."""
-    write_text(run.folder / "selection.json", _proposal(run))
+    with held(run.folder):
+        write_text(run.folder / "selection.json", _proposal(run))
     return selection(run)
 
 
 def chosen_by_hand(run: Run) -> dict | None:
-    """What selection.json holds if it is a choice by hand made from this very proxy; None for anything else."""
+    """What selection.json holds if it is a choice by hand made from this very proxy, with the checksum it was written with;
+    None for anything else."""
     try:
-        chosen = json.loads((run.folder / "selection.json").read_text())
-    except (OSError, ValueError):
+        chosen = json.loads(_shown(run) or "null")
+    except ValueError:
         return None
-    keys = {"shared_depth", "head_weight", "total", "form", "damping", "chosen_by", "proxy"}
-    if not isinstance(chosen, dict) or chosen.keys() != keys or chosen["chosen_by"] != "hand":
+    if not isinstance(chosen, dict) or chosen.get("checksum") != own_checksum(chosen):
         return None
-    numbers = [chosen["head_weight"], chosen["damping"], 0 if chosen["total"] is None else chosen["total"]]
-    if type(chosen["shared_depth"]) is not int or any(type(n) not in (int, float) or not math.isfinite(n) for n in numbers):
-        return None
-    fits = 0 <= chosen["shared_depth"] <= run.n_depths and 0 <= chosen["head_weight"] <= 1 and chosen["damping"] >= 0
-    made_here = chosen["form"] in FORMS and chosen["proxy"] == run.artifact("proxy").key
-    return chosen if fits and made_here else None
+    return chosen if chosen.get("chosen_by") == "hand" and chosen.get("proxy") == run.artifact("proxy").key else None
 
 
 def origin(selected: dict) -> str:

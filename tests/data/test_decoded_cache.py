@@ -91,13 +91,13 @@ def test_its_size_is_announced_before_it_is_made(images, tmp_path, monkeypatch, 
     monkeypatch.setattr(ImageFiles, "read", stopped)
     with pytest.raises(RuntimeError):
         decoded(images, SIDE, tmp_path)
-    assert f"150 images of 12 x 12, {150 * 12 * 12 * 3 / 1e6:.1f} MB in {tmp_path}" in capsys.readouterr().out
+    assert f"150 images of 12 x 12, 64.8 kB in {tmp_path}" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written(images, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 1000, 1000))
-    with pytest.raises(UserError, match=r"needs 0.1 MB .*0.0 MB are free; make room, set outputs .* or data.cache: false"):
+    with pytest.raises(UserError, match=r"needs 64.8 kB .*1.0 kB are free; make room, set outputs .* or data.cache: false"):
         decoded(images, SIDE, tmp_path)
     assert not list(tmp_path.glob("*.u8"))
 

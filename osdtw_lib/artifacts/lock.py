@@ -1,0 +1,177 @@
+"""One process at a time makes the results of a run: outputs/NAME/.lock, there while one does.
+
+The system gives a file lock back when its holder ends, however it ends, so there is nothing to clear up after a kill.
+(On a file system without locks what the file says of its holder must do: after a kill on another machine, delete it.)
+What the holder starts (notebooks' kernels, processes that train together) finds the lock's token in its environment
+and works under it. Reading takes no lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..backend import distributed
+from ..errors import UserError
+from .files import make_folder
+
+TOKEN = "OSDTW_LOCK"  # the variable with the token of the lock a process works under
+LOOK = 0.5  # seconds between two looks for a lock that is waited for
+_mine: set[Path] = set()  # locks of this process; it opens their files but once: on NFS closing a second one would unlock
+
+
+@contextlib.contextmanager
+def held(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Inside, no other process makes anything in `folder`, a run's; may be entered again by the one that is inside.
+
+    In several processes all of them come here, and the first takes the lock for all. Where another holds it: waits,
+    with `wait`; else raises UserError saying who. Where nothing can be written no lock is needed, and none is taken.
+    """
+    with contextlib.ExitStack() as stack:
+        refused = None
+        try:
+            if distributed.rank() == 0:
+                stack.enter_context(_taken(folder, wait))
+        except UserError as error:
+            refused = str(error)
+        refused = distributed.from_first(refused)
+        if refused and distributed.rank() > 0:
+            sys.exit(2)  # the first says it
+        if refused:
+            raise UserError(refused)
+        yield
+
+
+@contextlib.contextmanager
+def _taken(folder: Path, wait: bool) -> Iterator[None]:
+    path = folder.resolve() / ".lock"
+    if path in _mine:
+        yield
+        return
+    said = False
+    while True:
+        file = _opened(path)
+        if file is None:
+            yield
+            return
+        if _locked(file):
+            if _still_there(file, path):
+                break
+            file.close()
+            continue
+        holder = _record(file)
+        file.close()
+        if holder and holder["token"] == os.environ.get(TOKEN):
+            if holder["pid"] == os.getppid():
+                distributed.end_with(holder["pid"])
+            yield
+            return
+        who = f"{folder} is in use by {_words(holder)}"
+        if not wait:
+            raise UserError(f"{who}; let it finish or stop it (a command with --wait waits)")
+        if not said:
+            print(f"{who}; waits", flush=True)
+        said = True
+        time.sleep(LOOK)
+    token, before = uuid.uuid4().hex, os.environ.get(TOKEN)
+    with file:
+        try:
+            _write_record(file, token)
+            _mine.add(path)
+            os.environ[TOKEN] = token
+            yield
+        finally:
+            _mine.discard(path)
+            os.environ.pop(TOKEN, None)
+            if before is not None:
+                os.environ[TOKEN] = before
+            with contextlib.suppress(OSError):
+                path.unlink()  # before it is free: who gets it then sees that it is gone, and makes a new one
+                path.parent.rmdir()  # where nothing was made
+
+
+def _opened(path: Path):
+    """The lock's file; None where this process cannot write to its folder anyway."""
+    if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+        return None
+    while True:
+        if not path.parent.is_dir():
+            make_folder(path.parent)
+        try:
+            return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+        except FileNotFoundError:  # the folder was empty, and its holder has just removed it
+            continue
+        except OSError as error:
+            raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path | str, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be written ({error.strerror}); make room or give rights, then run again")
+
+
+def _locked(file) -> bool:
+    """Whether this process has the lock now."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: what the record says must do
+        return not _lives(_record(file))
+    return True
+
+
+def _still_there(file, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lives(holder: dict) -> bool:
+    """Whether the process of a record may still run; one of another machine cannot be asked."""
+    if holder.get("host") != socket.gethostname():
+        return bool(holder)
+    try:
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _write_record(file, token: str) -> None:
+    kernel = any("ipykernel" in word for word in sys.orig_argv[:4])
+    command = "a notebook" if kernel else " ".join(shlex.join(sys.orig_argv).split())[:200]
+    holder = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "command": command}
+    holder["since"] = time.strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        file.truncate(0)
+        file.write(json.dumps(holder).encode())
+    except OSError as error:
+        raise _unwritable(file.name, error) from None
+
+
+def _record(file) -> dict:
+    """What the holder wrote; empty where it has not yet."""
+    try:
+        file.seek(0)
+        holder = json.loads(file.read())
+        return holder if isinstance(holder, dict) and holder.keys() >= {"token", "pid", "host", "command", "since"} else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _words(holder: dict) -> str:
+    if not holder:
+        return "another process"
+    return f"process {holder['pid']} on {holder['host']} since {holder['since']} ({holder['command']})"
