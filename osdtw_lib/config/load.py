@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError
 from .schema import DATASETS, Config, Section
+from .seal import require_whole, sealed
 
 
 def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
@@ -31,6 +32,7 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         raise UserError(f"{path}: no such parameter file{_nearest_file(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a parameter file: {error}") from None
+    require_whole(text, path)
     values = _parse(text, str(path))
     if not isinstance(values, dict) or not values:
         raise UserError(f"{path}: is empty or no list of `key: value` lines; start from params/mnist_lt.yaml")
@@ -43,8 +45,8 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
 
 
 def dump_config(config: Config) -> str:
-    """The whole parameter file, defaults included, as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The whole parameter file, defaults included, as YAML, with a checksum that `load_config` compares."""
+    return sealed(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 class _Loader(yaml.SafeLoader):

@@ -119,6 +119,9 @@ def _execute(book: str, resolved: Path, folder: Path) -> None:
         if error.ename == "UserError":
             raise UserError(error.evalue) from None
         raise RuntimeError(f"{book} failed with {error.ename}: {error.evalue}; the notebook as it stopped: {failed}") from None
+    except OSError as error:
+        half.unlink(missing_ok=True)  # cut short
+        raise UserError(f"{half}: cannot be written ({error}); make room or give rights, then run again") from None
     half.rename(done)
     report.write_page(done, folder / f"{book}.html")
 

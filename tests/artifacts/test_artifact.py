@@ -2,13 +2,14 @@
 
 import json
 import os
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
 from osdtw_lib.artifacts.artifact import Artifact
-from osdtw_lib.artifacts.files import read_tensors, write_tensors, write_text
+from osdtw_lib.artifacts.files import make_folder, read_tensors, write_tensors, write_text
 from osdtw_lib.artifacts.manifest import read_manifest
 from osdtw_lib.errors import UserError
 
@@ -160,6 +161,40 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     with pytest.raises(UserError, match="No space left"):
         write_text(path, "new")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_leaves_no_trial_file(tmp_path, monkeypatch):
+    def full(path, _):
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="No space left"):
+        make_folder(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def as_folder(path):
+    path.unlink(missing_ok=True)
+    (path / "below").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "weights.safetensors", "curve.csv", "about.json"])
+def test_a_folder_in_the_place_of_a_file_is_seen(made, name):
+    as_folder(made.folder / name)
+    assert made.why_not_done() == ("its manifest is damaged" if name == "manifest.json" else f"{name} is missing")
+
+
+def test_a_stage_is_made_again_over_folders(made):
+    for name in ("manifest.json", "c.checkpoint", "c.before.checkpoint", "x.new", ".x.part"):
+        as_folder(made.folder / name)
+    with made.making() as write:
+        checkpoint = write.checkpoint("c")
+        assert checkpoint.load() is None
+        checkpoint.save({"a": torch.ones(2)}, {})
+        assert checkpoint.load() is not None
+    assert made.why_not_done() is None
+    assert {p.name for p in made.folder.iterdir()} == {"manifest.json", "weights.safetensors", "curve.csv", "about.json"}
 
 
 def test_a_file_shows_up_under_its_name_only_when_it_is_whole(tmp_path, monkeypatch):

@@ -99,8 +99,8 @@ def children(pid):
     return own - {pid}
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_interrupting_stops_the_processes_and_the_next_run_goes_on(params, number, status):
+@pytest.mark.parametrize("number, status, seconds", [(signal.SIGINT, 130, 20), (signal.SIGKILL, -9, 3)])
+def test_interrupting_stops_the_processes_and_the_next_run_goes_on(params, number, status, seconds):
     path = params({"workers": 2, "stage0.epochs": 400})
     command = [sys.executable, "-m", "osdtw_lib", "start", str(path)]
     subprocess.run([*command[:3], "split", str(path)], cwd=PROJECT, check=True, capture_output=True)
@@ -114,12 +114,37 @@ def test_interrupting_stops_the_processes_and_the_next_run_goes_on(params, numbe
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == status, out
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + seconds
     while any(os.path.exists(f"/proc/{pid}") for pid in started) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not [pid for pid in started if os.path.exists(f"/proc/{pid}")]
     again = subprocess.run([*command, "--set", "workers=2"], cwd=PROJECT, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0 and "resumes after epoch" in again.stdout, again.stdout + again.stderr
+
+
+POOL = """
+import time
+from types import SimpleNamespace as Some
+from osdtw_lib.ablation import stage
+stage.torch.set_num_threads(2)
+print("starts", flush=True)
+stage._everywhere(Some(config=300, device=Some(type="cpu")), time.sleep, [(), ()])
+"""
+
+
+def test_the_processes_of_the_ablations_end_with_the_one_that_started_them():
+    process = subprocess.Popen([sys.executable, "-c", POOL], cwd=PROJECT, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    deadline = time.monotonic() + 120
+    while len(started := children(process.pid)) < 3 and time.monotonic() < deadline:  # two, and multiprocessing's own
+        time.sleep(0.1)
+    time.sleep(15)  # they import torch first
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 3
+    while any(os.path.exists(f"/proc/{pid}") for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(started) == 3 and not [pid for pid in started if os.path.exists(f"/proc/{pid}")]
 
 
 def test_torchrun_runs_a_stage_by_hand(params, finished):

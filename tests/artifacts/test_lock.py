@@ -1,0 +1,207 @@
+"""One process at a time makes a run's results: who is second is told who is first, and waits only where asked to."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from osdtw_lib.artifacts import lock
+from osdtw_lib.artifacts.lock import TOKEN, held
+from osdtw_lib.config.load import load_config
+from osdtw_lib.config.paths import PROJECT
+from osdtw_lib.errors import UserError
+from osdtw_lib.stages.all import STAGES
+from osdtw_lib.stages.selection import choose, selection
+
+IMPORTS = "import subprocess, sys, time; from pathlib import Path; from osdtw_lib.artifacts.lock import held"
+HOLD = f"""
+{IMPORTS}
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """holder(folder) -> a process that holds the lock until it is told to end, or killed."""
+    with contextlib.ExitStack() as stack:
+
+        def start(folder):
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=PROJECT, text=True, **pipes)
+            stack.callback(lambda: (process.kill(), process.communicate()))
+            assert process.stdout.readline() == "held\n"
+            return process
+
+        yield start
+
+
+def test_the_second_is_told_who_holds_it_in_one_line_and_works_after_a_kill(params, holder, refused, command):
+    path = params()
+    folder = load_config(path).folder
+    first = holder(folder)
+    for arguments in (("split", path), ("run", path)):
+        line = refused(*arguments)
+        since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+        assert re.search(rf"{folder} is in use by process {first.pid} on \S+ {since} \(\S*python", line)
+    assert os.listdir(folder) == [".lock"]
+    first.kill()
+    first.wait()
+    status, out, err = command("split", path)
+    assert status == 0 and "split: done" in out, err
+    assert os.listdir(folder) == ["split"]
+
+
+def test_wait_waits_until_the_first_has_ended(params, holder, python):
+    path = params()
+    first = holder(load_config(path).folder)
+    second = subprocess.Popen([sys.executable, "-m", "osdtw_lib", "split", "--wait", str(path)], cwd=PROJECT, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert f"in use by process {first.pid}" in (line := second.stdout.readline()) and line.endswith("waits\n")
+    first.communicate("end\n")
+    out, err = second.communicate(timeout=120)
+    assert second.returncode == 0 and "split: done" in out and not err
+
+
+def test_what_is_done_is_read_while_another_process_works_and_nothing_is_made(finished_copy, holder, capsys):
+    run = finished_copy()
+    holder(run.folder)
+    STAGES["stage1"](run)
+    assert "stage1: up to date" in capsys.readouterr().out and selection(run)["shared_depth"] == 2
+    with pytest.raises(UserError, match="in use by process"):
+        choose(run, 1, 0.43, "damped", 1e-3)
+    with pytest.raises(UserError, match="in use by process"):
+        STAGES["start"](finished_copy({"stage0.epochs": 1}))
+
+
+def test_other_runs_are_free(tmp_path, holder):
+    holder(tmp_path / "one")
+    with held(tmp_path / "two"):
+        assert (tmp_path / "two" / ".lock").exists()
+    assert not (tmp_path / "two").exists()
+
+
+def test_the_holder_and_what_it_starts_are_let_in_and_nobody_else(tmp_path, python):
+    enter = f"{IMPORTS}\nwith held(Path(sys.argv[1])): print('in')"
+    before = os.environ.get(TOKEN)
+    with held(tmp_path / "one"):
+        with held(tmp_path / "one"):
+            assert python("-c", enter, tmp_path / "one").stdout == "in\n"
+        assert (tmp_path / "one" / ".lock").exists()
+        stranger = python("-c", enter, tmp_path / "one", env={k: v for k, v in os.environ.items() if k != TOKEN})
+        assert "UserError" in stranger.stderr and f"process {os.getpid()}" in stranger.stderr
+    assert os.environ.get(TOKEN) == before
+
+
+def test_an_error_inside_frees_it(tmp_path):
+    with pytest.raises(ZeroDivisionError), held(tmp_path / "one"):
+        raise ZeroDivisionError
+    with held(tmp_path / "one"):
+        pass
+
+
+def test_a_process_ends_with_the_holder_that_started_it(tmp_path):
+    """As a notebook's kernel does when the run is killed."""
+    child = f"{IMPORTS}\nwith held(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    parent = f"""{IMPORTS}
+with held(Path(sys.argv[1])):
+    process = subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    print(process.pid, flush=True)
+    process.wait()
+"""
+    process = subprocess.Popen([sys.executable, "-c", parent, str(tmp_path / "one"), child], cwd=PROJECT, stdout=subprocess.PIPE)
+    inner = int(process.stdout.readline())
+    process.kill()
+    process.communicate()
+    assert not alive(inner, seconds=2)
+    with held(tmp_path / "one"):
+        pass
+
+
+def alive(pid, seconds):
+    end = time.monotonic() + seconds
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
+        time.sleep(0.05)
+    return os.path.exists(f"/proc/{pid}")
+
+
+@pytest.mark.parametrize("left", ["", "[]", "{", '{"token": "x"}', "\xff"])
+def test_what_a_dead_holder_left_is_no_obstacle(tmp_path, left):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / ".lock").write_text(left, encoding="latin-1")
+    with held(tmp_path / "one"):
+        assert json.loads((tmp_path / "one" / ".lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_folder_in_its_place_is_one_line(tmp_path):
+    (tmp_path / "one" / ".lock").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"\.lock: cannot be written"), held(tmp_path / "one"):
+        pass
+
+
+def test_where_nothing_can_be_written_none_is_taken(finished_copy, params, command, monkeypatch):
+    run = finished_copy()
+    monkeypatch.setattr(lock.os, "access", lambda path, mode: not mode & os.W_OK)  # a superuser may write everywhere
+    mode = stat.S_IMODE(run.folder.stat().st_mode)
+    status, out, err = command("stage1", params())
+    assert status == 0 and "stage1: up to date" in out and not err
+    assert not (run.folder / ".lock").exists() and stat.S_IMODE(run.folder.stat().st_mode) == mode
+
+
+def test_a_file_system_without_locks_goes_by_the_record(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "flock", none)
+    with held(tmp_path / "one"):
+        record = (tmp_path / "one" / ".lock").read_text()
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / ".lock").write_text(record)  # of this process, which lives
+    with pytest.raises(UserError, match=f"in use by process {os.getpid()}"), held(tmp_path / "one"):
+        pass
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / "one" / ".lock").write_text(json.dumps(json.loads(record) | {"pid": dead.pid}))
+    with held(tmp_path / "one"):
+        pass
+
+
+def test_many_at_once_are_never_two(tmp_path):
+    """Each adds one to a number that it reads, waits, and writes: none is lost."""
+    add = """
+import sys, time
+from pathlib import Path
+from osdtw_lib.artifacts import lock
+lock.LOOK = 0.001
+number = Path(sys.argv[2])
+for _ in range(20):
+    with lock.held(Path(sys.argv[1]), wait=True):
+        n = int(number.read_text())
+        time.sleep(0.002)
+        number.write_text(str(n + 1))
+"""
+    (tmp_path / "number").write_text("0")
+    command = [sys.executable, "-c", add, str(tmp_path / "one"), str(tmp_path / "number")]
+    started = [subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL) for _ in range(4)]
+    assert [process.wait(timeout=120) for process in started] == [0] * 4
+    assert (tmp_path / "number").read_text() == "80"
+
+
+def test_interrupted_while_it_waits(params, holder):
+    path = params()
+    holder(load_config(path).folder)
+    second = subprocess.Popen([sys.executable, "-m", "osdtw_lib", "split", "--wait", str(path)], cwd=PROJECT, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    second.stdout.readline()
+    second.send_signal(signal.SIGINT)
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 130 and err.startswith("interrupted") and err.count("\n") == 1
