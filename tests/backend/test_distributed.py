@@ -140,7 +140,7 @@ def test_the_processes_of_the_ablations_end_with_the_one_that_started_them():
         time.sleep(0.1)
     time.sleep(15)  # they import torch first
     process.kill()
-    process.communicate()
+    process.wait()
     deadline = time.monotonic() + 3
     while any(os.path.exists(f"/proc/{pid}") for pid in started) and time.monotonic() < deadline:
         time.sleep(0.1)
