@@ -3,11 +3,13 @@
 import shutil
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from osdtw_lib.artifacts.lock import held
 from osdtw_lib.data import decoded_cache as cache
 from osdtw_lib.data.decoded_cache import BLOCK, decoded, resized
 from osdtw_lib.data.image_files import ImageFiles
@@ -144,6 +146,56 @@ def test_a_changed_block_is_noticed_and_made_again(images, tmp_path, reads, caps
     again = decoded(images, SIDE, tmp_path)
     assert "1 of 3 blocks were changed" in capsys.readouterr().out
     assert sorted(reads) == list(range(BLOCK, 2 * BLOCK)) and np.array_equal(again.pixels, expected(images))
+
+
+def turn_a_bit(path, place):
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= 4
+    path.write_bytes(raw)
+
+
+def test_every_block_is_compared(images, tmp_path, monkeypatch, reads, capsys):
+    monkeypatch.setattr(cache, "BLOCK", 2)
+    right = decoded(images, SIDE, tmp_path).pixels.copy()
+    for block in range(0, N // 2, 7):
+        turn_a_bit(next(tmp_path.glob("*.u8")), block * 2 * SIDE * SIDE * 3)
+        reads.clear()
+        assert np.array_equal(decoded(images, SIDE, tmp_path).pixels, right) and reads == [2 * block, 2 * block + 1]
+        assert "1 of 75 blocks were changed" in capsys.readouterr().out
+
+
+def test_no_damage_to_the_journal_gives_other_pixels(images, tmp_path):
+    right, journal = decoded(images, SIDE, tmp_path).pixels.copy(), next(tmp_path.glob("*.json"))
+    whole, rng = journal.read_bytes(), np.random.default_rng(0)
+    for place in rng.integers(0, len(whole), 20):
+        turn_a_bit(journal, place)
+        assert np.array_equal(decoded(images, SIDE, tmp_path).pixels, right)
+        journal.write_bytes(whole[:place])
+        assert np.array_equal(decoded(images, SIDE, tmp_path).pixels, right)
+
+
+def test_a_run_compares_once_unless_somebody_writes(images, tmp_path, monkeypatch):
+    compared, crc = [], cache.zlib.crc32
+    with held(tmp_path / "run"):
+        right = decoded(images, SIDE, tmp_path).pixels.copy()
+        monkeypatch.setattr(cache, "zlib", SimpleNamespace(crc32=lambda block: compared.append(1) or crc(block)))
+        decoded(images, SIDE, tmp_path)
+        assert not compared
+        turn_a_bit(next(tmp_path.glob("*.u8")), 0)
+        assert np.array_equal(decoded(images, SIDE, tmp_path).pixels, right) and compared
+    compared.clear()
+    with held(tmp_path / "run"):  # the next run
+        decoded(images, SIDE, tmp_path)
+    assert len(compared) == 3
+
+
+@pytest.mark.parametrize("suffix", ["u8", "json"])
+def test_a_folder_in_the_place_of_a_file_is_made_anew(images, tmp_path, suffix):
+    right = decoded(images, SIDE, tmp_path).pixels.copy()
+    path = next(tmp_path.glob(f"*.{suffix}"))
+    path.unlink()
+    (path / "below").mkdir(parents=True)
+    assert np.array_equal(decoded(images, SIDE, tmp_path).pixels, right)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty journal", "garbage", "foreign"])

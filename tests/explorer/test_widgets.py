@@ -1,5 +1,6 @@
 """The explorer without a browser: what the sliders show, what goes into the page, a choice by hand."""
 
+import fcntl
 import json
 
 import numpy as np
@@ -102,6 +103,7 @@ def test_a_choice_by_hand_is_used_by_the_stages_and_said(live, capsys):
 @pytest.mark.parametrize(
     "change",
     [
+        {"shared_depth": 2}, {"head_weight": 0.47},
         {"shared_depth": 4}, {"shared_depth": -1}, {"shared_depth": 1.0}, {"shared_depth": True}, {"head_weight": 1.2},
         {"head_weight": "0.4"}, {"head_weight": None}, {"form": "other"}, {"damping": -1}, {"damping": float("nan")},
         {"chosen_by": "me"}, {"proxy": "of another run"}, {"more": 1},
@@ -115,6 +117,18 @@ def test_a_choice_that_does_not_fit_is_put_right(finished_copy, change, capsys):
     assert selection(run) == proposed(run)
     assert "put right" in capsys.readouterr().out
     assert json.loads((run.folder / "selection.json").read_text()) == proposed(run)
+
+
+def test_a_choice_while_another_process_works_is_refused_in_words(live, monkeypatch):
+    run, shown = live
+    before = (run.folder / "selection.json").read_text()
+    holder = {"token": "x", "pid": 17, "host": "elsewhere", "command": "a notebook", "since": "today"}
+    (run.folder / ".lock").write_text(json.dumps(holder))
+    with (run.folder / ".lock").open("r+") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        shown.use.click()
+    assert "in use by process 17 on elsewhere since today (a notebook)" in shown.choice.value
+    assert (run.folder / "selection.json").read_text() == before
 
 
 def test_a_choice_made_for_another_proxy_is_dropped(finished_copy):
