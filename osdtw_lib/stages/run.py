@@ -57,7 +57,7 @@ class Run:
         chosen = config.selection.shared_depth
         if chosen is not None and chosen > self.n_depths:
             raise UserError(f"selection.shared_depth: the model has {self.n_depths} blocks, got {chosen}")
-        self.train  # noqa: B018  data that cannot be had is said at once
+        self.train, self._outline  # noqa: B018  data that cannot be had and a model that cannot be built are said at once
 
     # data -------------------------------------------------------------------------------------------------
 
