@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # predict ... | head: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
@@ -49,7 +52,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m osdtw_lib", description=__doc__)
+    order = f"Stages in their order, each needs those before it: {', '.join(STAGES)}. run makes all, through the notebooks."
+    parser = _Parser(prog="python -m osdtw_lib", description=__doc__, epilog=order)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     batch = commands.add_parser("run", help="all notebooks of one or more parameter files, then the report")
     batch.add_argument("params", nargs="*", default=[DEFAULT], help="parameter files (default: params/mnist_lt.yaml)")
@@ -58,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--ablations", action="store_true", help="notebook 08 too, which trains every cell of a grid")
     batch.set_defaults(function=_run)
     for name, text in STAGES.items():
-        stage = commands.add_parser(name, help=text)
+        stage = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=order)
         stage.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
         _add_set(stage)
         stage.set_defaults(function=_stage, stage=name)

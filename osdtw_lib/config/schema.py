@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .paths import PROJECT
 from .values import (
-    Batch, Beta, Count, Depth, Deviations, Epochs, Fraction, Layers, Magnitude, Means, NonNegative, Number, Rate, Ratio,
+    Batch, Beta, Count, Depth, Deviations, Distinct, Epochs, Fraction, Layers, Magnitude, Means, NonNegative, Number, Rate, Ratio,
     Seed, Shares, Side, Strength, Text, Warmup,
 )
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BASELINES = ("ce", "logit_adjusted_ce", "balanced_bce")
+Likelihood = Literal["bernoulli", "categorical"]
+Baseline = Literal["ce", "logit_adjusted_ce", "balanced_bce"]
+BASELINES = get_args(Baseline)
 
 
 class Section(BaseModel):
@@ -209,10 +211,10 @@ class Theory(Section):
 class Ablation(Section):
     """The measured grid of notebook 08, the paper's section 6.4."""
 
-    depths: tuple[Depth, ...] | None = Field(None, strict=False)  # all there are
-    head_weights: tuple[Fraction, ...] = Field((0.1, 0.3, 0.5, 0.7, 0.9), strict=False, min_length=1)
-    seeds: tuple[Seed, ...] = Field((0, 1), strict=False, min_length=1)
-    likelihoods: tuple[Literal["bernoulli", "categorical"], ...] = Field(("bernoulli", "categorical"), strict=False)
+    depths: Annotated[tuple[Depth, ...], Distinct] | None = Field(None, strict=False)  # all there are
+    head_weights: Annotated[tuple[Fraction, ...], Distinct] = Field((0.1, 0.3, 0.5, 0.7, 0.9), strict=False, min_length=1)
+    seeds: Annotated[tuple[Seed, ...], Distinct] = Field((0, 1), strict=False, min_length=1)
+    likelihoods: Annotated[tuple[Likelihood, ...], Distinct] = Field(("bernoulli", "categorical"), strict=False)
     refinement_epochs: Epochs | None = None  # as stage3
 
 
@@ -223,7 +225,7 @@ class Config(Section):
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"  # processes that train together; auto: one a GPU
     loader_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=1024)] = "auto"  # processes of each that read images
     outputs: Text = "outputs"
-    likelihood: Literal["bernoulli", "categorical"] = "bernoulli"
+    likelihood: Likelihood = "bernoulli"
     logit_adjustment: Strength = 1.0
     data: Data
     model: Model = Model()
@@ -237,7 +239,7 @@ class Config(Section):
     stage3: Stage3 = Stage3()
     theory: Theory = Theory()
     ablation: Ablation = Ablation()
-    baselines: tuple[Literal["ce", "logit_adjusted_ce", "balanced_bce"], ...] = Field(BASELINES, strict=False)
+    baselines: Annotated[tuple[Baseline, ...], Distinct] = Field(BASELINES, strict=False)
 
     @model_validator(mode="after")
     def _model_fits_the_images(self):

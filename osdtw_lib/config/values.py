@@ -36,7 +36,14 @@ def _least_first(shares: tuple[float, float]) -> tuple[float, float]:
     return shares
 
 
+def _distinct(values: tuple) -> tuple:
+    if len(set(values)) < len(values):
+        raise ValueError("the same value is given twice")
+    return values
+
+
 # bounds: what is beyond them is a slip of the pen, or would stop a run in its middle
+Distinct = AfterValidator(_distinct)
 Text = Annotated[str, AfterValidator(_usable)]
 Number = Annotated[float, AfterValidator(_of_single_precision)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]

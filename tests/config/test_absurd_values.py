@@ -1,0 +1,132 @@
+"""Every key of the parameter file with values nobody means: each is refused in one line, or the run it is in works."""
+
+import math
+import random
+from types import NoneType, UnionType
+from typing import Union, get_args, get_origin
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from osdtw_lib.config.load import load_config
+from osdtw_lib.config.schema import Cifar100, Config, Digits, Files
+from osdtw_lib.data.sets.digits import digits
+from osdtw_lib.errors import UserError
+from osdtw_lib.stages.all import STAGES
+from osdtw_lib.stages.run import Run
+
+ABSURD = [0, -1, 1e308, 1e-320, 10**12, math.nan, math.inf, "", "x" * 300, "\0", [], [[]], {}, True, None]
+MORE = [10**400, -0.0, 1e-30, 1e30, "~nobody_here/x", "a\nb", "..", "hf-hub:a/b", [1, 1], [2, 1], [0.5, 0.5], [1e-320, 1], [[1], [1]], [None]]
+
+
+def keys(section, prefix=""):
+    """(dotted key, field) of every key; the data set's own are listed by data_keys."""
+    for name, field in section.model_fields.items():
+        kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
+        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        yield prefix + name
+        if len(inner) == 1:
+            yield from keys(inner[0], f"{prefix}{name}.")
+
+
+KEYS = list(keys(Config))
+DATA = {
+    "digits": {"dataset": "digits", "largest": 40, "imbalance_ratio": 10, "test_per_class": 10},
+    "cifar100": {"dataset": "cifar100", "mean": [0.5], "std": [0.5], "download": False, "folder": "/nowhere/cifar100"},
+    "files": {"dataset": "files", "train": "/nowhere/train", "mean": [0.5], "std": [0.5]},
+}
+OWN = [("digits", key) for key in KEYS] + [
+    (kind.model_fields["dataset"].annotation.__args__[0], f"data.{name}")
+    for kind in (Digits, Cifar100, Files) for name in kind.model_fields
+]
+
+
+@pytest.fixture
+def opened(params, monkeypatch):
+    """opened("digits", {key: value}) -> the Run, or None where it is refused in one line."""
+    source = digits()
+    monkeypatch.setattr("osdtw_lib.data.sets.digits", lambda: source)
+
+    def call(dataset, changes, channels=1):
+        changes = {"data": dict(DATA[dataset]), "model.channels": 3 if dataset == "cifar100" else channels} | changes
+        if dataset == "cifar100":
+            changes["data"] |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+        path = params({})
+        values = yaml.safe_load(path.read_text())
+        for key, value in changes.items():
+            *sections, last = key.split(".")
+            section = values
+            for name in sections:
+                section = section.setdefault(name, {})
+            section[last] = value
+        path.write_text(yaml.dump(values, allow_unicode=True))
+        try:
+            return Run(load_config(path))
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 700
+            return None
+
+    return call
+
+
+def accepted(opened, dataset, key):
+    return [value for value in ABSURD + MORE if opened(dataset, {key: value})]
+
+
+@pytest.mark.parametrize("dataset, key", OWN, ids=[f"{dataset}-{key}" for dataset, key in OWN])
+def test_a_value_nobody_means_is_refused_in_one_line_or_opens(opened, dataset, key):
+    for value in ABSURD + MORE:
+        run = opened(dataset, {key: value})
+        assert run is None or math.isfinite(run.n_depths)
+
+
+NAMED = {  # what ended in a traceback or in nothing, by name
+    "recipe.betas": [1, 1], "recipe.random_crop": [2, 1], "recipe.learning_rate": 1e-320, "stage1.learning_rate": 1e-320,
+    "stage1.warmup_epochs": 1e308, "recipe.batch_size": 10**12, "recipe.micro_batch": 10**12, "fisher.batch_size": 10**12, "workers": 10**12,
+    "model.depth": 10**12, "model.width": 10**12, "name": "x" * 300, "outputs": "~nobody_here/x", "model.init": "\0.pth",
+    "fisher.buffer_megabytes": 1e308, "recipe.mixup": 1e-320, "data.std": [1e-320], "data.mean": [1e308], "ablation.seeds": [1, 1],
+    "recipe.rand_augment": [1e308, 0], "direct.power": 1e308, "data.imbalance_ratio": 1e308, "seed": 10**400, "logit_adjustment": 1e308,
+}
+
+
+@pytest.mark.parametrize("key, value", NAMED.items(), ids=NAMED)
+def test_a_value_that_would_end_a_run_in_its_middle_is_refused(params, key, value):
+    with pytest.raises(UserError, match=key.split(".")[0]):
+        load_config(params({key: value}))
+
+
+@pytest.mark.parametrize("key, value, said", [
+    ("recipe.learning_rate", 1e6, "less than or equal to 1000"), ("recipe.batch_size", 10**7, "less than or equal to 1000000"),
+    ("recipe.betas", [0.9, 1.0], "less than 1"), ("recipe.random_crop", [0.9, 0.1], "smallest share comes first"),
+    ("recipe.weight_decay", 1e-31, "1e-30 to 1e30"), ("outputs", "a/" + "b" * 256, "255 bytes"),
+])
+def test_the_line_says_the_bound(params, key, value, said):
+    with pytest.raises(UserError, match=said):
+        load_config(params({key: value}))
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return {}
+
+
+def test_runs_of_absurd_values_that_are_accepted_reach_their_tables(opened, params, monkeypatch):
+    """Every accepted value of every key in one of a few whole runs, shuffled together by a seed."""
+    slow_or_elsewhere = {"recipe.compile", "model.width", "model.depth", "outputs", "name", "data"}  # null: ViT-B's; torch.compile
+    draw, columns = random.Random(0), {}
+    for key in KEYS:
+        if key in slow_or_elsewhere or key.startswith("ablation"):
+            continue
+        values = [v for v in accepted(opened, "digits", key) if not isinstance(v, (dict, NoneType))]
+        draw.shuffle(values)
+        columns |= {key: values} if values else {}
+    assert len(columns) > 20
+    rounds = max(map(len, columns.values()))
+    for number in range(rounds):
+        changes = {key: values[number % len(values)] for key, values in columns.items()}
+        run = opened("digits", {**changes, "name": f"round{number}"})
+        assert run, changes
+        for stage in STAGES.values():
+            stage(run)
+        assert run.artifact("tables").table("accuracy")["all"].between(0, 100).all()
