@@ -6,6 +6,7 @@ from types import NoneType, UnionType
 from typing import Union, get_args, get_origin
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from osdtw_lib.config.load import load_config
@@ -32,13 +33,26 @@ def keys(section, prefix=""):
 KEYS = list(keys(Config))
 DATA = {
     "digits": {"dataset": "digits", "largest": 40, "imbalance_ratio": 10, "test_per_class": 10},
-    "cifar100": {"dataset": "cifar100", "mean": [0.5], "std": [0.5], "download": False, "folder": "/nowhere/cifar100"},
-    "files": {"dataset": "files", "train": "/nowhere/train", "mean": [0.5], "std": [0.5]},
+    "cifar100": {"dataset": "cifar100", "mean": [0.5], "std": [0.5], "download": False, "folder": "/nowhere_at_all/cifar100"},
+    "files": {"dataset": "files", "train": "/nowhere_at_all/train", "mean": [0.5], "std": [0.5]},
 }
 OWN = [("digits", key) for key in KEYS] + [
     (kind.model_fields["dataset"].annotation.__args__[0], f"data.{name}")
     for kind in (Digits, Cifar100, Files) for name in kind.model_fields
 ]
+
+
+def write(path, changes):
+    """The parameter file with dotted keys replaced, its name too."""
+    values = yaml.safe_load(path.read_text())
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        section = values
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    path.write_text(yaml.safe_dump(values))
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +64,10 @@ def opened(tmp_path_factory, write_params):
         channels = 3 if dataset == "cifar100" else 1
         colour = {"mean": [0.5] * channels, "std": [0.5] * channels}
         changes = {"data": DATA[dataset] | (colour if dataset != "digits" else {}), "model.channels": channels} | changes
+        path = write(write_params(folder), changes)
         try:
-            return Run(load_config(write_params(folder, {"name": "small", **changes})))
+            config = load_config(path)
+            return config if dataset == "cifar100" else Run(config)  # whose images would be fetched
         except UserError as error:
             assert "\n" not in str(error) and len(str(error)) < 700
             return None
@@ -89,7 +105,7 @@ NAMED = {  # what ended in a traceback or in nothing, by name
 @pytest.mark.parametrize("key, value", NAMED.items(), ids=NAMED)
 def test_a_value_that_would_end_a_run_in_its_middle_is_refused(params, key, value):
     with pytest.raises(UserError, match=key.split(".")[0]):
-        load_config(params({key: value}))
+        load_config(write(params(), {key: value}))
 
 
 @pytest.mark.parametrize("key, value, said", [
@@ -99,7 +115,7 @@ def test_a_value_that_would_end_a_run_in_its_middle_is_refused(params, key, valu
 ])
 def test_the_line_says_the_bound(params, key, value, said):
     with pytest.raises(UserError, match=said):
-        load_config(params({key: value}))
+        load_config(write(params(), {key: value}))
 
 
 def test_runs_of_absurd_values_that_are_accepted_reach_their_tables(opened, accepted):
