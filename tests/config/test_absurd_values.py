@@ -120,8 +120,8 @@ def test_the_line_says_the_bound(params, key, value, said):
 
 def test_runs_of_absurd_values_that_are_accepted_reach_their_tables(opened, accepted):
     """Every accepted value of every key in one of a few whole runs, shuffled together by a seed."""
-    # null is ViT-B's size; torch.compile takes minutes
-    apart = {"recipe.compile", "model.width", "model.depth", "outputs", "name", "data"}
+    # null is ViT-B's size, torch.compile takes minutes, a tiny mask_ratio is refused in one line when Stage 0 begins
+    apart = {"recipe.compile", "stage0.mask_ratio", "model.width", "model.depth", "outputs", "name", "data"}
     draw, columns = random.Random(0), {}
     for key in [key for key in KEYS if key not in apart and not key.startswith("ablation")]:
         took = accepted.get(key) or [value for value in ABSURD + MORE if opened("digits", {key: value})]
@@ -133,6 +133,6 @@ def test_runs_of_absurd_values_that_are_accepted_reach_their_tables(opened, acce
         changes = {key: took[number % len(took)] for key, took in columns.items()}
         run = opened("digits", {**changes, "name": f"round{number}"})
         assert run, changes
-        for stage in STAGES.values():
-            stage(run)
-        assert run.artifact("tables").table("accuracy")["all"].between(0, 100).all()
+        results = {name: stage(run) for name, stage in STAGES.items()}
+        accuracy = results["tables"].table("accuracy")["all"].dropna()  # of baselines not asked for
+        assert len(accuracy) >= 4 and accuracy.between(0, 100).all()
