@@ -27,10 +27,9 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
     Raises UserError, one line, for anything that is not a valid parameter file.
     """
     try:
-        path = Path(path).expanduser()
-        text = path.read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such parameter file{_nearest_file(path)}") from None
+        raise UserError(f"{path}: no such parameter file{_nearest_file(Path(path).expanduser())}") from None
     except (OSError, RuntimeError, ValueError) as error:  # too long a name; ~nobody; no text in UTF-8, or NUL in the name
         raise UserError(f"{path}: cannot be read as a parameter file: {error}") from None
     values = parse(text, str(path))
