@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # predict ... | head: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
@@ -49,7 +52,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m osdtw_lib", description=__doc__)
+    order = f"Stages in their order, each needs those before it: {', '.join(STAGES)}. run makes all, through the notebooks."
+    parser = _Parser(prog="python -m osdtw_lib", description=__doc__, epilog=order)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     batch = commands.add_parser("run", help="all notebooks of one or more parameter files, then the report")
     batch.add_argument("params", nargs="*", default=[DEFAULT], help="parameter files (default: params/mnist_lt.yaml)")
@@ -59,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_wait(batch)
     batch.set_defaults(function=_run)
     for name, text in STAGES.items():
-        stage = commands.add_parser(name, help=text)
+        stage = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=order)
         stage.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
         _add_set(stage)
         _add_wait(stage)
@@ -75,10 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--gpu", default="H100", metavar="NAME", help="which kind, where none is here (default H100)")
     plan.add_argument("--mfu", type=float, default=0.4, metavar="SHARE", help="assumed where none is here (default 0.4)")
     plan.set_defaults(function=_plan)
-    predict = commands.add_parser("predict", help="class and probability of image files")
+    predict = commands.add_parser("predict", help="class and probability of image files, a line each as it comes",
+                                  epilog="A file that cannot be read is a line on stderr; the others are predicted all the "
+                                  "same, and the exit status is 2.")
     predict.add_argument("folder", help="a finished run, for instance outputs/mnist_lt, or its parameter file")
-    predict.add_argument("images", nargs="+")
-    predict.add_argument("--top", type=int, default=1, help="classes to print an image (default 1)")
+    predict.add_argument("images", nargs="+", help="image files, or folders: all images below them")
+    predict.add_argument("--top", type=_count, default=1, metavar="N", help="classes to print an image (default 1)")
     predict.set_defaults(function=_predict)
     lab = commands.add_parser("lab", help="JupyterLab on notebooks/")
     lab.set_defaults(function=_lab)
@@ -130,11 +136,26 @@ def _plan(chosen) -> None:
     print(make_plan(load_config(chosen.params, chosen.overrides), chosen.gpus, chosen.gpu, chosen.mfu))
 
 
-def _predict(chosen) -> None:
-    from .inference.predictor import predict_files
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on, got '{text}'")
+    return int(text)
 
-    for file, name, probability in predict_files(chosen.folder, chosen.images, chosen.top):
-        print(f"{file}\t{name}\t{probability:.4f}")
+
+def _predict(chosen) -> None:
+    from .inference.files import predict_files
+
+    good = bad = 0
+    for file, found in predict_files(chosen.folder, chosen.images, chosen.top):
+        if isinstance(found, UserError):
+            bad += 1
+            print(found, file=sys.stderr, flush=True)
+            continue
+        good += 1
+        for name, probability in found:
+            print(f"{file}\t{name}\t{probability:.4f}", flush=True)
+    if bad:
+        raise UserError(f"{bad:,} of {good + bad:,} could not be read, as said above; {good:,} were predicted")
 
 
 def _lab(chosen) -> None:

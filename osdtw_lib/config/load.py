@@ -11,29 +11,30 @@ import types
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError
 from .schema import DATASETS, Config, Section
 from .seal import require_whole, sealed
+from .yaml_core import dump, parse
+
+MOST_SHOWN = 80  # characters of a value that is refused
 
 
 def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Config:
     """Read and check a parameter file.
 
-    overrides: "key.subkey=value" strings, as given to --set; values are YAML.
+    overrides: "key.subkey=value" strings, as given to --set; values are YAML, but a ` #` in one begins no comment.
     Raises UserError, one line, for anything that is not a valid parameter file.
     """
-    path = Path(path).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such parameter file{_nearest_file(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: no such parameter file{_nearest_file(Path(path).expanduser())}") from None
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name; ~nobody; no text in UTF-8, or NUL in the name
         raise UserError(f"{path}: cannot be read as a parameter file: {error}") from None
     require_whole(text, path)
-    values = _parse(text, str(path))
+    values = parse(text, str(path))
     if not isinstance(values, dict) or not values:
         raise UserError(f"{path}: is empty or no list of `key: value` lines; start from params/mnist_lt.yaml")
     for override in overrides:
@@ -46,44 +47,7 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
 
 def dump_config(config: Config) -> str:
     """The whole parameter file, defaults included, as YAML, with a checksum that `load_config` compares."""
-    return sealed(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers (1e-3 is one), and a key given twice is an error."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = {}
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key is a word", problem_mark=key_node.start_mark)
-            if key_node.value in seen and key_node.tag != "tag:yaml.org,2002:merge":
-                raise yaml.MarkedYAMLError(
-                    problem=f"key '{key_node.value}' given twice", problem_mark=key_node.start_mark
-                )
-            seen[key_node.value] = True
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
-    list("-+0123456789."),
-)
-# integers first, as both patterns match them
-for _first in "-+0123456789":
-    _Loader.yaml_implicit_resolvers[_first].sort(key=lambda entry: entry[0] != "tag:yaml.org,2002:int")
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not valid YAML: {error.problem or error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, and the like
-        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    return sealed(dump(config.model_dump(mode="json")))
 
 
 def _override(values: dict, override: str) -> None:
@@ -95,10 +59,10 @@ def _override(values: dict, override: str) -> None:
     if ".".join((*sections, last)) not in known:
         raise UserError(f"--set {override}: unknown key '{key.strip()}'{_nearest(key.strip(), known)}")
     for section in sections:
-        if not isinstance(values.get(section), dict):
-            values[section] = {}
+        inner = values.get(section)
+        values[section] = dict(inner) if isinstance(inner, dict) else {}  # a copy: an alias would change with it
         values = values[section]
-    values[last] = _parse(value, f"--set {override}")
+    values[last] = parse(value, f"--set {override}", comments=False)
 
 
 def _known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
@@ -153,10 +117,15 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "union_tag_not_found":
         return f"key 'data.dataset' is missing; known: {', '.join(DATASETS)}"
     if first["type"] == "union_tag_invalid":
-        return f"data.dataset: unknown data set; known: {', '.join(DATASETS)}, got {first['ctx']['tag']!r}"
+        return f"data.dataset: unknown data set; known: {', '.join(DATASETS)}, got {_short(first['ctx']['tag'])}"
     message = first["msg"].removeprefix("Value error, ")
     problems = len(error.errors())
     more = f" (and {problems - 1} more)" if len({e["loc"][0] for e in error.errors() if e["loc"]}) > 1 else ""
     if first["type"] == "value_error" and isinstance(first["input"], dict):
         return f"{key + ': ' if key else ''}{message}{more}"
-    return f"{key + ': ' if key else ''}{message}, got {first['input']!r}{more}" if key else message + more
+    return f"{key + ': ' if key else ''}{message}, got {_short(first['input'])}{more}" if key else message + more
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} ..."

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from .paths import PROJECT
+from .values import (
+    Batch, Beta, Count, Depth, Deviations, Distinct, Epochs, Fraction, Layers, Magnitude, Means, NonNegative, Number, Rate, Ratio,
+    Seed, Shares, Side, Strength, Text, Warmup,
+)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-BASELINES = ("ce", "logit_adjusted_ce", "balanced_bce")
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Likelihood = Literal["bernoulli", "categorical"]
+Baseline = Literal["ce", "logit_adjusted_ce", "balanced_bce"]
+BASELINES = get_args(Baseline)
 
 
 class Section(BaseModel):
@@ -26,22 +28,22 @@ class Digits(Section):
 
     dataset: Literal["digits"]
     largest: Count = 400
-    imbalance_ratio: Annotated[float, Field(ge=1)] = 100.0
+    imbalance_ratio: Ratio = 100.0
     test_per_class: Count = 100
-    mean: tuple[float, ...] = Field((0.1307,), strict=False)
-    std: tuple[Positive, ...] = Field((0.3081,), strict=False)
+    mean: Means = Field((0.1307,), strict=False)
+    std: Deviations = Field((0.3081,), strict=False)
 
 
 class Cifar100(Section):
     """CIFAR-100 through torchvision, cut to a long tail; its own test set."""
 
     dataset: Literal["cifar100"]
-    folder: str = "data/cifar100"  # fetched into it once
+    folder: Text = "data/cifar100"  # fetched into it once
     download: bool = True
     largest: Count = 500
-    imbalance_ratio: Annotated[float, Field(ge=1)] = 100.0
-    mean: tuple[float, ...] = Field(IMAGENET_MEAN, strict=False)
-    std: tuple[Positive, ...] = Field(IMAGENET_STD, strict=False)
+    imbalance_ratio: Ratio = 100.0
+    mean: Means = Field(IMAGENET_MEAN, strict=False)
+    std: Deviations = Field(IMAGENET_STD, strict=False)
 
 
 class Files(Section):
@@ -51,18 +53,18 @@ class Files(Section):
     """
 
     dataset: Literal["files"]
-    train: str
-    val: str | None = None
-    test: str | None = None  # without one, `test_per_class` images a class are held out of the training part
+    train: Text
+    val: Text | None = None
+    test: Text | None = None  # without one, `test_per_class` images a class are held out of the training part
     evaluate: Literal["test", "val"] = "test"
-    root: str | None = None
-    class_names: str | None = None  # a text file, a name a line, for lists that number their classes
+    root: Text | None = None
+    class_names: Text | None = None  # a text file, a name a line, for lists that number their classes
     protocol: Literal["imagenet_lt", "places_lt"] | None = None  # counts known from publications, checked on loading
     test_per_class: Count = 10
     cache: bool = False  # decode every image once into one file of its own
-    crop_share: Annotated[float, Field(gt=0, le=1)] = 0.875  # of the resized image's sides, kept at evaluation
-    mean: tuple[float, ...] = Field(IMAGENET_MEAN, strict=False)
-    std: tuple[Positive, ...] = Field(IMAGENET_STD, strict=False)
+    crop_share: Annotated[Number, Field(ge=0.1, le=1)] = 0.875  # of the resized image's sides, kept at evaluation
+    mean: Means = Field(IMAGENET_MEAN, strict=False)
+    std: Deviations = Field(IMAGENET_STD, strict=False)
 
     @model_validator(mode="after")
     def _evaluated_part_is_there(self):
@@ -78,17 +80,17 @@ Data = Annotated[Digits | Cifar100 | Files, Field(discriminator="dataset")]
 class Model(Section):
     """A timm VisionTransformer. What is left out (null) stays as the architecture has it."""
 
-    architecture: str = "vit_base_patch16_224"
-    image_size: Count | None = None
-    patch_size: Count | None = None
-    width: Count | None = None
-    depth: Count | None = None
-    heads: Count | None = None
-    channels: Count = 3
+    architecture: Text = "vit_base_patch16_224"
+    image_size: Side | None = None
+    patch_size: Side | None = None
+    width: Side | None = None
+    depth: Layers | None = None
+    heads: Side | None = None
+    channels: Annotated[int, Field(ge=1, le=1000)] = 3
     pooling: Literal["avg", "token"] = "avg"
     class_token: bool = True
-    init: str = "masked_autoencoding"  # or scratch, a timm pretrained tag, a file of weights
-    head_init_std: Positive | None = None  # of the head's weights; LiVT: 2e-5
+    init: Text = "masked_autoencoding"  # or scratch, a timm pretrained tag, a file of weights
+    head_init_std: Annotated[Number, Field(gt=0, le=1000)] | None = None  # of the head's weights; LiVT: 2e-5
 
     @model_validator(mode="after")
     def _class_token_is_pooled(self):
@@ -110,20 +112,20 @@ class Recipe(Section):
     there are does not change the training, and memory is bounded.
     """
 
-    batch_size: Count = 1024
-    micro_batch: Count | None = None  # null: the batch in one part, or one part a process
-    learning_rate: Positive = 1e-3
-    final_learning_rate: NonNegative = 1e-6
-    betas: tuple[Fraction, Fraction] = Field((0.9, 0.99), strict=False)
-    weight_decay: NonNegative = 0.05
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    random_shift: Annotated[int, Field(ge=0)] = 0  # pixels, each way: an augmentation for small images
-    random_crop: tuple[Positive, Positive] | None = Field(None, strict=False)  # smallest and largest share of the area
+    batch_size: Batch = 1024
+    micro_batch: Batch | None = None  # null: the batch in one part, or one part a process
+    learning_rate: Rate = 1e-3
+    final_learning_rate: Strength = 1e-6
+    betas: tuple[Beta, Beta] = Field((0.9, 0.99), strict=False)
+    weight_decay: Strength = 0.05
+    layer_decay: Annotated[Number, Field(ge=0.01, le=1)] = 0.75
+    drop_path: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    random_shift: Annotated[int, Field(ge=0, le=65_536)] = 0  # pixels, each way: an augmentation for small images
+    random_crop: Shares | None = Field(None, strict=False)  # smallest and largest share of the area
     flip: bool = False
-    rand_augment: tuple[NonNegative, NonNegative] | None = Field(None, strict=False)  # magnitude and its deviation
-    mixup: NonNegative = 0.0
-    cutmix: NonNegative = 0.0
+    rand_augment: tuple[Magnitude, Magnitude] | None = Field(None, strict=False)  # magnitude and its deviation
+    mixup: Strength = 0.0
+    cutmix: Strength = 0.0
     random_erasing: Fraction = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False  # torch.compile
@@ -132,54 +134,54 @@ class Recipe(Section):
 class Training(Section):
     """Length of one training; its learning rate where it differs from the recipe's."""
 
-    epochs: Count
-    warmup_epochs: NonNegative = 0.0
-    learning_rate: Positive | None = None
+    epochs: Epochs
+    warmup_epochs: Warmup = 0.0
+    learning_rate: Rate | None = None
 
 
 class MaskedAutoencoding(Training):
     """Stage 0. The paper's start: 800 epochs at mask ratio 0.75."""
 
-    epochs: Count = 800
-    warmup_epochs: NonNegative = 40.0
-    mask_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.75
-    decoder_width: Count = 512
-    decoder_depth: Count = 8
-    decoder_heads: Count = 16
+    epochs: Epochs = 800
+    warmup_epochs: Warmup = 40.0
+    mask_ratio: Annotated[Number, Field(gt=0, lt=1)] = 0.75
+    decoder_width: Side = 512
+    decoder_depth: Layers = 8
+    decoder_heads: Side = 16
     normalize_patches: bool = True
 
 
 class Stage1(Training):
-    epochs: Count = 100
-    warmup_epochs: NonNegative = 10.0
+    epochs: Epochs = 100
+    warmup_epochs: Warmup = 10.0
     samples: Literal["all", "own"] = "all"
 
 
 class Stage2(Training):
-    epochs: Count = 100
-    warmup_epochs: NonNegative = 10.0
+    epochs: Epochs = 100
+    warmup_epochs: Warmup = 10.0
 
 
 class Stage3(Training):
     """The refinement: decoders only, shared encoder frozen."""
 
-    epochs: Count = 30
-    warmup_epochs: NonNegative = 0.0
+    epochs: Epochs = 30
+    warmup_epochs: Warmup = 0.0
     decoders: Literal["stage1", "stage2"] = "stage1"
 
 
 class Fisher(Section):
-    batch_size: Count = 64
-    buffer_megabytes: Positive = 64.0
+    batch_size: Batch = 64
+    buffer_megabytes: Annotated[Number, Field(gt=0, le=1_000_000)] = 64.0
 
 
 class Direct(Section):
     """The measured bias: how many training images, at most, how many at a time; how both encoders are merged (direct.py)."""
 
     images: Count = 2000
-    power: Positive = 2.0
+    power: Annotated[Number, Field(gt=0, le=1000)] = 2.0
     damping: Literal["evidence"] | NonNegative = 0.0
-    batch_size: Count = 64
+    batch_size: Batch = 64
 
 
 class Selection(Section):
@@ -188,7 +190,7 @@ class Selection(Section):
     form: Literal["paper", "damped", "direct"] = "direct"
     loss: Literal["training", "balanced", "prediction"] = "prediction"
     damping: Literal["evidence"] | NonNegative = "evidence"
-    shared_depth: Annotated[int, Field(ge=0)] | None = None
+    shared_depth: Depth | None = None
     head_weight: Fraction | None = None
 
     @model_validator(mode="after")
@@ -209,22 +211,22 @@ class Theory(Section):
 class Ablation(Section):
     """The measured grid of notebook 08, the paper's section 6.4."""
 
-    depths: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(None, strict=False)  # all there are
-    head_weights: tuple[Fraction, ...] = Field((0.1, 0.3, 0.5, 0.7, 0.9), strict=False, min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1), strict=False, min_length=1)
-    likelihoods: tuple[Literal["bernoulli", "categorical"], ...] = Field(("bernoulli", "categorical"), strict=False)
-    refinement_epochs: Count | None = None  # as stage3
+    depths: Annotated[tuple[Depth, ...], Distinct] | None = Field(None, strict=False)  # all there are
+    head_weights: Annotated[tuple[Fraction, ...], Distinct] = Field((0.1, 0.3, 0.5, 0.7, 0.9), strict=False, min_length=1)
+    seeds: Annotated[tuple[Seed, ...], Distinct] = Field((0, 1), strict=False, min_length=1)
+    likelihoods: Annotated[tuple[Likelihood, ...], Distinct] = Field(("bernoulli", "categorical"), strict=False)
+    refinement_epochs: Epochs | None = None  # as stage3
 
 
 class Config(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    name: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    seed: Seed = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: Literal["auto"] | Count = "auto"  # processes that train together; auto: one a GPU
-    loader_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"  # processes of each that read images
-    outputs: str = "outputs"
-    likelihood: Literal["bernoulli", "categorical"] = "bernoulli"
-    logit_adjustment: NonNegative = 1.0
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"  # processes that train together; auto: one a GPU
+    loader_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=1024)] = "auto"  # processes of each that read images
+    outputs: Text = "outputs"
+    likelihood: Likelihood = "bernoulli"
+    logit_adjustment: Strength = 1.0
     data: Data
     model: Model = Model()
     recipe: Recipe = Recipe()
@@ -237,7 +239,7 @@ class Config(Section):
     stage3: Stage3 = Stage3()
     theory: Theory = Theory()
     ablation: Ablation = Ablation()
-    baselines: tuple[Literal["ce", "logit_adjusted_ce", "balanced_bce"], ...] = Field(BASELINES, strict=False)
+    baselines: Annotated[tuple[Baseline, ...], Distinct] = Field(BASELINES, strict=False)
 
     @model_validator(mode="after")
     def _model_fits_the_images(self):

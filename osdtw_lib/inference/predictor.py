@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,7 @@ from ..config.paths import PROJECT
 from ..config.schema import Model
 from ..data.augment import photograph
 from ..data.batches import normalized
-from ..data.image_files import converted, open_image
+from ..data.image_files import converted
 from ..errors import UserError
 from ..evaluation.scores import class_scores
 from ..longtail import head_tail_partition
@@ -41,32 +44,44 @@ class Predictor:
         self._seen = photograph(None, self.size, crop_share)
 
     def __call__(self, images) -> np.ndarray:
-        """images: uint8 array or tensor (B, H, W, C), or a list of PIL images of any size.
+        """Probabilities (B, K), a row an image; the images are read one after another and stay as they are.
 
-        Raises ValueError for another type or shape.
+        images: uint8 array or tensor (B, H, W, C), C being 1, 3 or 4; or Pillow images of any size and mode, a list or
+        whatever gives them in turn. Raises ValueError, one sentence, for anything else, and UserError for an image
+        whose pixels have no known range.
         """
-        pixels = self._pixels(images)
-        if len(pixels) == 0:
-            return np.zeros((0, len(self.class_names)))
-        batches = [(normalized(part.permute(0, 3, 1, 2), self.mean, self.std), None) for part in pixels.split(256)]
-        scores = class_scores(self.network, self.likelihoods, batches).astype(np.float64)
+        pixels, rows = map(self.seen, _pictures(images)), [np.zeros((0, len(self.class_names)))]
+        while batch := list(islice(pixels, 256)):
+            rows.append(self.probabilities(np.stack(batch)))
+        return np.concatenate(rows)
+
+    def seen(self, image: Image.Image) -> np.ndarray:
+        """As evaluation sees it, uint8 (height, width, channels): resized, the middle of it."""
+        return np.asarray(self._seen(converted(image, self.channels))).reshape(*self.size, self.channels)
+
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """What `seen` gave of several images, uint8 (B, height, width, channels) -> (B, K)."""
+        batch = normalized(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.mean, self.std)
+        scores = class_scores(self.network, self.likelihoods, [(batch, None)]).astype(np.float64)
         odds = np.exp(scores - scores.max(1, keepdims=True))
         return odds / odds.sum(1, keepdims=True)
 
-    def _pixels(self, images) -> torch.Tensor:
-        if not isinstance(images, (np.ndarray, torch.Tensor)):
-            arrays = [self._array(image) for image in images]
-            return torch.from_numpy(np.stack(arrays) if arrays else np.zeros((0, *self.size, self.channels), np.uint8))
-        array = images.numpy() if isinstance(images, torch.Tensor) else images
-        if array.dtype != np.uint8 or array.ndim != 4:
-            raise ValueError(f"images are uint8 of shape (B, H, W, C), got {array.dtype} of shape {tuple(array.shape)}")
-        if array.shape[1:] == (*self.size, self.channels):
-            return torch.from_numpy(np.ascontiguousarray(array))
-        return self._pixels([Image.fromarray(a[..., 0] if a.shape[-1] == 1 else a) for a in array])
 
-    def _array(self, image: Image.Image) -> np.ndarray:
-        """As evaluation sees it: resized, the middle of it."""
-        return np.asarray(self._seen(converted(image, self.channels))).reshape(*self.size, self.channels)
+def _pictures(images) -> Iterator[Image.Image]:
+    wanted = "images are Pillow images in a list, or uint8 of shape (B, H, W, C) with C of 1, 3 or 4 and no side of 0"
+    if isinstance(images, (np.ndarray, torch.Tensor)):
+        shape = tuple(images.shape)
+        if images.dtype not in (np.uint8, torch.uint8) or len(shape) != 4 or shape[3] not in (1, 3, 4) or 0 in shape[1:]:
+            raise ValueError(f"{wanted}, got {images.dtype} of shape {shape}")
+        arrays = images.cpu().numpy() if isinstance(images, torch.Tensor) else images
+        images = (Image.fromarray(array[..., 0] if shape[3] == 1 else array) for array in arrays)
+    elif not isinstance(images, Iterable):
+        raise ValueError(f"{wanted}, got one {type(images).__name__}")
+    for image in images:
+        if not isinstance(image, Image.Image) or 0 in image.size:
+            what = f"an image of {image.width} x {image.height}" if isinstance(image, Image.Image) else type(image).__name__
+            raise ValueError(f"{wanted}, got {what} among them")
+        yield image
 
 
 def load_predictor(folder: str | Path) -> Predictor:
@@ -75,7 +90,7 @@ def load_predictor(folder: str | Path) -> Predictor:
     The run's parameter file does as well as its folder. Raises UserError where the run has none or its files were damaged.
     """
     folder = load_config(folder).folder if Path(folder).suffix in (".yaml", ".yml") else Path(folder)
-    stage = (folder if folder.is_dir() else PROJECT / folder) / "stage3"
+    stage = (folder if os.path.isdir(folder) else PROJECT / folder) / "stage3"
     manifest = read_manifest(stage)
     if manifest is None:
         raise UserError(f"{folder}: no finished Stage 3 there; run ./run_all.sh with its parameter file first")
@@ -90,13 +105,3 @@ def load_predictor(folder: str | Path) -> Predictor:
     network = load_weights(TwoBranchViT(head, tail, about["shared_depth"]), read_tensors(stage / "network.safetensors"))
     return Predictor(network, likelihoods, tuple(about["class_names"]), about["mean"], about["std"], model.channels,
                      about["crop_share"])
-
-
-def predict_files(folder: str | Path, files: list[str], top: int = 1) -> list[tuple[str, str, float]]:
-    """(file, class, probability), the `top` classes a file. Raises UserError naming a file that is no image."""
-    images = [open_image(file) for file in files]
-    predictor = load_predictor(folder)
-    rows = []
-    for file, row in zip(files, predictor(images)):
-        rows += [(file, predictor.class_names[k], float(row[k])) for k in np.argsort(-row)[:top]]
-    return rows

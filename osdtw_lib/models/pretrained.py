@@ -1,10 +1,10 @@
 """The weights `model.init` names, a timm pretrained tag or a file, fitted to the model.
 
-Files come in several layouts: timm's names; those of the original masked autoencoder (He et al. 2022), a dict under
-"model" that may hold the decoder too; checkpoints of fine-tuning scripts built on it (LiVT), with the optimizer and
-the script's arguments beside "model" and perhaps "module." or "encoder." before every name; and Stage 0 of another
-run, outputs/NAME/start/weights.safetensors. Only the encoder is taken: final norm and head belong to the decoder
-and start anew, whether the file calls its norm `norm` (class token) or `fc_norm` (average pooling).
+Files come in many layouts: timm's names, alone or under "model", "state_dict", "model_ema" beside an optimizer; the
+masked autoencoder's of He et al. (2022), with its decoder; under the prefixes that wrappers leave ("module.",
+"base_encoder.", ...); and Stage 0 of another run, outputs/NAME/start/weights.safetensors. None is known by name: the
+prefix is taken under which most of the model's own names are found. Only the encoder is taken: final norm and head
+belong to the decoder and start anew, whether the file calls its norm `norm` (class token) or `fc_norm` (average pooling).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import contextlib
 import logging
 import math
 import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -26,30 +28,36 @@ from .vit import VisionTransformer, depth_of, n_depths
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 NOT_ENCODER = re.compile(r"(norm|fc_norm|head)\.|decoder_|mask_token$")  # decoder_*, mask_token: a masked autoencoder's
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+MOST_LEVELS = 4  # of dicts within dicts that are looked through
 Tensors = dict[str, torch.Tensor]
 
 
 def given_start(model: cfg.Model, vit: VisionTransformer) -> str:
-    """Load the weights `model.init` names into the encoder of vit; returns where from, and what was changed to fit.
+    """Load the weights `model.init` names into the encoder of vit; returns where from, what was taken, left and changed.
 
-    Raises UserError, and takes nothing, where a tensor of the encoder is missing, unknown, of another shape or not finite.
+    Raises UserError, and takes nothing, where a tensor of the encoder is missing, unknown, of another shape, of whole
+    numbers or not finite.
     """
     path = weights_file(model)
     if path:
         tensors, origin = read_weights(path), f"the file {path.name}"
     else:
         tensors, origin = _pretrained(model), f"timm's pretrained weights '{model.init}'"
-    tensors, changes = _fitted_embedding(_encoder_names(tensors), vit)
     depths, own = depth_of(vit), dict(vit.named_parameters())
     encoder = {name: own[name] for name in own if depths[name] <= n_depths(vit)}
-    problems = _problems(tensors, encoder)
+    tensors, taken = _encoder_names(tensors, encoder)
+    problems = _of_another_kind(tensors, encoder)
+    if not problems:
+        tensors, changes = _fitted_embedding(tensors, vit)
+        problems = _problems(tensors, encoder)
     if problems:
         hint = "; for a model without a class token set model.class_token: false" if "missing cls_token" in problems else ""
         raise UserError(f"model.init '{model.init}': weights do not fit the model: {problems}{hint}")
     with torch.no_grad():
         for name, parameter in encoder.items():
             parameter.copy_(tensors[name])
-    return ", ".join([origin, *changes])
+    return ", ".join([origin, taken, *changes])
 
 
 def weights_file(model: cfg.Model) -> Path | None:
@@ -63,7 +71,10 @@ def weights_file(model: cfg.Model) -> Path | None:
 
 
 def read_weights(path: Path) -> Tensors:
-    """The state dict in a file of one of SUFFIXES, without running code from it. Raises UserError, one line."""
+    """Every tensor in a file of one of SUFFIXES, without running code from it; one in a dict in a dict is `outer.inner`.
+
+    Raises UserError, one line.
+    """
     if path.suffix == ".safetensors":
         return read_tensors(path)
     try:
@@ -77,18 +88,27 @@ def read_weights(path: Path) -> Tensors:
                 "where you trust it, save its state dict alone with torch.save and name that file"
             ) from None
         raise UserError(f"{path}: damaged or no file of weights ({type(error).__name__}); fetch or make it again") from None
-    for key in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    odd = [name for name, tensor in content.items() if not isinstance(tensor, torch.Tensor)] if isinstance(content, dict) else []
-    if not isinstance(content, dict) or not content or odd:
-        found = f"beside tensors it has {_listed(odd)}" if odd else f"it holds a {type(content).__name__}"
-        raise UserError(f"{path}: no state dict, by itself or under 'model' or 'state_dict': {found}")
-    return content
+    entries = dict(_entries(content)) if isinstance(content, dict) else {}
+    tensors = {name: value for name, value in entries.items() if isinstance(value, torch.Tensor)}
+    if not tensors:
+        found = _listed(list(entries)) if entries else f"a {type(content).__name__}"
+        raise UserError(f"{path}: no state dict, by itself or under another name: it holds no named tensor, but {found}")
+    return tensors
 
 
-def _pretrained(model: cfg.Model) -> Tensors:
+def _entries(content: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """What is in dicts within dicts, under joined names: `model.blocks.0...`, `optimizer.state.0.exp_avg`."""
+    for name, value in content.items():
+        if isinstance(value, dict) and prefix.count(".") < MOST_LEVELS:
+            yield from _entries(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def require_start(model: cfg.Model) -> None:
+    """Raises UserError where `model.init` is nothing known: no file there, no pretrained tag of timm's. Nothing is fetched."""
+    if model.init in ("masked_autoencoding", "scratch") or weights_file(model):
+        return
     architecture = model.init.split(".")[0]
     if not timm.is_model(architecture):
         known = f"masked_autoencoding, scratch, a file ({', '.join(SUFFIXES)}) nor a timm model"
@@ -96,6 +116,16 @@ def _pretrained(model: cfg.Model) -> Tensors:
     if not timm.is_model_pretrained(model.init):
         known = timm.list_pretrained(f"{architecture}.*")
         raise UserError(f"model.init '{model.init}': timm has no such weights; it has {', '.join(known) or 'none of this model'}")
+
+
+def _pretrained(model: cfg.Model) -> Tensors:
+    require_start(model)
+    with torch.device("meta"):
+        outline = timm.models.model_entrypoint(model.init.split(".")[0])()
+    if not isinstance(outline, VisionTransformer):
+        kind = type(outline).__name__
+        raise UserError(f"model.init '{model.init}': a {kind}, no timm VisionTransformer (nothing was fetched); "
+                        "try vit_base_patch16_224.mae")
     print(f"start: fetches '{model.init}' unless it was fetched before", flush=True)
     try:
         with _quiet("huggingface_hub"):
@@ -124,12 +154,24 @@ def _quiet(logger: str):
         named.setLevel(level)
 
 
-def _encoder_names(tensors: Tensors) -> Tensors:
-    """Under timm's names, without what certainly belongs to a decoder."""
-    for prefix in ("module.", "encoder."):
-        if any(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return {name: tensor for name, tensor in tensors.items() if not NOT_ENCODER.match(name)}
+def _encoder_names(tensors: Tensors, encoder: Tensors) -> tuple[Tensors, str]:
+    """What lies under the prefix with most of the encoder's names, under timm's names; and in words which, and what is left.
+
+    Of several prefixes with as many the file's first is taken and the others are named. What certainly belongs to a
+    decoder is left.
+    """
+    found = Counter()
+    for name in tensors:
+        ends = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
+        found.update(name[:end] for end in ends if name[end:] in encoder)
+    most = max(found.values(), default=0)
+    prefix, *others = [prefix for prefix, count in found.items() if count == most] or [""]
+    inside = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    taken = {name: tensor for name, tensor in inside.items() if not NOT_ENCODER.match(name)}
+    said = f"{len(taken)} tensors" + (f" under '{prefix}'" if prefix else "")
+    also = f" (as many are under {_listed([repr(other) for other in others])})" if others else ""
+    left = [name for name in tensors if name.removeprefix(prefix) not in taken or not name.startswith(prefix)]
+    return taken, said + also + (f", {len(left)} left out ({_listed(left, 3)})" if left else "")
 
 
 def _fitted_embedding(tensors: Tensors, vit: VisionTransformer) -> tuple[Tensors, list[str]]:
@@ -139,7 +181,8 @@ def _fitted_embedding(tensors: Tensors, vit: VisionTransformer) -> tuple[Tensors
     file has is added to the token itself, so both compute the same.
     """
     tensors, changes = dict(tensors), []
-    if "pos_embed" not in tensors or tensors["pos_embed"].ndim != 3:
+    tokens = [tensors[name] for name in ("pos_embed", "cls_token", "reg_token") if name in tensors]
+    if "pos_embed" not in tensors or any(token.ndim != 3 or token.shape[0] != 1 for token in tokens):
         return tensors, changes
     position, grid = tensors["pos_embed"], vit.patch_embed.grid_size
     prefix = [name for name in ("cls_token", "reg_token") if name in tensors]  # in the order in which timm has them
@@ -172,6 +215,13 @@ def _prefix_positions(length: int, prefix: int, patches: int) -> int | None:
     return next(iter(same + square), None)
 
 
+def _of_another_kind(tensors: Tensors, encoder: Tensors) -> str:
+    """Which of the encoder's tensors hold no plain floating-point numbers (int8 weights have scales of their own)."""
+    odd = [f"{name} {tensors[name].dtype}".replace("torch.", "") for name in sorted(encoder.keys() & tensors.keys())
+           if tensors[name].dtype not in FLOATS or tensors[name].layout != torch.strided]
+    return f"no floating-point numbers {_listed(odd)}; give the weights before they were quantized or packed" if odd else ""
+
+
 def _problems(tensors: Tensors, encoder: Tensors) -> str:
     """What does not fit, in words; nothing where all does."""
     both = sorted(encoder.keys() & tensors.keys())
@@ -185,5 +235,5 @@ def _problems(tensors: Tensors, encoder: Tensors) -> str:
     return "; ".join(f"{what} {_listed(names)}" for what, names in found.items() if names)
 
 
-def _listed(names: list) -> str:
-    return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _listed(names: list, most: int = 5) -> str:
+    return ", ".join(map(str, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")

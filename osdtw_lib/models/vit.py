@@ -6,6 +6,7 @@ blocks. The final norm and the head always belong to the decoder.
 
 from __future__ import annotations
 
+import difflib
 import re
 
 import torch
@@ -32,6 +33,9 @@ def build_vit(model: cfg.Model, n_outputs: int, drop_path: float = 0.0) -> Visio
         "num_heads": model.heads,
     }
     options = {name: value for name, value in options.items() if value is not None}
+    if not timm.is_model(model.architecture):  # a name such as hf-hub:... would be fetched
+        near, *_ = *difflib.get_close_matches(model.architecture, timm.list_models("vit_*"), n=1), "vit_base_patch16_224"
+        raise UserError(f"model.architecture '{model.architecture}': timm has no such model; try {near}")
     try:
         vit = timm.create_model(
             model.architecture,

@@ -13,13 +13,13 @@ from ..backend.progress import clock
 from ..config.schema import Config, Recipe
 from ..models.flops import step_flops
 from ..training.loop import fit
-from .run import Run, notebook_of
+from .run import Run, first_make
 
 
 def require(run: Run, stage: str, **where) -> Artifact:
-    """The results of an earlier stage. Raises UserError naming the notebook to run where they are not there."""
+    """The results of an earlier stage. Raises UserError naming the notebook and the stage to run where they are not there."""
     artifact = run.artifact(stage, **where if stage in ("stage2", "stage3") else {})
-    return artifact.require(f"run notebook {notebook_of(stage)} first (./run_all.sh --from {notebook_of(stage)[:2]})")
+    return artifact.require(first_make(stage))
 
 
 def made(run: Run, artifact: Artifact, function: Callable[[Writer], None], together: Callable | None = None) -> Artifact:
@@ -44,7 +44,7 @@ def _made(run: Run, artifact: Artifact, function: Callable[[Writer], None], toge
     if reason is None:  # another process has made it meanwhile
         return _up_to_date(artifact)
     for before in artifact.inputs:
-        before.require(f"run notebook {notebook_of(before.name)} first (./run_all.sh --from {notebook_of(before.name)[:2]})")
+        before.require(first_make(before.name))
     if together and run.workers > 1 and distributed.world_size() == 1:
         print(f"{artifact.name}: {run.workers} processes start", flush=True)
         distributed.launch(_again, (together, run.config), run.workers, run.config.device)

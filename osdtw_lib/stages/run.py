@@ -23,7 +23,7 @@ from ..data.splits import split_indices
 from ..errors import UserError
 from ..longtail import TASKS
 from ..models.likelihoods import task_likelihoods
-from ..models.pretrained import weights_file
+from ..models.pretrained import require_start, weights_file
 from ..models.two_branch import TwoBranchViT
 from ..models.vit import VisionTransformer, build_vit, n_depths
 
@@ -57,7 +57,8 @@ class Run:
         chosen = config.selection.shared_depth
         if chosen is not None and chosen > self.n_depths:
             raise UserError(f"selection.shared_depth: the model has {self.n_depths} blocks, got {chosen}")
-        self.train  # noqa: B018  data that cannot be had is said at once
+        require_start(config.model)
+        self.train, self._outline  # noqa: B018  data that cannot be had and a model that cannot be built are said at once
 
     # data -------------------------------------------------------------------------------------------------
 
@@ -199,6 +200,13 @@ class Run:
 def open_run(params_file: str | Path) -> Run:
     """Open a parameter file. Raises UserError, one line, where it is not valid."""
     return Run(load_config(params_file))
+
+
+def first_make(stage: str) -> str:
+    """What to do where an earlier stage's results are not there."""
+    book = notebook_of(stage)
+    return (f"run notebook {book} first (./run_all.sh --from {book[:2]}), or that stage alone: python -m osdtw_lib "
+            f"{stage.split('/')[0]} and the same parameter file")
 
 
 def notebook_of(stage: str) -> str:

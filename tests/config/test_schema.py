@@ -76,7 +76,7 @@ BAD_TEXT = {
     "list as a key": ("name: x\n? [1, 2]\n: 3\n", ["line 2", "YAML"]),
     "number as a key": ("name: x\n1: 2\ndata: {dataset: digits}\n", ["1"]),
     "object to construct": ("name: !!python/object:os.system x\n", ["line 1", "YAML"]),
-    "date that does not exist": ("name: x\nseed: 2024-13-45\n", ["YAML"]),
+    "date that does not exist": ("name: x\nseed: 2024-13-45\n", ["seed", "'2024-13-45'"]),
     "images of another size than the model's default": ("name: x\ndata: {dataset: digits}\n", ["28"]),
     "misspelt data": ("name: x\ndatta: {dataset: digits}\n", ["unknown key 'datta'", "'data'"]),
     "no data": ("name: x\n", ["'data' is missing"]),

@@ -1,6 +1,7 @@
 """The trained model on new images: Algorithm 1 with probabilities, from a folder of results."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from osdtw_lib import load_predictor
 from osdtw_lib.config.load import dump_config
 from osdtw_lib.errors import UserError
 from osdtw_lib.evaluation.scores import class_scores, predict
-from osdtw_lib.inference.predictor import predict_files
+from osdtw_lib.inference.predictor import Predictor
 from osdtw_lib.stages.networks import trained
 from osdtw_lib.stages.selection import cell
 
@@ -57,7 +58,7 @@ def test_with_the_categorical_likelihood_it_is_algorithm_1s_too(chain):
     np.testing.assert_allclose(rows, odds / odds.sum(1, keepdims=True), rtol=1e-4)
 
 
-def test_arrays_tensors_and_pictures_agree(predictor, finished):
+def test_arrays_tensors_and_picture_file_agree(predictor, finished):
     pixels = finished.test.pixels[:5]
     expected = predictor(pixels)
     assert np.array_equal(predictor(torch.from_numpy(pixels)), expected)
@@ -78,10 +79,54 @@ def test_no_image_gives_no_row(predictor):
     assert predictor(np.zeros((0, 28, 28, 1), np.uint8)).shape == (0, 10)
 
 
-@pytest.mark.parametrize("images", [np.zeros((2, 28, 28, 1)), np.zeros((28, 28), np.uint8), torch.zeros(1, 28, 28, 1)])
-def test_an_array_of_another_kind_is_refused(predictor, images):
-    with pytest.raises(ValueError, match="uint8"):
+WRONG = {
+    "numbers with a point": np.zeros((2, 28, 28, 1)), "no batch": np.zeros((28, 28), np.uint8),
+    "tensor": torch.zeros(1, 28, 28, 1), "half": torch.zeros(1, 28, 28, 1, dtype=torch.bfloat16),
+    "two channels": np.zeros((1, 28, 28, 2), np.uint8), "channels first": np.zeros((1, 3, 28, 28), np.uint8),
+    "no rows": np.zeros((1, 0, 28, 1), np.uint8), "one number": np.uint8(3),
+    "list of arrays": [np.zeros((28, 28, 1), np.uint8)], "one image": Image.new("L", (28, 28)), "path": "image.png",
+    "nothing": None, "an empty image": [Image.new("L", (0, 5))], "paths": [pathlib.Path("image.png")],
+}
+
+
+@pytest.mark.parametrize("images", WRONG.values(), ids=WRONG)
+def test_images_of_another_kind_are_one_kind_of_error(predictor, images):
+    with pytest.raises(ValueError, match="images are Pillow images in a list, or uint8 of shape .B, H, W, C.*, got") as caught:
         predictor(images)
+    assert "\n" not in str(caught.value)
+
+
+def cropping(predictor, share):
+    """The same network, of whose images the middle is kept."""
+    return Predictor(predictor.network, predictor.likelihoods, predictor.class_names, predictor.mean, predictor.std,
+                     predictor.channels, share)
+
+
+def test_an_image_of_the_networks_size_is_cropped_as_an_array_and_as_a_picture(predictor, finished):
+    pixels, half = finished.test.pixels[:3], cropping(predictor, 0.5)
+    expected = half([Image.fromarray(p[..., 0]) for p in pixels])
+    assert np.array_equal(half(pixels), expected) and np.array_equal(half(torch.from_numpy(pixels)), expected)
+    assert not np.array_equal(predictor(pixels), expected)
+
+
+def test_the_callers_images_stay_as_they_are(predictor, finished):
+    turned, clear = Image.fromarray(finished.test.pixels[0, ..., 0]).resize((40, 30)), Image.new("RGBA", (9, 9), (1, 2, 3, 4))
+    turned.getexif()[0x0112] = 6
+    before = [(image.mode, image.size, image.tobytes(), dict(image.getexif())) for image in (turned, clear)]
+    predictor([turned, clear])
+    assert [(image.mode, image.size, image.tobytes(), dict(image.getexif())) for image in (turned, clear)] == before
+
+
+def test_images_may_come_one_after_another(predictor, finished):
+    pixels = finished.test.pixels[:5]
+    assert np.array_equal(predictor(Image.fromarray(p[..., 0]) for p in pixels), predictor(pixels))
+
+
+@pytest.mark.parametrize("folder", ["~nobody_here", "x" * 300, "a\0b", "x" * 300 + ".yaml", "a\0b.yaml", "~nobody_here/a.yaml"])
+def test_a_folder_no_system_has_is_one_line(folder):
+    with pytest.raises(UserError) as caught:
+        load_predictor(folder)
+    assert "\n" not in str(caught.value)
 
 
 def test_many_images_are_answered_as_few(predictor, finished):
@@ -90,66 +135,24 @@ def test_many_images_are_answered_as_few(predictor, finished):
 
 
 @pytest.fixture
-def pictures(finished, tmp_path):
-    files = []
-    for i in range(3):
-        files.append(tmp_path / f"{i}.png")
-        Image.fromarray(finished.test.pixels[i, ..., 0]).save(files[-1])
-    return files
+def picture_file(finished, tmp_path):
+    Image.fromarray(finished.test.pixels[0, ..., 0]).save(tmp_path / "0.png")
+    return tmp_path / "0.png"
 
 
-def test_the_command_line_prints_file_class_and_probability(predictor, finished, pictures, command):
-    status, out, err = command("predict", finished.folder, *pictures)
-    assert (status, err) == (0, "")
-    expected = predictor(finished.test.pixels[:3])
-    for line, file, row in zip(out.splitlines(), pictures, expected, strict=True):
-        assert line.split("\t") == [str(file), str(row.argmax()), f"{row.max():.4f}"]
-
-
-def test_the_command_line_prints_the_likeliest_classes_first(finished, pictures, command):
-    _, out, _ = command("predict", "--top", 3, finished.folder, pictures[0])
-    probabilities = [float(line.split("\t")[2]) for line in out.splitlines()]
-    assert len(probabilities) == 3 and probabilities == sorted(probabilities, reverse=True)
-
-
-def test_a_shell_prints_the_same(finished, pictures, python, command):
-    done = python("-m", "osdtw_lib", "predict", finished.folder, *pictures)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == command("predict", finished.folder, *pictures)[1]
-
-
-def test_an_image_that_is_not_there_is_named(finished, tmp_path, refused):
-    assert "none.png: no such image" in refused("predict", finished.folder, tmp_path / "none.png")
-
-
-@pytest.mark.parametrize("kind", ["text", "cut short", "empty", "folder"])
-def test_a_file_that_is_no_image_is_named(finished, pictures, refused, kind):
-    file = pictures[1]
-    if kind == "folder":
-        file = file.parent
-    else:
-        file.write_bytes({"text": b"no image", "cut short": file.read_bytes()[:-60], "empty": b""}[kind])
-    assert f"{file}: cannot be read as an image" in refused("predict", finished.folder, pictures[0], file)
-
-
-def test_an_unreadable_image_prints_nothing_for_the_others(finished, pictures, command, tmp_path):
-    _, out, _ = command("predict", finished.folder, pictures[0], tmp_path / "none.png")
-    assert out == ""
-
-
-def test_a_folder_without_a_finished_run_is_told(tmp_path, pictures, refused):
-    assert "run ./run_all.sh" in refused("predict", tmp_path, pictures[0])
-    assert "run ./run_all.sh" in refused("predict", tmp_path / "nowhere", pictures[0])
+def test_a_folder_without_a_finished_run_is_told(tmp_path, picture_file, refused):
+    assert "run ./run_all.sh" in refused("predict", tmp_path, picture_file)
+    assert "run ./run_all.sh" in refused("predict", tmp_path / "nowhere", picture_file)
 
 
 @pytest.mark.parametrize("file", ["network.safetensors", "predictor.json", "manifest.json"])
-def test_a_damaged_run_is_refused(finished_copy, pictures, refused, file):
+def test_a_damaged_run_is_refused(finished_copy, picture_file, refused, file):
     run = finished_copy()
     path = run.folder / "stage3" / file
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 1
     path.write_bytes(raw)
-    line = refused("predict", run.folder, pictures[0])
+    line = refused("predict", run.folder, picture_file)
     assert "run ./run_all.sh" in line
 
 
@@ -167,15 +170,10 @@ def test_a_predictor_needs_the_results_alone(finished_copy, finished, predictor,
     assert np.array_equal(load_predictor(str(moved))(finished.test.pixels[:4]), predictor(finished.test.pixels[:4]))
 
 
-def test_a_parameter_file_names_its_run(finished, predictor, tmp_path, pictures, refused):
+def test_a_parameter_file_names_its_run(finished, predictor, tmp_path, picture_file, refused):
     file = tmp_path / "mine.yaml"
     file.write_text(dump_config(finished.config))
     assert np.array_equal(load_predictor(file)(finished.test.pixels[:4]), predictor(finished.test.pixels[:4]))
     file.write_text(dump_config(finished.config.model_copy(update={"name": "not_yet"})))
-    assert "not_yet: no finished Stage 3 there" in refused("predict", file, pictures[0])
-    assert "no such parameter file" in refused("predict", tmp_path / "none.yaml", pictures[0])
-
-
-def test_predict_files_gives_names_and_numbers(finished, pictures):
-    (file, name, probability), *_ = predict_files(finished.folder, [str(f) for f in pictures])
-    assert file == str(pictures[0]) and name in "0123456789" and 0 < probability <= 1
+    assert "not_yet: no finished Stage 3 there" in refused("predict", file, picture_file)
+    assert "no such parameter file" in refused("predict", tmp_path / "none.yaml", picture_file)

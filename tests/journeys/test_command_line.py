@@ -1,8 +1,11 @@
 """python -m osdtw_lib: what it offers, and what it says to a command it does not know."""
 
 import os
+import subprocess
+import sys
 
 import pytest
+from PIL import Image
 
 from osdtw_lib import __main__
 from osdtw_lib.stages.all import STAGES
@@ -18,6 +21,29 @@ def test_help_names_every_command(command):
 def test_every_command_has_a_help_text(command, name):
     status, out, _ = command(name, "--help")
     assert status == 0 and out.startswith("usage:")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["stage1", "--help"]])
+def test_help_says_the_order_of_the_stages(command, arguments):
+    words = command(*arguments)[1].split("in their order", 1)[1].replace(",", " ").replace(".", " ").split()
+    assert [word for word in words if word in STAGES][: len(STAGES)] == list(STAGES)
+
+
+def test_a_stage_whose_input_is_missing_names_the_notebook_and_the_command(params, command, refused):
+    path = params()
+    command("split", path)
+    line = refused("stage1", path)
+    assert "run notebook 02_starting_point first" in line and "python -m osdtw_lib start and the same parameter file" in line
+
+
+def test_a_reader_that_leaves_is_no_traceback(finished, project, tmp_path):
+    image = tmp_path / "0.png"
+    Image.fromarray(finished.test.pixels[0, ..., 0]).save(image)
+    line = [sys.executable, "-m", "osdtw_lib", "predict", str(finished.folder), *[str(image)] * 100]
+    with subprocess.Popen(line, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait(120) == 141
 
 
 def test_a_shell_sees_the_help_and_status_0(python):

@@ -87,7 +87,8 @@ def refused(model, network):
 
 def test_timm_names_fill_the_encoder_and_leave_the_decoder(given):
     source, network, before = small(9, 3), small(4, 0), small(4, 0)
-    assert given_start(given(weights(source)), network) == "the file given.safetensors"
+    said = given_start(given(weights(source)), network)
+    assert said == "the file given.safetensors, 28 tensors, 4 left out (fc_norm.bias, fc_norm.weight, head.bias and 1 more)"
     taken, kept, now = (dict(n.named_parameters()) for n in (source, before, network))
     for name, depth in depth_of(network).items():
         assert torch.equal(now[name], (taken if depth <= DEPTH else kept)[name]), name
@@ -105,13 +106,18 @@ def test_the_original_masked_autoencoder(given, pooling, name):
     """The file has `norm` and a decoder; with average pooling the model has `fc_norm`. Both norms start anew."""
     tensors, network, before = original_names(), small(pooling=pooling), small(pooling=pooling)
     content = tensors if name.endswith(".safetensors") else {"model": tensors}
-    assert given_start(given(content, name), network) == f"the file {name}"
+    said, under = given_start(given(content, name), network), "" if content is tensors else " under 'model.'"
+    assert said.startswith(f"the file {name}, 28 tensors{under}, 22 left out (") and said.endswith(" and 19 more)")
     for own, depth in depth_of(network).items():
         expected = tensors[own] if depth <= DEPTH else before.get_parameter(own)
         assert torch.equal(network.get_parameter(own), expected), own
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "encoder.", "module.encoder."])
+PREFIXES = ["", "module.", "encoder.", "module.encoder.", "model.", "backbone.", "_orig_mod.", "base_encoder.", "visual.",
+            "module._orig_mod.base_encoder.", "net.whoever.named.it."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_a_fine_tuning_checkpoint_with_its_arguments(given, prefix):
     source, network = small(9, 3), small()
     content = {
@@ -162,7 +168,7 @@ def test_positions_with_and_without_the_class_token_compute_the_same(given):
 
 def test_a_model_without_a_class_token_leaves_it_out_and_says_so(given):
     tensors, network = original_names(), small(class_token=False)
-    assert given_start(given({"model": tensors}, "mae.pth"), network) == "the file mae.pth, its class token left out"
+    assert given_start(given({"model": tensors}, "mae.pth"), network).endswith("more), its class token left out")
     assert torch.equal(network.pos_embed, tensors["pos_embed"][:, 1:])
 
 
@@ -196,7 +202,7 @@ MISFITS = {  # what is done to the tensors, and what is said
     "flat positions": (lambda t: t.update(pos_embed=torch.zeros(5, WIDTH)), "pos_embed (5, 12), here (1, 5, 12)"),
     "no positions": (lambda t: t.pop("pos_embed"), "missing pos_embed"),
     "nan": (lambda t: t["cls_token"].fill_(float("nan")), "not finite cls_token"),
-    "another model": (lambda t: (t.clear(), t.update({"conv1.weight": torch.zeros(2)})), "and 23 more; unknown conv1.weight"),
+    "another model": (lambda t: (t.clear(), t.update({"conv1.weight": torch.zeros(2)})), "23 more; unknown model.conv1.weight"),
 }
 
 
@@ -299,18 +305,87 @@ def test_a_tag_is_fetched_and_fitted(monkeypatch, capsys):
     monkeypatch.setattr(library.timm, "create_model", fetch)
     origin = given_start(Model(init="vit_base_patch16_224.mae", channels=2), network)
     assert asked["name"] == "vit_base_patch16_224.mae" and asked["pretrained"] and asked["in_chans"] == 2
-    assert origin == "timm's pretrained weights 'vit_base_patch16_224.mae', position embedding resampled from 3 x 3 to 2 x 2"
+    assert origin == ("timm's pretrained weights 'vit_base_patch16_224.mae', 28 tensors, 2 left out (norm.weight, norm.bias), "
+                      "position embedding resampled from 3 x 3 to 2 x 2")
     assert "fetches" in capsys.readouterr().out
     assert torch.equal(network.blocks[1].attn.qkv.weight, source.blocks[1].attn.qkv.weight)
 
 
 def test_the_tensors_of_a_file_are_read_as_they_are(given):
     tensors = original_names()
-    read = read_weights(pathlib.Path(given({"model": tensors}, "x.bin").init))
-    assert read.keys() == tensors.keys() and all(torch.equal(read[n], t) for n, t in tensors.items())
+    for content, outer in ((tensors, ""), ({"model": tensors, "epoch": 3}, "model.")):
+        read = read_weights(pathlib.Path(given(content, "x.bin").init))
+        assert len(read) == len(tensors) and all(torch.equal(read[outer + n], t) for n, t in tensors.items())
 
 
-def test_the_whole_masked_autoencoder_of_a_run_is_not_taken_for_its_encoder(given):
-    settings = MaskedAutoencoding(epochs=1, decoder_width=8, decoder_depth=1, decoder_heads=2)
-    whole = MaskedAutoencoder(small(), settings)
-    assert "unknown" in refused(given(weights(whole)), small())
+def test_of_the_whole_masked_autoencoder_of_a_run_the_encoder_is_taken_and_the_rest_named(given):
+    settings, network = MaskedAutoencoding(epochs=1, decoder_width=8, decoder_depth=1, decoder_heads=2), small()
+    whole = MaskedAutoencoder(small(seed=4), settings)
+    said = given_start(given(weights(whole)), network)
+    assert "28 tensors under 'encoder.'" in said and "left out (decoder.0" in said
+    assert torch.equal(encode(network, images(), DEPTH), encode(whole.encoder, images(), DEPTH))
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_ema", "teacher", "anything"])
+def test_a_state_dict_is_found_whatever_it_is_called(given, wrapper):
+    source, network = small(9, 3), small()
+    content = {"epoch": 3, wrapper: weights(source), "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}}
+    said = given_start(given(content, "x.pth"), network)
+    assert f"28 tensors under '{wrapper}.', 5 left out" in said
+    assert torch.equal(encode(network, images(), DEPTH), encode(source, images(), DEPTH))
+
+
+def test_of_two_networks_the_first_is_taken_and_the_other_named(given):
+    """A contrastive checkpoint holds its network and the slow copy of it."""
+    source, slow, network = small(9, 3), small(9, 4), small()
+    content = {f"module.base_encoder.{n}": t for n, t in weights(source).items()}
+    content |= {f"module.momentum_encoder.{n}": t for n, t in weights(slow).items()}
+    said = given_start(given({"state_dict": content}, "x.pth"), network)
+    assert "under 'state_dict.module.base_encoder.' (as many are under 'state_dict.module.momentum_encoder.')" in said
+    assert torch.equal(encode(network, images(), DEPTH), encode(source, images(), DEPTH))
+
+
+def test_a_prefix_that_not_all_names_have_is_said_by_what_is_missing(given):
+    tensors = {f"model.{name}": tensor for name, tensor in original_names().items()}
+    tensors["blocks.1.norm1.bias"] = tensors.pop("model.blocks.1.norm1.bias")
+    assert "missing blocks.1.norm1.bias" in refused(given(tensors), small())
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn])
+@pytest.mark.parametrize("name", ["blocks.1.attn.qkv.weight", "pos_embed"])
+def test_weights_without_a_point_are_refused(given, kind, name):
+    tensors = original_names()
+    tensors[name] = tensors[name].to(kind)
+    said = refused(given({"model": tensors}, "int8.pth"), small())
+    assert "no floating-point numbers" in said and f"{name} {str(kind).removeprefix('torch.')}" in said
+
+
+def test_a_packed_tensor_is_refused(given):
+    tensors = original_names()
+    tensors["blocks.0.mlp.fc1.weight"] = tensors["blocks.0.mlp.fc1.weight"].to_sparse()
+    assert "packed" in refused(given({"model": tensors}, "sparse.pth"), small())
+
+
+@pytest.mark.parametrize("token", [torch.zeros(WIDTH), torch.zeros(3, 1, WIDTH), torch.zeros(())])
+def test_a_class_token_of_another_shape_is_named(given, token):
+    assert "of another shape cls_token" in refused(given({"model": original_names() | {"cls_token": token}}, "x.pth"), small())
+
+
+@pytest.mark.parametrize("tag", ["resnet18.a1_in1k", "swin_tiny_patch4_window7_224.ms_in1k", "beit_base_patch16_224"])
+def test_a_tag_of_another_architecture_is_refused_before_anything_is_fetched(monkeypatch, capsys, tag):
+    network = small()
+    monkeypatch.setattr(library.timm, "create_model", lambda *_, **__: pytest.fail("fetched"))
+    assert "no timm VisionTransformer (nothing was fetched)" in refused(Model(init=tag), network)
+    assert "fetches" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"model.init": "nowhere/x.pth"}, "no such file"), ({"model.init": "vit_base_patch16_224.may"}, "timm has no such weights"),
+    ({"model.init": "a\0.pth"}, "control character"), ({"model.init": "~nobody_here/x.pth"}, "nobody"),
+    ({"model.init": "x" * 300 + ".pth"}, "too long"),
+    ({"model.architecture": "hf-hub:timm/vit_tiny_patch16_224.augreg_in21k"}, "no such model"),
+])
+def test_a_start_that_cannot_be_is_said_when_the_run_is_opened(params, changes, words):
+    with pytest.raises(UserError) as caught:
+        Run(load_config(params(changes)))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
