@@ -9,24 +9,9 @@ import sys
 
 from .config.paths import PROJECT
 from .errors import UserError
+from .stages import CONTENTS
 
 DEFAULT = str(PROJECT / "params" / "mnist_lt.yaml")
-STAGES = {
-    "split": "indices of training and test images (notebook 01)",
-    "start": "Stage 0, or the given weights (02)",
-    "stage1": "each task alone (03)",
-    "fisher": "diagonal empirical Fisher of both tasks (03)",
-    "direct": "the encoder bias measured by forward passes (04)",
-    "proxy": "Eq. (18) over C and w_A, selection.json (04)",
-    "stage2": "weighted joint training (05)",
-    "stage3": "assembly and refinement (06)",
-    "baselines": "one network with all classes, a method each (06)",
-    "tables": "accuracy, confusion, run time (06)",
-    "simulation": "Theorem 1 against Monte Carlo (07)",
-    "label_dependence": "what head and tail labels say about each other here (07)",
-    "ablation": "the grid over C and w_A measured over seeds, and how each proxy ranks it (08)",
-}
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with one line on stderr for bad input."""
@@ -57,8 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--from", dest="first", metavar="NN", help="redo from this notebook on, for instance 05")
     batch.add_argument("--ablations", action="store_true", help="notebook 08 too, which trains every cell of a grid")
     batch.set_defaults(function=_run)
-    for name, text in STAGES.items():
-        stage = commands.add_parser(name, help=text)
+    for name, contents in CONTENTS.items():
+        stage = commands.add_parser(name, help=f"{contents.help} ({contents.notebook[:2]})")
         stage.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
         _add_set(stage)
         stage.set_defaults(function=_stage, stage=name)
@@ -76,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="class and probability of image files")
     predict.add_argument("folder", help="a finished run, for instance outputs/mnist_lt, or its parameter file")
     predict.add_argument("images", nargs="+")
+    predict.add_argument("--method", default="osdtw", metavar="NAME", help="a row of the accuracy table (default osdtw)")
     predict.add_argument("--top", type=int, default=1, help="classes to print an image (default 1)")
     predict.set_defaults(function=_predict)
     lab = commands.add_parser("lab", help="JupyterLab on notebooks/")
@@ -95,15 +81,14 @@ def _run(chosen) -> int:
 
 
 def _stage(chosen) -> None:
-    from .ablation.stage import ablation
     from .backend import distributed
     from .config.load import load_config
-    from .stages.all import STAGES
+    from .stages import execute
     from .stages.run import Run
 
     config = load_config(chosen.params, chosen.overrides)
     with distributed.group(config.device) if distributed.started_by_torchrun() else contextlib.nullcontext():
-        (STAGES | {"ablation": ablation})[chosen.stage](Run(config))
+        execute(Run(config), chosen.stage)
 
 
 def _inspect(chosen) -> None:
@@ -124,7 +109,7 @@ def _plan(chosen) -> None:
 def _predict(chosen) -> None:
     from .inference.predictor import predict_files
 
-    for file, name, probability in predict_files(chosen.folder, chosen.images, chosen.top):
+    for file, name, probability in predict_files(chosen.folder, chosen.images, chosen.top, chosen.method):
         print(f"{file}\t{name}\t{probability:.4f}")
 
 

@@ -1,82 +1,71 @@
-"""The choice of shared depth and head weight: the proxy's, one made by hand in the explorer, or one named."""
+"""Notebook 04: the choice of shared depth and head weight: the proxy's, one named in the parameter file, or one made by hand.
+
+outputs/NAME/selection.json shows it. A choice by hand lies there too: the explorer writes it, for the very proxy it looks at.
+Stages 2 and 3 have in their keys the values they use of it, so that a new proxy that chooses the same repeats nothing.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 
+from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import write_text
+from ..backend import distributed
 from ..proxy.grid import FORMS
-from .execute import require
+from .pipeline import execute, require
 from .proxy_inputs import load_summary, measured_bias
 from .run import Run
 
+KEYS = {"shared_depth", "head_weight", "total", "form", "damping", "chosen_by", "proxy"}  # of a choice by hand
 
-def cell(selected: dict) -> dict:
-    """What the artifacts of Stage 2 and 3 depend on besides the parameter file."""
-    return {"head_weight": selected["head_weight"], "shared_depth": selected["shared_depth"]}
+
+def parameters(run: Run) -> dict:
+    return {"chosen": _by_hand(run) or _named(run)}
+
+
+def make(run: Run, write: Writer) -> None:
+    by_hand, last = _by_hand(run), write.artifact.folder / "selection.json"
+    text = json.dumps(by_hand, indent=1) if by_hand else _proposal(run)
+    chosen = json.loads(text)
+    print(f"selection: shared_depth {chosen['shared_depth']}, head_weight {chosen['head_weight']}, {origin(chosen)}", flush=True)
+    _show(run, text, last.read_text() if last.exists() else text)
+    write.text("selection.json", text)
+
+
+def publish(run: Run, artifact: Artifact) -> None:
+    text = (artifact.folder / "selection.json").read_text()
+    if distributed.rank() == 0:
+        _show(run, text, text)
+
+
+def _show(run: Run, text: str, last: str) -> None:
+    """outputs/NAME/selection.json as selected; where it is neither that nor what was selected last, somebody edited it."""
+    shown = run.folder / "selection.json"
+    if shown.exists() and shown.read_text() not in (text, last):
+        print("selection.json is not what was selected: put right (name shared_depth and head_weight in the "
+              "parameter file to choose yourself, or choose in the explorer of notebook 04)")
+    if not shown.exists() or shown.read_text() != text:
+        write_text(shown, text)
+
+
+# reading --------------------------------------------------------------------------------------------------------
 
 
 def selection(run: Run) -> dict:
-    """The choice Stage 2 uses: shared_depth, head_weight, form, damping, total, chosen_by.
+    """What was selected: shared_depth, head_weight, form, damping, total, chosen_by. Raises UserError where nothing was."""
+    return json.loads((require(run, "selection").folder / "selection.json").read_text())
 
-    outputs/NAME/selection.json shows it: the proxy's, or one made by hand in the explorer from the same proxy. Should
-    that file have been edited otherwise, it is put right from the proxy's.
-    """
-    text = _proposal(run)
-    by_hand = chosen_by_hand(run)
-    if by_hand:
-        return by_hand
-    shown = run.folder / "selection.json"
-    if not shown.exists() or shown.read_text() != text:
-        if shown.exists():
-            print("selection.json is not what the proxy wrote: put right (name shared_depth and head_weight in the "
-                  "parameter file to choose yourself, or choose in the explorer of notebook 04)")
-        write_text(shown, text)
-    return json.loads(text)
+
+def chosen(run: Run) -> dict:
+    """shared_depth, head_weight and chosen_by, as Stages 2, 3 and the tables use them: known before the selection is
+    made where the run is at a fixed choice or the choice is yours."""
+    return run.fixed_choice or _by_hand(run) or _named(run) or selection(run)
 
 
 def proposed(run: Run) -> dict:
     """The proxy's own choice, whatever was chosen by hand."""
     return json.loads(_proposal(run))
-
-
-def _proposal(run: Run) -> str:
-    return (require(run, "proxy").folder / "selection.json").read_text()
-
-
-def choose(run: Run, shared_depth: int, head_weight: float, form: str, damping: float) -> dict:
-    """Choose by hand: selection.json then holds this cell until the proxy changes or `choose_proposed` is called."""
-    at = load_summary(run).grid([shared_depth], [head_weight], form, damping, measured_bias(run)).iloc[0]
-    used = 0.0 if form == "paper" else damping
-    total = float(at["total"]) if math.isfinite(at["total"]) else None  # JSON has no infinity
-    chosen = {"shared_depth": shared_depth, "head_weight": head_weight, "total": total, "form": form, "damping": used}
-    chosen |= {"chosen_by": "hand", "proxy": require(run, "proxy").key}
-    write_text(run.folder / "selection.json", json.dumps(chosen, indent=1))
-    return chosen
-
-
-def choose_proposed(run: Run) -> dict:
-    """Back to the proxy's choice."""
-    write_text(run.folder / "selection.json", _proposal(run))
-    return selection(run)
-
-
-def chosen_by_hand(run: Run) -> dict | None:
-    """What selection.json holds if it is a choice by hand made from this very proxy; None for anything else."""
-    try:
-        chosen = json.loads((run.folder / "selection.json").read_text())
-    except (OSError, ValueError):
-        return None
-    keys = {"shared_depth", "head_weight", "total", "form", "damping", "chosen_by", "proxy"}
-    if not isinstance(chosen, dict) or chosen.keys() != keys or chosen["chosen_by"] != "hand":
-        return None
-    numbers = [chosen["head_weight"], chosen["damping"], 0 if chosen["total"] is None else chosen["total"]]
-    if type(chosen["shared_depth"]) is not int or any(type(n) not in (int, float) or not math.isfinite(n) for n in numbers):
-        return None
-    fits = 0 <= chosen["shared_depth"] <= run.n_depths and 0 <= chosen["head_weight"] <= 1 and chosen["damping"] >= 0
-    made_here = chosen["form"] in FORMS and chosen["proxy"] == run.artifact("proxy").key
-    return chosen if fits and made_here else None
 
 
 def origin(selected: dict) -> str:
@@ -86,3 +75,52 @@ def origin(selected: dict) -> str:
         "parameters": "named in the parameter file",
         "proxy": f"picked by the proxy, form “{selected['form']}”",
     }[selected["chosen_by"]]
+
+
+def _proposal(run: Run) -> str:
+    return (require(run, "proxy").folder / "selection.json").read_text()
+
+
+def _named(run: Run) -> dict | None:
+    wanted = run.config.selection
+    if wanted.shared_depth is None:
+        return None
+    return {"shared_depth": wanted.shared_depth, "head_weight": wanted.head_weight, "chosen_by": "parameters"}
+
+
+def _by_hand(run: Run) -> dict | None:
+    """What selection.json holds if it is a choice by hand made from this very proxy; None for anything else."""
+    try:
+        chosen = json.loads((run.folder / "selection.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(chosen, dict) or chosen.keys() != KEYS or chosen["chosen_by"] != "hand":
+        return None
+    numbers = [chosen["head_weight"], chosen["damping"], 0 if chosen["total"] is None else chosen["total"]]
+    if type(chosen["shared_depth"]) is not int or any(type(n) not in (int, float) or not math.isfinite(n) for n in numbers):
+        return None
+    fits = 0 <= chosen["shared_depth"] <= run.n_depths and 0 <= chosen["head_weight"] <= 1 and chosen["damping"] >= 0
+    made_here = chosen["form"] in FORMS and chosen["proxy"] == run.artifact("proxy").key
+    return chosen if fits and made_here else None
+
+
+# choosing -------------------------------------------------------------------------------------------------------
+
+
+def choose(run: Run, shared_depth: int, head_weight: float, form: str, damping: float) -> dict:
+    """Choose by hand, until the proxy changes or `choose_proposed` is called."""
+    at = load_summary(run).grid([shared_depth], [head_weight], form, damping, measured_bias(run)).iloc[0]
+    used = 0.0 if form == "paper" else damping
+    total = float(at["total"]) if math.isfinite(at["total"]) else None  # JSON has no infinity
+    cell = {"shared_depth": shared_depth, "head_weight": head_weight, "total": total, "form": form, "damping": used}
+    cell |= {"chosen_by": "hand", "proxy": require(run, "proxy").key}
+    write_text(run.folder / "selection.json", json.dumps(cell, indent=1))
+    execute(run, "selection", quiet=True)
+    return selection(run)
+
+
+def choose_proposed(run: Run) -> dict:
+    """Back to the proxy's choice."""
+    write_text(run.folder / "selection.json", _proposal(run))
+    execute(run, "selection", quiet=True)
+    return selection(run)

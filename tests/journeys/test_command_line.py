@@ -5,16 +5,16 @@ import os
 import pytest
 
 from osdtw_lib import __main__
-from osdtw_lib.stages.all import STAGES
+from osdtw_lib.stages import CONTENTS, pipeline
 
 
 def test_help_names_every_command(command):
     status, out, err = command("--help")
     assert (status, err) == (0, "")
-    assert all(name in out for name in (*STAGES, "run", "plan", "predict", "lab"))
+    assert all(name in out for name in (*CONTENTS, "run", "plan", "predict", "lab"))
 
 
-@pytest.mark.parametrize("name", [*STAGES, "run", "plan", "predict", "lab"])
+@pytest.mark.parametrize("name", [*CONTENTS, "run", "plan", "predict", "lab"])
 def test_every_command_has_a_help_text(command, name):
     status, out, _ = command(name, "--help")
     assert status == 0 and out.startswith("usage:")
@@ -59,9 +59,9 @@ def test_lab_opens_the_first_notebook_from_the_projects_folder(monkeypatch, proj
 
 
 def test_an_interrupt_says_that_nothing_is_lost(monkeypatch, params, command):
-    def interrupted(run):
+    def interrupted(run, name):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(STAGES, "split", interrupted)
+    monkeypatch.setattr(pipeline, "execute", interrupted)
     status, _, err = command("split", params())
     assert status == 130 and "goes on from the last checkpoint" in err and err.count("\n") == 1

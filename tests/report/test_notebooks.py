@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from osdtw_lib.errors import UserError
 from osdtw_lib.report import notebooks as batch
 from osdtw_lib.report.notebooks import run_all
-from osdtw_lib.stages.run import NOTEBOOKS, OPTIONAL
+from osdtw_lib.stages import NOTEBOOKS, OPTIONAL
 
 
 def test_from_a_notebook_without_its_predecessor_names_the_one_to_run(params, refused, tmp_path):
