@@ -96,8 +96,8 @@ def _group_targets(classes: torch.Tensor, labels: torch.Tensor, like: torch.Tens
 
 
 def _long(values) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(values), dtype=torch.int64)
+    return torch.as_tensor(np.asarray(values), dtype=torch.int64, device="cpu")  # wherever networks are being built
 
 
 def _float(values) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(values), dtype=torch.float32)
+    return torch.as_tensor(np.asarray(values), dtype=torch.float32, device="cpu")

@@ -67,8 +67,11 @@ def open_run(params_file):
     return open_run(params_file)
 
 
-def execute(run, name: str):
-    """The results of a stage -> Artifact, found as they are or made here ("baselines": a list, one a method)."""
+def execute(run, name: str, quiet: bool = False):
+    """The results of a stage -> Artifact, found as they are or made here ("baselines": a list, one a method).
+
+    quiet: nothing is said where they are found.
+    """
     from .pipeline import execute
 
-    return execute(run, name)
+    return execute(run, name, quiet)

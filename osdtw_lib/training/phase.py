@@ -41,7 +41,7 @@ class Phase:
     def prepared(self, network: nn.Module, seed: int = 0) -> nn.Module:
         """The network, ready for this training; what `prepare` draws depends on the seed alone."""
         if self.prepare:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng({p.device for p in network.parameters() if p.is_cuda}):
                 torch.manual_seed(seed)
                 self.prepare(network)
         return network

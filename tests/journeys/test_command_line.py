@@ -59,7 +59,7 @@ def test_lab_opens_the_first_notebook_from_the_projects_folder(monkeypatch, proj
 
 
 def test_an_interrupt_says_that_nothing_is_lost(monkeypatch, params, command):
-    def interrupted(run, name):
+    def interrupted(run, name, quiet):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "execute", interrupted)
