@@ -25,7 +25,8 @@ class Variant(Run):
         shared = run.folder if own_seed else run.folder / "ablation" / f"seed{seed}"
         self.cells = run.folder / "ablation" / f"seed{seed}" / likelihood
         stage1 = shared if own_seed and own_likelihood else self.cells
-        self.places = dict.fromkeys(("split", "start", "baselines"), shared) | dict.fromkeys(("stage1", "fisher", "direct"), stage1)
+        self.places = dict.fromkeys(("split", "start", "baselines"), shared)
+        self.places |= dict.fromkeys(("stage1", "fisher", "direct"), stage1)
 
     def _place(self, name: str) -> Path:
         return self.places.get(name.split("/")[0], self.cells) / name

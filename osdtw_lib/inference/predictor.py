@@ -19,7 +19,7 @@ from ..data.batches import normalized
 from ..data.image_files import converted, open_image
 from ..errors import UserError
 from ..evaluation.scores import scores_over
-from ..methods._base import Problem, Row
+from ..methods._base import Method, Problem, Row
 from ..methods.osdtw import ROWS
 from ..models.vit import VisionTransformer
 
@@ -82,7 +82,7 @@ def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
     stage = "stage3" if method in ROWS else _trained(folder, method)
     about = json.loads((_finished(folder, stage) / "predictor.json").read_text())
     if method in ROWS:
-        about["stage3"] = read_manifest(folder / "stage3")["parameters"]["stage3"]
+        about["stage3"] = (read_manifest(folder / "stage3") or {})["parameters"]["stage3"]
         row = ROWS[method](Problem.of(about), about["shared_depth"])
     else:
         kind = _method(method, about, folder)
@@ -101,7 +101,7 @@ def _trained(folder: Path, method: str) -> str:
     return f"baselines/{method}"
 
 
-def _method(name: str, about: dict, folder: Path):
+def _method(name: str, about: dict, folder: Path) -> type[Method]:
     file = about.get("file")
     if file is None:
         return methods.load(name)

@@ -11,9 +11,13 @@ import importlib
 import importlib.util
 import pkgutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config.paths import PROJECT
 from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ._base import Method
 
 OSDTW = "osdtw"  # rows with stages of their own: no baseline
 ASKED_OF_A_METHOD = ("title", "source", "prior", "Parameters", "build", "phases", "scores")
@@ -25,7 +29,7 @@ def names() -> list[str]:
     return [name for name in found if not name.startswith("_") and name != OSDTW]
 
 
-def load(name: str):
+def load(name: str) -> type[Method]:
     """The class of a method: `name` of a file here, or the path of a .py file (a relative one counts from the project).
 
     Raises UserError, one line, for a name there is not, a file that cannot be imported, and one that lacks what is asked.
@@ -66,7 +70,7 @@ def asked(config) -> dict[str, tuple]:
     return found
 
 
-def _checked(module, name: str, file: Path | None):
+def _checked(module, name: str, file: Path | None) -> type[Method]:
     """The module's METHOD, if it has all that a method is asked for; it learns its name and its file."""
     where = file or f"methods/{name}.py"
     method = getattr(module, "METHOD", None)

@@ -75,7 +75,9 @@ class Problem:
         """The problem that `described` said, as far as networks and scores go; the weights are random, to be overwritten."""
         model = Model.model_validate(about["model"])
         config = Config.model_construct(
-            model=model, likelihood=about["likelihood"], logit_adjustment=about.get("logit_adjustment", 1.0),
+            model=model,
+            likelihood=about["likelihood"],
+            logit_adjustment=about.get("logit_adjustment", 1.0),
             stage3=Stage3.model_validate(about.get("stage3", {})),
         )
         counts = np.asarray(about["class_counts"])

@@ -50,6 +50,7 @@ def steps_of(config: Config, n_classes: int) -> list[Step]:
 
     Methods whose steps cost the same are one step.
     """
+
     def vit(n_outputs: int) -> VisionTransformer:
         return build_vit(config.model, n_outputs, config.recipe.drop_path)
 
@@ -80,8 +81,12 @@ def _of_methods(config: Config, problem: Problem) -> list[Step]:
             step = Step("baselines", phase.length.epochs, method.build, phase)
             alike.setdefault(flops_of(step), []).append((name, step))
     return [
-        Step("baselines" if len(alike) == 1 else f"baselines ({', '.join(dict.fromkeys(name for name, _ in found))})",
-             sum(step.epochs for _, step in found), found[0][1].build, found[0][1].phase)
+        Step(
+            "baselines" if len(alike) == 1 else f"baselines ({', '.join(dict.fromkeys(name for name, _ in found))})",
+            sum(step.epochs for _, step in found),
+            found[0][1].build,
+            found[0][1].phase,
+        )
         for found in alike.values()
     ]
 
@@ -120,7 +125,9 @@ def memory_of(step: Step, config: Config, micro: int, measured: Measured | None)
         network = network.to_empty(device="cpu")
         one, two = (_kept(step, network, config, size) for size in (1, 2))  # what does not grow: casts of the weights
     parts = {
-        "weights": 4 * everything, "gradients": 4 * trained, "moments": 8 * trained,
+        "weights": 4 * everything,
+        "gradients": 4 * trained,
+        "moments": 8 * trained,
         f"activations of {micro} images": one + (micro - 1) * (two - one),
     }
     row = {"stage": step.name, "million parameters": everything / 1e6} | {name: size / 1e9 for name, size in parts.items()}

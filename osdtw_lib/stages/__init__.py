@@ -37,7 +37,8 @@ CONTENTS = {
     ),
     "baselines": Stage("the methods compared, one training each", "06_stage3_tables", ("start",), "baselines", together=True),
     "tables": Stage(
-        "accuracy, confusion, run time", "06_stage3_tables",
+        "accuracy, confusion, run time",
+        "06_stage3_tables",
         ("selection", "stage1", "fisher", "proxy", "stage2", "stage3", "baselines"),
     ),
     "simulation": Stage("Theorem 1 against Monte Carlo", "07_theory"),

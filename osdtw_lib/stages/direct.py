@@ -21,8 +21,14 @@ def make(run: Run, write: Writer) -> None:
     fishers = {task: run.read("fisher", task) for task in TASKS}
     damping = load_proxy(run).evidence() if settings.damping == "evidence" else settings.damping
     bias = direct_bias(
-        stage1_networks(run), fishers, run.likelihoods, sample, run.class_counts,
-        damping, settings.power, checkpoint=write.checkpoint("direct", of_each=True),
+        stage1_networks(run),
+        fishers,
+        run.likelihoods,
+        sample,
+        run.class_counts,
+        damping,
+        settings.power,
+        checkpoint=write.checkpoint("direct", of_each=True),
     )
     write.table("bias", bias)
     share = write.elapsed() / run.artifact("stage1").seconds()

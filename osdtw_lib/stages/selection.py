@@ -43,8 +43,10 @@ def _show(run: Run, text: str, last: str) -> None:
     """outputs/NAME/selection.json as selected; where it is neither that nor what was selected last, somebody edited it."""
     shown = run.folder / "selection.json"
     if shown.exists() and shown.read_text() not in (text, last):
-        print("selection.json is not what was selected: put right (name shared_depth and head_weight in the "
-              "parameter file to choose yourself, or choose in the explorer of notebook 04)")
+        print(
+            "selection.json is not what was selected: put right (name shared_depth and head_weight in the "
+            "parameter file to choose yourself, or choose in the explorer of notebook 04)"
+        )
     if not shown.exists() or shown.read_text() != text:
         write_text(shown, text)
 

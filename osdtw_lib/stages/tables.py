@@ -37,7 +37,8 @@ def runtime(run: Run) -> pd.DataFrame:
     """Seconds a stage took, as Table 3 counts them: stage, seconds."""
     rows = {
         stage.row: sum(_counted(run.artifact(one), stage.row) for one in run.artifacts_of(name))
-        for name, stage in CONTENTS.items() if stage.row
+        for name, stage in CONTENTS.items()
+        if stage.row
     }
     rows["total"] = sum(rows.values())
     return pd.DataFrame({"stage": rows.keys(), "seconds": [round(s, 2) for s in rows.values()]})

@@ -1,6 +1,5 @@
 """The trained model on new images: Algorithm 1 with probabilities, from a folder of results."""
 
-import json
 
 import numpy as np
 import pytest

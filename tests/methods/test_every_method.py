@@ -82,8 +82,13 @@ def test_its_loss_is_the_same_in_one_part_or_several(trained, name, mixed):
     of, recipe = method(trained, name), trained.config.recipe
     seen = parts(trained, recipe.model_copy(update={"mixup": 0.8, "cutmix": 1.0}) if mixed else recipe)
     whole = Part(
-        torch.cat([p.images for p in seen]), torch.cat([p.labels for p in seen]), 1.0, 0, own=torch.cat([p.own for p in seen]),
-        indices=torch.cat([p.indices for p in seen]), batch=seen[0].batch,
+        torch.cat([p.images for p in seen]),
+        torch.cat([p.labels for p in seen]),
+        1.0,
+        0,
+        own=torch.cat([p.own for p in seen]),
+        indices=torch.cat([p.indices for p in seen]),
+        batch=seen[0].batch,
     )
     assert whole.labels.ndim == 1 + mixed
     network = of.build()

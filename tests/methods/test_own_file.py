@@ -181,15 +181,30 @@ def test_an_edited_file_runs_its_method_again_and_does_not_predict_what_it_did_n
 def test_class_weights_come_with_the_epoch_and_do_not_depend_on_how_the_batch_is_cut(own, params, finished):
     path, found = own("deferred", DEFERRED), []
     for i, micro in enumerate((None, 8)):
-        run = Run(load_config(params({
-            "baselines": [path], "recipe.micro_batch": micro, "recipe.drop_path": 0.0, "model.init": "scratch", "name": f"cut{i}"})))
+        run = Run(
+            load_config(
+                params(
+                    {
+                        "baselines": [path],
+                        "recipe.micro_batch": micro,
+                        "recipe.drop_path": 0.0,
+                        "model.init": "scratch",
+                        "name": f"cut{i}",
+                    }
+                )
+            )
+        )
         for stage in ("split", "start", "baselines"):
             execute(run, stage)
         found.append((run.artifact("baselines/deferred").table("curves"), run.read("baselines/deferred", "network")))
     (curve, whole), (cut_curve, cut) = found
     pd.testing.assert_frame_equal(curve, cut_curve, rtol=1e-4)
     assert all(torch.allclose(whole[n], cut[n], rtol=1e-3, atol=1e-4) for n in whole)
-    run = Run(load_config(params({"baselines": [{path: {"from_share": 1.0}}], "recipe.drop_path": 0.0, "model.init": "scratch", "name": "cut0"})))
+    run = Run(
+        load_config(
+            params({"baselines": [{path: {"from_share": 1.0}}], "recipe.drop_path": 0.0, "model.init": "scratch", "name": "cut0"})
+        )
+    )
     execute(run, "baselines")
     never = run.artifact("baselines/deferred").table("curves")
     assert never["margin"][0] == curve["margin"][0] and never["margin"][1] != pytest.approx(curve["margin"][1], rel=1e-3)
@@ -239,7 +254,9 @@ BROKEN = {
     "no class": ("METHOD = 3\n", "METHOD is missing"),
     "no scores": (RETRAINED.replace("def scores", "def points"), "METHOD Retrained has no scores;"),
     "no title and no phases": (
-        RETRAINED.replace("title, source =", "name, source =").replace("def phases", "def phase"), "no title, phases;"),
+        RETRAINED.replace("title, source =", "name, source =").replace("def phases", "def phase"),
+        "no title, phases;",
+    ),
     "nothing at all": ("class Method: pass\nMETHOD = Method\n", "no title, source, prior, Parameters, build, phases, scores;"),
     "an import that fails": ("import no_such_package\n", "cannot be imported: ModuleNotFoundError: No module named"),
     "no Python": ("def\n", "cannot be imported: SyntaxError"),
@@ -256,8 +273,13 @@ def test_a_file_that_is_no_method_is_one_line_that_names_what_is_missing(own, pa
 @pytest.mark.parametrize(
     "asked, words",
     [
-        (["ce", "focall"], "no method 'focall'"), (["logit_adjusted"], "did you mean 'logit_adjusted_ce'"), (["none.py"], "no such file"),
-        (["ce", "ce"], "'ce' is given twice"), ([3], "names of methods"), ({"ce": 3}, "names of methods"), (["osdtw"], "no method 'osdtw'"),
+        (["ce", "focall"], "no method 'focall'"),
+        (["logit_adjusted"], "did you mean 'logit_adjusted_ce'"),
+        (["none.py"], "no such file"),
+        (["ce", "ce"], "'ce' is given twice"),
+        ([3], "names of methods"),
+        ({"ce": 3}, "names of methods"),
+        (["osdtw"], "no method 'osdtw'"),
     ],
     ids=str,
 )

@@ -242,13 +242,22 @@ def test_another_seed_gives_another_split_start_and_batches(finished, params):
 
 VARIANTS = {
     "categorical, chosen by the proxy": {
-        "likelihood": "categorical", "selection.shared_depth": None, "selection.head_weight": None, "selection.form": "damped",
+        "likelihood": "categorical",
+        "selection.shared_depth": None,
+        "selection.head_weight": None,
+        "selection.form": "damped",
     },
     "own samples, decoders of stage 2, from scratch, one baseline": {
-        "stage1.samples": "own", "stage3.decoders": "stage2", "model.init": "scratch", "baselines": ["balanced_bce"],
+        "stage1.samples": "own",
+        "stage3.decoders": "stage2",
+        "model.init": "scratch",
+        "baselines": ["balanced_bce"],
     },
     "class token, nothing shared, no baseline": {
-        "model.class_token": True, "model.pooling": "token", "selection.shared_depth": 0, "baselines": [],
+        "model.class_token": True,
+        "model.pooling": "token",
+        "selection.shared_depth": 0,
+        "baselines": [],
     },
     "everything shared, bfloat16": {"selection.shared_depth": 3, "recipe.precision": "bf16"},
 }
@@ -327,11 +336,10 @@ STALE = {
     "selection.damping": (0.01, {"proxy", "selection", "label_dependence"}),  # chosen is the same: nothing is trained again
     "stage2.epochs": (3, {"stage2", "stage3", "baselines/ce"}),
     "stage1.epochs": (3, {"stage1", "fisher", "direct", "proxy", "selection", "stage3", "label_dependence"}),
-    "likelihood": (
-        "categorical", {"stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "label_dependence"}
-    ),
+    "likelihood": ("categorical", {"stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "label_dependence"}),
     "stage0.epochs": (
-        3, set(FOLDERS) - {"split", "tables", "simulation", "baselines/logit_adjusted_ce", "baselines/balanced_bce"}
+        3,
+        set(FOLDERS) - {"split", "tables", "simulation", "baselines/logit_adjusted_ce", "baselines/balanced_bce"},
     ),
     "fisher.batch_size": (7, set()),
     "theory.repetitions": (500, {"simulation"}),
@@ -360,9 +368,15 @@ def test_changing_stage_3_alone_runs_stage_3_alone(finished_copy, capsys):
 
 def test_a_stage_without_its_predecessor_names_the_notebook_to_run(params, refused):
     path = params()
-    for stage, missing in (("start", "01_data_split"), ("stage1", "02_starting_point"), ("fisher", "03_stage1_fisher"),
-                           ("stage2", "04_proxy_explorer"), ("tables", "04_proxy_explorer"), ("baselines", "02_starting_point"),
-                           ("label_dependence", "03_stage1_fisher")):
+    for stage, missing in (
+        ("start", "01_data_split"),
+        ("stage1", "02_starting_point"),
+        ("fisher", "03_stage1_fisher"),
+        ("stage2", "04_proxy_explorer"),
+        ("tables", "04_proxy_explorer"),
+        ("baselines", "02_starting_point"),
+        ("label_dependence", "03_stage1_fisher"),
+    ):
         assert missing in refused(stage, path), stage
 
 
@@ -390,7 +404,9 @@ def test_every_file_of_every_stage_is_watched(finished_copy):
         assert artifact.why_not_done() is None
 
 
-@pytest.mark.parametrize("file", ["split/indices.safetensors", "stage3/network.safetensors", "tables/accuracy.csv", "proxy/selection.json"])
+@pytest.mark.parametrize(
+    "file", ["split/indices.safetensors", "stage3/network.safetensors", "tables/accuracy.csv", "proxy/selection.json"]
+)
 def test_a_damaged_result_is_made_again_and_comes_out_the_same(finished_copy, finished, capsys, file):
     run, (folder, name) = finished_copy(), file.split("/")
     turn_a_bit(run.folder / file)
