@@ -8,8 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
-
 from ..artifacts.files import make_folder, remove, write_text
 from ..backend.progress import clock
 from ..config.load import dump_config, load_config
@@ -63,7 +61,7 @@ def _run_one(config, first: str | None, ablations: bool) -> None:
         _execute(book, resolved, run.folder)
     index = overview.write_index(config.folder.parent)
     print(f"\n{config.name}: accuracy (%) on {len(run.test)} test images, {clock(time.monotonic() - started)} in all")
-    accuracy = pd.read_csv(run.folder / "tables" / "accuracy.csv")
+    accuracy = require(run, "tables").table("accuracy")
     said = shown(accuracy, titles_of(run)).to_string(index=False), how_to_run_missing(accuracy, methods.names())
     print("\n".join(filter(None, said)))
     print(f"report: {index}", flush=True)

@@ -18,7 +18,7 @@ from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
 
 PARTS = {"recipe.micro_batch": 8, "recipe.mixup": 0.8, "recipe.cutmix": 1.0, "recipe.random_shift": 1, "fisher.batch_size": 8}
-SHARED = ("start", "stage1", "fisher", "direct", "stage2", "stage3")
+SHARED = ("start", "stage1", "fisher", "direct", "stage2", "stage3", "baselines/ce")
 
 
 @pytest.fixture(scope="module")
