@@ -32,7 +32,8 @@ from osdtw_lib.models.likelihoods import Bernoulli
 from osdtw_lib.config.load import load_config
 from osdtw_lib.models.flops import device_name, mfu, training_flops
 from osdtw_lib.training.loop import fit
-from osdtw_lib.models.vit import build_vit, depth_of
+from osdtw_lib.training.phase import Phase
+from osdtw_lib.models.vit import build_vit
 
 COLUMNS = ["model", "device", "method", "ratio", "images_per_second", "mfu", "note"]
 ON_GPU = "ViT-B/16, 224 px"
@@ -139,14 +140,14 @@ def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 def ours(setup: Setup, networks: nn.ModuleDict, batches: InMemory) -> Callable[[], None]:
     """The loop every stage and baseline goes through."""
-    depths = {f"{name}.{n}": depth for name, network in networks.items() for n, depth in depth_of(network).items()}
+    def losses(networks: nn.ModuleDict, part: Part) -> dict[str, Tensor]:
+        return {name: loss(network, part.images, part.labels) for name, network in networks.items()}
 
-    def losses(images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return {name: loss(network, images, labels) for name, network in networks.items()}
+    phase = Phase(cfg.Training(epochs=1), losses)
 
     def run() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            fit(networks, losses, batches, setup.recipe(), cfg.Training(epochs=1), depths, Nowhere(), 0, "benchmark")
+            fit(networks, phase, batches, setup.recipe(), Nowhere(), 0, "benchmark")
 
     return run
 

@@ -15,8 +15,8 @@ if "OMP_WAIT_POLICY" not in os.environ:
 __version__ = "0.1.0"
 
 
-def load_predictor(folder):
-    """Load the trained two-branch predictor of one finished run; see `osdtw_lib.inference.predictor`."""
+def load_predictor(folder, method="osdtw"):
+    """Load the trained predictor of one finished run, or that of another row; see `osdtw_lib.inference.predictor`."""
     from .inference.predictor import load_predictor as load
 
-    return load(folder)
+    return load(folder, method)

@@ -9,24 +9,9 @@ import sys
 
 from .config.paths import PROJECT
 from .errors import UserError
+from .stages import CONTENTS
 
 DEFAULT = str(PROJECT / "params" / "mnist_lt.yaml")
-STAGES = {
-    "split": "indices of training and test images (notebook 01)",
-    "start": "Stage 0, or the given weights (02)",
-    "stage1": "each task alone (03)",
-    "fisher": "diagonal empirical Fisher of both tasks (03)",
-    "direct": "the encoder bias measured by forward passes (04)",
-    "proxy": "Eq. (18) over C and w_A, selection.json (04)",
-    "stage2": "weighted joint training (05)",
-    "stage3": "assembly and refinement (06)",
-    "baselines": "one network with all classes, a method each (06)",
-    "tables": "accuracy, confusion, run time (06)",
-    "simulation": "Theorem 1 against Monte Carlo (07)",
-    "label_dependence": "what head and tail labels say about each other here (07)",
-    "ablation": "the grid over C and w_A measured over seeds, and how each proxy ranks it (08)",
-}
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with one line on stderr for bad input."""
@@ -52,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    order = f"Stages in their order, each needs those before it: {', '.join(STAGES)}. run makes all, through the notebooks."
+    order = f"Stages in their order, each needs those before it: {', '.join(CONTENTS)}. run makes all, through the notebooks."
     parser = _Parser(prog="python -m osdtw_lib", description=__doc__, epilog=order)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     batch = commands.add_parser("run", help="all notebooks of one or more parameter files, then the report")
@@ -62,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--ablations", action="store_true", help="notebook 08 too, which trains every cell of a grid")
     _add_wait(batch)
     batch.set_defaults(function=_run)
-    for name, text in STAGES.items():
+    for name, contents in CONTENTS.items():
+        text = f"{contents.help} ({contents.notebook[:2]})"
         stage = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=order)
         stage.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
         _add_set(stage)
@@ -84,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
                                   "same, and the exit status is 2.")
     predict.add_argument("folder", help="a finished run, for instance outputs/mnist_lt, or its parameter file")
     predict.add_argument("images", nargs="+", help="image files, or folders: all images below them")
+    predict.add_argument("--method", default="osdtw", metavar="NAME", help="a row of the accuracy table (default osdtw)")
     predict.add_argument("--top", type=_count, default=1, metavar="N", help="classes to print an image (default 1)")
     predict.set_defaults(function=_predict)
     lab = commands.add_parser("lab", help="JupyterLab on notebooks/")
@@ -107,18 +94,17 @@ def _run(chosen) -> int:
 
 
 def _stage(chosen) -> None:
-    from .ablation.stage import ablation
     from .artifacts.lock import held
     from .backend import distributed
     from .config.load import load_config
-    from .stages.all import STAGES
+    from .stages import execute
     from .stages.run import Run
 
     config = load_config(chosen.params, chosen.overrides)
     with distributed.group(config.device) if distributed.started_by_torchrun() else contextlib.nullcontext():
         run = Run(config)
         with held(run.folder, chosen.wait):
-            (STAGES | {"ablation": ablation})[chosen.stage](run)
+            execute(run, chosen.stage)
 
 
 def _inspect(chosen) -> None:
@@ -146,7 +132,7 @@ def _predict(chosen) -> None:
     from .inference.files import predict_files
 
     good = bad = 0
-    for file, found in predict_files(chosen.folder, chosen.images, chosen.top):
+    for file, found in predict_files(chosen.folder, chosen.images, chosen.top, chosen.method):
         if isinstance(found, UserError):
             bad += 1
             print(found, file=sys.stderr, flush=True)

@@ -22,7 +22,7 @@ from PIL import Image
 from osdtw_lib.__main__ import main
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
-from osdtw_lib.stages.all import STAGES
+from osdtw_lib.stages import CONTENTS, execute
 from osdtw_lib.stages.run import Run
 
 torch.set_num_threads(1)
@@ -75,8 +75,9 @@ def run_all_stages(params: Path) -> Run:
 
 def run_every_stage(run: Run) -> Run:
     with contextlib.redirect_stdout(io.StringIO()):
-        for stage in STAGES.values():
-            stage(run)
+        for name, stage in CONTENTS.items():
+            if not stage.optional:
+                execute(run, name)
     return run
 
 

@@ -1,6 +1,13 @@
-"""Measuring a cell of section 6.4's grid: Stage 2 at a head weight, then Stage 3 at every shared depth."""
+"""Measuring a cell of section 6.4's grid: Stage 2 at a head weight, then Stage 3 at every shared depth.
+
+The refinement of a cell is the ordinary one (same images, same shifts, same order), but the frozen encoder is run
+once for all depths and its features are kept: epoch by epoch, as many augmented passes as there are epochs of
+refinement. Every cell is an artifact of its own, so a killed run goes on with the cell it was in.
+"""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pandas as pd
@@ -8,9 +15,10 @@ import torch
 
 from ..evaluation.scores import class_scores, predict
 from ..longtail import TASKS
+from ..methods import osdtw
 from ..models.two_branch import TwoBranchViT
-from ..stages import all as stages
-from ..stages.networks import joined, stage1_networks, stage2_network
+from ..stages import execute
+from ..stages.networks import stage1_networks, stage2_network
 from ..stages.run import Run
 from ..training.frozen_features import Decoders, Features
 from ..training.loop import fit
@@ -19,8 +27,8 @@ from .variant import Variant
 
 def prepare(variant: Variant) -> None:
     """Everything a proxy is made of: split, start, Stage 1, Fisher, direct bias."""
-    for stage in (stages.split, stages.start, stages.stage1, stages.fisher, stages.direct):
-        stage(variant)
+    for stage in ("split", "start", "stage1", "fisher", "direct"):
+        execute(variant, stage)
 
 
 def measure(variant: Variant, head_weight: float, depths: list[int]) -> None:
@@ -29,8 +37,9 @@ def measure(variant: Variant, head_weight: float, depths: list[int]) -> None:
     missing = [depth for depth, artifact in asked.items() if artifact.why_not_done()]
     if not missing:
         return
-    stages.joint_training(variant, head_weight)
-    joint, networks, c = stage2_network(variant, head_weight), stage1_networks(variant), variant.config
+    at_weight = variant.weighted(head_weight)
+    execute(at_weight, "stage2")
+    joint, networks, c = stage2_network(at_weight), stage1_networks(variant), variant.config
     length = c.stage3.model_copy(update={"epochs": c.ablation.refinement_epochs or c.stage3.epochs})
     refined = [depth for depth in missing if depth is not None]
     training = Features(variant.batches(variant.train), joint.head, refined, length.epochs, c.recipe.precision)
@@ -42,7 +51,7 @@ def measure(variant: Variant, head_weight: float, depths: list[int]) -> None:
                 write.table("scores", _scores(variant, joint, variant.batches(variant.test)).assign(network="joint"))
                 continue
             branches = networks if c.stage3.decoders == "stage1" else {"head": joint.head, "tail": joint.tail}
-            network = joined(variant, joint.head, branches, depth)
+            network = osdtw.assemble(variant.problem, joint.head, branches, depth)
             before = _scores(variant, Decoders(network), test.at(depth)).assign(network="assembled")
             checkpoint = write.checkpoint("training")
             write.table("curves", refine(variant, network, training.at(depth), length, checkpoint))
@@ -52,15 +61,11 @@ def measure(variant: Variant, head_weight: float, depths: list[int]) -> None:
 
 def refine(run: Run, network: TwoBranchViT, features, length, checkpoint) -> pd.DataFrame:
     """Stage 3's refinement (section 6.2) of an assembled network in place, from features of its frozen encoder."""
-    network.freeze_encoder()
-    decoders = Decoders(network)
-
-    def losses(hidden, labels):
-        logits = decoders(hidden)
-        return {t: -run.likelihoods[t](logits[t], labels).mean() for t in TASKS}
-
+    decoders, whole = Decoders(network), osdtw.refine(run.problem, length)
+    phase = dataclasses.replace(whole, losses=lambda _, part: whole.losses(decoders, part))
+    phase.prepared(network)
     label = f"refinement, C {network.shared_depth}"
-    return fit(network, losses, features, run.config.recipe, length, network.depths(), checkpoint, run.seed("stage3"), label)
+    return fit(network, phase, features, run.config.recipe, checkpoint, run.seed("stage3"), label)
 
 
 def _scores(run: Run, network, batches) -> pd.DataFrame:

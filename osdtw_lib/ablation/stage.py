@@ -1,6 +1,6 @@
-"""Notebook 08's stage: section 6.4's grid measured over seeds, beside what every form of the proxy says of it.
+"""Notebook 08: section 6.4's grid measured over seeds, beside what every form of the proxy says of it.
 
-For each seed: Stage 0 and 1 once, Stage 2 once a head weight, Stage 3 once a cell (cells.py). Another likelihood
+For each seed: Stage 0 and 1 once, Stage 2 once a head weight, Stage 3 once a cell (grid_cell.py). Another likelihood
 goes the way the pipeline would go: measured at the cell that its own proxy picks. On a CPU as many processes work as
 there are threads, one thread each: a network as small as the digits' gains little from a second one.
 """
@@ -11,23 +11,19 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import lru_cache
 
 import pandas as pd
 import torch
 
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import make_folder, write_text
-from ..artifacts.lock import held
 from ..backend import distributed
-from ..backend.progress import clock
 from ..config.schema import Config
 from ..errors import UserError
 from ..evaluation.metrics import accuracy_by_group
-from ..evaluation.scores import class_scores, predict
+from ..evaluation.scores import predict, scores_over
 from ..proxy.grid import Choice
-from ..stages import all as stages
-from ..stages.networks import trained
+from ..stages import execute
 from ..stages.proxy_inputs import load_proxy, measured_bias
 from ..stages.run import Run
 from . import paper_claims as claims
@@ -38,41 +34,35 @@ from .variant import Variant
 SHOWN = {"ablation": "ablation", "ranking": "proxy_ranking"}  # these lie in outputs/NAME/tables too
 
 
-def ablation(run: Run) -> Artifact:
-    """Everything notebook 08 shows: computed and saved, or found. A killed run goes on in the cell it was in.
-
-    Tables: cells, ablation, forms, ranking, ceiling, claims, likelihoods. `ablation` and `ranking` are written to
-    outputs/NAME/tables/ablation.csv and proxy_ranking.csv as well.
-    """
-    artifact = _artifact(run)
-    reason = artifact.why_not_done()
-    if reason is None:
-        print(f"ablation: up to date (took {clock(artifact.seconds())})", flush=True)
-    else:
-        print(f"ablation: runs, {reason}", flush=True)
-        with held(run.folder), artifact.making(str(run.device)) as write:
-            _measure_everything(run)
-            _write_tables(run, write)
-        print(f"ablation: done in {clock(artifact.seconds())}", flush=True)
-    folder = make_folder(run.folder / "tables")
-    for name, shown in SHOWN.items():
-        write_text(folder / f"{shown}.csv", (artifact.folder / f"{name}.csv").read_text())
-    return artifact
+def parameters(run: Run) -> dict:
+    return run.dump("ablation", "selection") | {"depths": _depths(run)}
 
 
-def _artifact(run: Run) -> Artifact:
+def inputs(run: Run) -> tuple[Artifact, ...]:
+    """Every cell, the measured biases and the baselines; names repeat from seed to seed, so each goes by its folder."""
     wanted, depths = run.config.ablation, _depths(run)
     own = [Variant(run, seed, run.config.likelihood) for seed in wanted.seeds]
     others = [Variant(run, seed, likelihood) for seed in wanted.seeds for likelihood in _other_likelihoods(run)]
-    inputs = [v.cell(weight, depth) for v in own for weight in wanted.head_weights for depth in (None, *depths)]
-    inputs += [v.artifact("direct") for v in (*(m for v in own for m in _merges(v)), *others)]
-    inputs += [v.artifact(f"baselines/{method}") for v in own for method in run.config.baselines]
-    parameters = {
-        "ablation": wanted.model_dump(mode="json"), "selection": run.config.selection.model_dump(mode="json"), "depths": depths,
-    }
-    # names repeat from seed to seed, so each input goes by its folder
-    named = tuple(Artifact(str(a.folder.relative_to(run.folder)), a.folder, {"key": a.key}) for a in inputs)
-    return Artifact("ablation", run.folder / "ablation", parameters, named)
+    found = [v.cell(weight, depth) for v in own for weight in wanted.head_weights for depth in (None, *depths)]
+    found += [v.artifact("direct") for v in (*(m for v in own for m in _merges(v)), *others)]
+    found += [v.artifact(name) for v in own for name in run.artifacts_of("baselines")]
+    return tuple(Artifact(str(a.folder.relative_to(run.folder)), a.folder, {"key": a.key}) for a in found)
+
+
+def make(run: Run, write: Writer) -> None:
+    """Everything notebook 08 shows; a killed run goes on in the cell it was in.
+
+    Tables: cells, ablation, forms, ranking, ceiling, claims, likelihoods.
+    """
+    _measure_everything(run)
+    _write_tables(run, write)
+
+
+def publish(run: Run, artifact: Artifact) -> None:
+    """`ablation` and `ranking` are outputs/NAME/tables/ablation.csv and proxy_ranking.csv as well."""
+    folder = make_folder(run.folder / "tables")
+    for name, shown in SHOWN.items():
+        write_text(folder / f"{shown}.csv", (artifact.folder / f"{name}.csv").read_text())
 
 
 def _depths(run: Run) -> list[int]:
@@ -129,9 +119,16 @@ def _one_thread(parent: int) -> None:
     torch.set_num_threads(1)
 
 
-@lru_cache(maxsize=1)
+_runs: dict[str, Run] = {}
+
+
 def _opened(config: Config) -> Run:
-    return Run(config)
+    """The run, opened once a process: its images need not be read again for every job."""
+    key = config.model_dump_json()
+    if key not in _runs:
+        _runs.clear()
+        _runs[key] = Run(config)
+    return _runs[key]
 
 
 def _prepare(config: Config, seed: int) -> None:
@@ -139,7 +136,7 @@ def _prepare(config: Config, seed: int) -> None:
     for likelihood in (config.likelihood, *_other_likelihoods(run)):
         prepare(Variant(run, seed, likelihood))
     for other in _merges(Variant(run, seed, config.likelihood))[1:]:
-        stages.direct(other)
+        execute(other, "direct")
 
 
 def _measure(config: Config, seed: int, head_weight: float, depths: list[int]) -> None:
@@ -153,7 +150,7 @@ def _pipeline(config: Config, seed: int) -> None:
         variant = Variant(run, seed, likelihood)
         pick = picked(variant)
         measure(variant, pick.head_weight, sorted({0, pick.shared_depth}))
-    stages.baselines(Variant(run, seed, config.likelihood))
+    execute(Variant(run, seed, config.likelihood), "baselines")
 
 
 def picked(variant: Variant) -> Choice:
@@ -201,8 +198,7 @@ def _likelihoods(run: Run) -> pd.DataFrame:
                 found = tabled.summary(scores[scores["network"] == network], variant.groups, variant.class_counts)
                 rows.append({"method": method} | at | {name: found[name] for name in (*variant.groups, "all")})
         single = Variant(run, seed, run.config.likelihood)
-        for method in run.config.baselines:
-            network, likelihoods = trained(single, method, 0, 0.0)
-            predicted = predict(class_scores(network, likelihoods, single.batches(single.test)))
+        for method, row in single.methods.items():
+            predicted = predict(scores_over(row.network(single.read), row.scores, single.batches(single.test)))
             rows.append({"method": method, "seed": seed} | accuracy_by_group(predicted, single.test.labels, single.groups))
     return pd.DataFrame(rows)

@@ -10,7 +10,7 @@ import pandas as pd
 from ..longtail import GROUPS, class_priors
 from ..proxy.grid import CELL
 from ..proxy.measured_bias import LOSSES
-from ..stages.execute import require
+from ..stages.pipeline import require
 from ..stages.proxy_inputs import load_proxy
 from .ranking import one_cell_at_zero, rank, spearman
 

@@ -1,14 +1,9 @@
-"""Measuring a cell of section 6.4's grid: Stage 2 at a head weight, then Stage 3 at every shared depth.
-
-The refinement of a cell is the ordinary one (same images, same shifts, same order), but the frozen encoder is run
-once for all depths and its features are kept: epoch by epoch, as many augmented passes as there are epochs of
-refinement. Every cell is an artifact of its own, so a killed run goes on with the cell it was in.
-"""
+"""The same run with another seed or likelihood, or at a cell of the grid; its results lie under outputs/NAME/ablation."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
+from pathlib import Path
 
 from ..artifacts.artifact import Artifact
 from ..stages.run import Run
@@ -22,46 +17,45 @@ class Variant(Run):
     """
 
     def __init__(self, run: Run, seed: int, likelihood: str):
-        self.__dict__["source"] = run.source  # the images need not be read again
-        super().__init__(run.config.model_copy(update={"seed": seed, "likelihood": likelihood}))
+        config = run.config.model_copy(update={"seed": seed, "likelihood": likelihood})
+        super().__init__(config, source=run.source, place=self._place)  # the images need not be read again
         self.workers = 1  # the cells are what is shared out
         own_seed, own_likelihood = seed == run.config.seed, likelihood == run.config.likelihood
         self.label = f"seed {seed}, {likelihood}"
-        self.shared = run.folder if own_seed else run.folder / "ablation" / f"seed{seed}"
+        shared = run.folder if own_seed else run.folder / "ablation" / f"seed{seed}"
         self.cells = run.folder / "ablation" / f"seed{seed}" / likelihood
-        self.stage1_folder = self.shared if own_seed and own_likelihood else self.cells
-        self.direct_folder = self.stage1_folder / "direct"
+        stage1 = shared if own_seed and own_likelihood else self.cells
+        self.places = dict.fromkeys(("split", "start", "baselines"), shared)
+        self.places |= dict.fromkeys(("stage1", "fisher", "direct"), stage1)
+
+    def _place(self, name: str) -> Path:
+        return self.places.get(name.split("/")[0], self.cells) / name
 
     def merging_by(self, power: float, damping: float | str) -> Variant:
         """The same with another `direct.power` and `direct.damping`, and a direct bias of its own."""
         other = copy.copy(self)
         direct = self.config.direct.model_copy(update={"power": power, "damping": damping})
         other.config = self.config.model_copy(update={"direct": direct})
-        other.direct_folder = self.cells / f"direct_{power:g}_{damping}"
+        own = self.cells / f"direct_{power:g}_{damping}"
+        other.place = lambda name: own if name == "direct" else self.place(name)
         return other
 
-    def artifact(self, name: str, *, head_weight: float | None = None, shared_depth: int | None = None) -> Artifact:
-        made = super().artifact(name, head_weight=head_weight, shared_depth=shared_depth)
-        if name in ("split", "start") or name.startswith("baselines/"):
-            folder = self.shared / name
-        elif name in ("stage1", "fisher"):
-            folder = self.stage1_folder / name
-        elif name == "direct":
-            folder = self.direct_folder
-        else:
-            folder = self.cells / (name if head_weight is None else f"{name}_w{head_weight:g}")
-        return dataclasses.replace(made, folder=folder)
+    def weighted(self, head_weight: float) -> Run:
+        """The same at a head weight, with a Stage 2 of its own."""
+        stage2 = self.cells / f"stage2_w{head_weight:g}"
+        choice = {"shared_depth": self.n_depths, "head_weight": head_weight}
+        return self.at(choice, lambda name: stage2 if name == "stage2" else self.place(name))
 
     def cell(self, head_weight: float, shared_depth: int | None) -> Artifact:
         """The measurement of one cell; shared_depth None: Stage 2's own network. At C = 0 there is no weight."""
-        made = {"stage1": self.artifact("stage1"), "stage2": self.artifact("stage2", head_weight=head_weight)}
-        c = self.config
+        stage1, c = self.artifact("stage1"), self.config
         parameters = {"shared_depth": shared_depth}
         if shared_depth is not None:
             stage3 = c.stage3.model_dump(mode="json") | {"epochs": c.ablation.refinement_epochs or c.stage3.epochs}
             parameters |= {"stage3": stage3, "recipe": c.recipe.model_dump(mode="json")}
         if shared_depth == 0:
-            return Artifact("cell C=0", self.cells / "cells" / "C0", parameters, (made["stage1"],))
+            return Artifact("cell C=0", self.cells / "cells" / "C0", parameters, (stage1,))
         name = "joint" if shared_depth is None else f"C{shared_depth}"
         folder = self.cells / "cells" / f"w{head_weight:g}_{name}"
-        return Artifact(f"cell w_A={head_weight:g}, {name}", folder, parameters, tuple(made.values()))
+        stage2 = self.weighted(head_weight).artifact("stage2")
+        return Artifact(f"cell w_A={head_weight:g}, {name}", folder, parameters, (stage1, stage2))

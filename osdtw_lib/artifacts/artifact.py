@@ -131,6 +131,7 @@ class Writer:
         self.writes = distributed.rank() == 0
         self.files: dict[str, Path] = {}
         self.notes: dict = {}
+        self.before = artifact.notes()  # of the result that this one replaces
         self.seconds_before = 0.0
         self._started = time.monotonic()
 

@@ -45,6 +45,14 @@ def load_config(path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -
         raise UserError(f"{path}: {_explain(error)}") from None
 
 
+def read_section(kind: type[Section], values: dict, where: str) -> Section:
+    """Values of a section that stands outside Config. Raises UserError, one line, that names the nearest key."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_explain(error, _known_keys(kind))}") from None
+
+
 def dump_config(config: Config) -> str:
     """The whole parameter file, defaults included, as YAML, with a checksum that `load_config` compares."""
     return sealed(dump(config.model_dump(mode="json")))
@@ -85,7 +93,8 @@ def _nearest(word: str, known: list[str]) -> str:
     found = [key for key in known if key.split(".")[-1] == word.split(".")[-1]]
     found.sort(key=lambda key: -difflib.SequenceMatcher(None, key, word).ratio())
     found = found or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean '{found[0]}'?" if found else f"; known keys: {', '.join(known[:12])} ..."
+    some = f"{', '.join(known[:12]) or 'none'}{' ...' if len(known) > 12 else ''}"
+    return f"; did you mean '{found[0]}'?" if found else f"; known keys: {some}"
 
 
 def _nearest_file(path: Path) -> str:
@@ -96,10 +105,10 @@ def _nearest_file(path: Path) -> str:
     return f"; did you mean {path.parent / found[0]}?" if found else f"; {path.parent} has: {', '.join(files) or 'none'}"
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, known: list[str] | None = None) -> str:
     """The first problem of a pydantic error, in one line a user can act on; a misspelt key before what it leaves unset."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    known, location = _known_keys(), list(first["loc"])
+    known, location = known if known is not None else _known_keys(), list(first["loc"])
     if location[:1] == ["data"] and len(location) > 1:  # the kind of data set stands in the location: not a key
         dataset = location.pop(1)
         own = [f"data.{name}" for name in DATASETS[dataset].model_fields]

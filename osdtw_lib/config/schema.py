@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .paths import PROJECT
 from .values import (
@@ -15,8 +15,6 @@ from .values import (
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Likelihood = Literal["bernoulli", "categorical"]
-Baseline = Literal["ce", "logit_adjusted_ce", "balanced_bce"]
-BASELINES = get_args(Baseline)
 
 
 class Section(BaseModel):
@@ -239,7 +237,22 @@ class Config(Section):
     stage3: Stage3 = Stage3()
     theory: Theory = Theory()
     ablation: Ablation = Ablation()
-    baselines: Annotated[tuple[Baseline, ...], Distinct] = Field(BASELINES, strict=False)
+    baselines: dict[str, dict] = {"ce": {}, "logit_adjusted_ce": {}, "balanced_bce": {}}  # methods and their parameters
+
+    @field_validator("baselines", mode="before")
+    @classmethod
+    def _named_with_or_without_parameters(cls, value):
+        """[ce, my/method.py, {ldam: {margin: 0.3}}], or {name: parameters}."""
+        listed = value if isinstance(value, (list, tuple)) else [value]
+        found: dict = {}
+        for one in listed:
+            one = {one: {}} if isinstance(one, str) else one
+            if not isinstance(one, dict) or not all(isinstance(v, (dict, type(None))) for v in one.values()):
+                raise ValueError("give names of methods or paths of .py files; with parameters: {ce: {key: value}}")
+            if twice := found.keys() & one.keys():
+                raise ValueError(f"'{min(twice)}' is given twice")
+            found |= {name: values or {} for name, values in one.items()}
+        return found
 
     @model_validator(mode="after")
     def _model_fits_the_images(self):

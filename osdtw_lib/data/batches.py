@@ -21,6 +21,7 @@ from ..config.schema import Config, Recipe
 from ..errors import UserError
 from .augment import augmented, centred, generators_kept, mixed_and_erased, photograph, seed_all, seed_of, seeded
 from .image_files import ImageFiles
+from .sampling import order
 from .source import LabelledImages
 
 ON_DEVICE_BYTES = 1 << 30  # arrays up to this size lie on the device as a whole
@@ -35,12 +36,29 @@ def normalized(pixels: Tensor, mean, std) -> Tensor:
 
 @dataclass(frozen=True)
 class Part:
-    """images float32 (B, C, H, W); labels (B,), or (B, K) where mixed; `share` of the batch's images; `number` in it."""
+    """images float32 (B, C, H, W); labels (B,), or (B, K) where mixed; `share` of the batch's images; `number` in it.
+
+    own: the images' own labels (B,), mixed or not; indices (B,): which of the data set's they are; batch: the own labels of
+    the whole batch, whatever part of it this is.
+    """
 
     images: Tensor
     labels: Tensor
     share: float
     number: int
+    epoch: int = 0
+    own: Tensor | None = None
+    indices: Tensor | None = None
+    batch: Tensor | None = None
+
+    def two_labels(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(own labels (B,), those mixed in (B,), the share of the own (B,)); unmixed: the own twice, the very same tensor."""
+        if self.labels.ndim == 1:
+            return self.labels, self.labels, torch.ones(len(self.labels), device=self.labels.device)
+        at = self.own.to(self.labels.device)[:, None]
+        share = self.labels.gather(1, at)[:, 0]
+        other = torch.where(share < 1, self.labels.scatter(1, at, -1.0).argmax(1), at[:, 0])
+        return at[:, 0], other, share
 
 
 class Batches:
@@ -51,9 +69,10 @@ class Batches:
     """
 
     def __init__(self, images: LabelledImages | ImageFiles, config: Config, size: tuple[int, int], n_classes: int, *,
-                 device="cpu", batch_size: int | None = None, recipe: Recipe | None = None):
-        """size: (height, width) of what the network takes. recipe: what training batches go through, default config.recipe."""
-        self.recipe, self.n_classes, self.seed = recipe or config.recipe, n_classes, config.seed
+                 device="cpu", batch_size: int | None = None, recipe: Recipe | None = None, sampling: str = "images"):
+        """size: (height, width) of what the network takes. recipe: what training batches go through, default config.recipe.
+        sampling: how an epoch's images are drawn (sampling.py)."""
+        self.recipe, self.n_classes, self.seed, self.sampling = recipe or config.recipe, n_classes, config.seed, sampling
         self.batch_size = batch_size or self.recipe.batch_size
         self.labels = torch.from_numpy(np.ascontiguousarray(images.labels))
         self._mean, self._std = config.data.mean, config.data.std
@@ -82,21 +101,21 @@ class Batches:
         own = [[part for part in step if part[0] % distributed.world_size() == distributed.rank()] for step in steps]
         read = self._reader.read([indices for step in own for _, indices in step], number)
         for i, (step, parts) in enumerate(zip(steps, own)):
-            size = sum(len(indices) for _, indices in step)
-            yield (self._part(next(read), indices, size, number, i, part) for part, indices in parts)
+            batch = self.labels[torch.cat([indices for _, indices in step])]
+            yield (self._part(next(read), indices, batch, number, i, part) for part, indices in parts)
 
     def plan(self, epoch: int) -> list[list[tuple[int, Tensor]]]:
         """For each step of an epoch its parts: (number, indices of its images)."""
-        order = torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.labels)))
+        chosen = torch.from_numpy(order(self.sampling, self.labels.numpy(), self.seed, epoch))
         part = self.recipe.micro_batch or -(-self.batch_size // distributed.world_size())
-        return [list(enumerate(batch.split(part))) for batch in order.split(self.batch_size)]
+        return [list(enumerate(batch.split(part))) for batch in chosen.split(self.batch_size)]
 
-    def _part(self, pixels: Tensor, indices: Tensor, size: int, epoch: int, step: int, number: int) -> Part:
-        labels = self.labels[indices].to(pixels.device)
+    def _part(self, pixels: Tensor, indices: Tensor, batch: Tensor, epoch: int, step: int, number: int) -> Part:
+        own = labels = self.labels[indices].to(pixels.device)
         with seeded(self.seed, epoch, step, number, "augmentation"):
             pixels = self._reader.augmented(pixels)
             images, labels = mixed_and_erased(normalized(pixels, self._mean, self._std), labels, self.recipe, self.n_classes)
-        return Part(images, labels, len(indices) / size, number)
+        return Part(images, labels, len(indices) / len(batch), number, epoch, own, indices, batch)
 
 
 class _Arrays:

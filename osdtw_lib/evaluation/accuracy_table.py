@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
 from ..longtail import GROUPS
 
-METHOD_NAMES = {
-    "ce": "cross-entropy",
-    "logit_adjusted_ce": "logit-adjusted cross-entropy",
-    "balanced_bce": "balanced BCE (LiVT's loss)",
-    "stage1": "Stage 1, two networks",
-    "stage2": "Stage 2, joint network",
-    "osdtw_assembled": "OSDTW assembled",
-    "osdtw": "OSDTW refined",
-}
 
-
-def shown(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """The accuracy table for a reader: one decimal; "not run" for a method without results, "-" for an empty group."""
-    table = accuracy.drop(columns="seed").assign(method=accuracy["method"].map(METHOD_NAMES))
+def shown(accuracy: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
+    """The accuracy table for a reader: one decimal, "-" for an empty group; titles: {method: what a reader calls it}."""
+    table = accuracy.drop(columns="seed").assign(method=[titles.get(name, name) for name in accuracy["method"]])
     for group in (*GROUPS, "all"):
-        cells = zip(accuracy[group], accuracy["all"].isna())
-        table[group] = ["not run" if not_run else "-" if np.isnan(value) else f"{value:.1f}" for value, not_run in cells]
+        table[group] = ["-" if np.isnan(value) else f"{value:.1f}" for value in accuracy[group]]
     return table
 
 
-def how_to_run_missing(accuracy: pd.DataFrame) -> str:
-    """One line that says how to fill the rows that were not run; empty where none is missing."""
-    missing = accuracy.loc[accuracy["all"].isna(), "method"].tolist()
+def how_to_run_missing(accuracy: pd.DataFrame, known: Iterable[str]) -> str:
+    """One line that says which of the known methods have no row and how to give them one; empty where none is missing."""
+    missing = [name for name in known if name not in set(accuracy["method"])]
     return f"not run: {', '.join(missing)}; add them to `baselines` and ./run_all.sh --from 06" if missing else ""

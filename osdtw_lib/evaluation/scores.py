@@ -7,19 +7,23 @@ import torch
 
 
 @torch.no_grad()
+def scores_over(network, scores, batches) -> np.ndarray:
+    """scores(network, images) (B, K) of every image (N, K)."""
+    network.eval()
+    return torch.cat([scores(network, images).cpu() for images, _ in batches]).numpy()
+
+
 def class_scores(network, tasks: dict, batches) -> np.ndarray:
     """Algorithm 1, lines 22 to 24: the logit vector s = [s^A; s^B] of every image, in class order (N, K).
 
     network: images -> {task: logits}; tasks: {task: likelihood}, whose `classes` say which column is whose.
     """
-    network.eval()
-    logits = ({t: scores.float() for t, scores in network(images).items()} for images, _ in batches)
-    return torch.cat([in_class_order(one, tasks).cpu() for one in logits]).numpy()
+    return scores_over(network, lambda _, images: in_class_order(network(images), tasks), batches)
 
 
 def in_class_order(logits: dict[str, torch.Tensor], tasks: dict) -> torch.Tensor:
     """{task: logits} -> every class's raw score, in class order (B, K)."""
-    joined = torch.cat([likelihood.log_odds(logits[t]) for t, likelihood in tasks.items()], dim=-1)
+    joined = torch.cat([likelihood.log_odds(logits[t].float()) for t, likelihood in tasks.items()], dim=-1)
     columns = torch.cat([likelihood.classes for likelihood in tasks.values()]).to(joined.device)
     return torch.empty_like(joined).index_copy_(1, columns, joined)
 

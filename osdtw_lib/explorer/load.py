@@ -6,7 +6,7 @@ import pandas as pd
 
 from ..longtail import TASKS
 from ..models.vit import costs_by_depth
-from ..stages.execute import require
+from ..stages.pipeline import require
 from ..stages.proxy_inputs import load_summary, measured_bias
 from ..stages.run import Run
 from ..stages.selection import proposed, selection

@@ -9,7 +9,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..evaluation.accuracy_table import METHOD_NAMES
 from ..longtail import GROUPS
 from ..proxy.grid import CELL
 from .style import BLUE, GREEN, ORANGE, RED, SKY, captioned
@@ -81,10 +80,10 @@ def ranking(table: pd.DataFrame, ceiling: float, title: str, caption: str) -> go
     return captioned(figure, caption)
 
 
-def likelihoods(table: pd.DataFrame, title: str, caption: str) -> go.Figure:
-    """table: method, likelihood, all, all_error (over seeds). One bar a row."""
+def likelihoods(table: pd.DataFrame, titles: dict[str, str], title: str, caption: str) -> go.Figure:
+    """table: method, likelihood, all, all_error (over seeds); titles: {method: what a reader calls it}. One bar a row."""
     likelihoods = [f", {name}" if isinstance(name, str) else "" for name in table["likelihood"]]
-    names = [METHOD_NAMES[method] + likelihood for method, likelihood in zip(table["method"], likelihoods)]
+    names = [titles.get(method, method) + likelihood for method, likelihood in zip(table["method"], likelihoods)]
     colours = {"bernoulli": BLUE, "categorical": ORANGE}
     figure = go.Figure(
         go.Bar(

@@ -6,17 +6,16 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..evaluation.accuracy_table import METHOD_NAMES
 from .style import BLUE, ORANGE, SKY, captioned
 
 GROUP_PATTERNS = {"many": "", "medium": "/", "few": "x"}
 MOST_CLASSES = 100  # rows of a confusion matrix that a page can show
 
 
-def accuracy(table: pd.DataFrame) -> go.Figure:
-    """table: method, many, medium, few, all. Grouped bars."""
+def accuracy(table: pd.DataFrame, titles: dict[str, str]) -> go.Figure:
+    """table: method, many, medium, few, all; titles: {method: what a reader calls it}. Grouped bars."""
     figure = go.Figure()
-    names = table["method"].map(lambda m: METHOD_NAMES.get(m, m))
+    names = [titles.get(name, name) for name in table["method"]]
     for group, colour in {"many": BLUE, "medium": SKY, "few": ORANGE, "all": "black"}.items():
         figure.add_bar(x=names, y=table[group], name=group, marker_color=colour)
     figure.update_yaxes(title="accuracy (%)", range=[0, 100])

@@ -23,13 +23,13 @@ READERS = 4  # threads: as many whole photographs are in memory at once
 Answer = list[tuple[str, float]] | UserError
 
 
-def predict_files(folder: str | Path, places: list[str], top: int = 1) -> Iterator[tuple[str, Answer]]:
+def predict_files(folder: str | Path, places: list[str], top: int = 1, method: str = "osdtw") -> Iterator[tuple[str, Answer]]:
     """For each image file its `top` likeliest classes (class, probability), or the error that names it and its reason.
 
-    folder: as load_predictor takes it. places: files, or folders: all images below one, as a data set's folders are
+    folder, method: as load_predictor takes them. places: files, or folders: all images below one, as a data set's folders are
     read. In order, as they come. Raises UserError as load_predictor does.
     """
-    predictor = load_predictor(folder)
+    predictor = load_predictor(folder, method)
     files = _files(places)
     with ThreadPoolExecutor(READERS) as pool:
         while batch := list(islice(files, BATCH)):

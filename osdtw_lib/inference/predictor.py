@@ -1,4 +1,4 @@
-"""The trained two-branch model, ready for new images (Algorithm 1, lines 21 to 26)."""
+"""A trained row of the accuracy table, by default OSDTW refined, ready for new images (Algorithm 1, lines 21 to 26)."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..artifacts.files import read_tensors
+from .. import methods
+from ..artifacts.files import checksum, read_tensors
 from ..artifacts.manifest import damage, read_manifest
 from ..config.load import load_config
 from ..config.paths import PROJECT
-from ..config.schema import Model
 from ..data.augment import photograph
 from ..data.batches import normalized
 from ..data.image_files import converted
 from ..errors import UserError
-from ..evaluation.scores import class_scores
-from ..longtail import head_tail_partition
-from ..models.likelihoods import task_likelihoods
-from ..models.two_branch import TwoBranchViT
-from ..models.vit import build_vit
-from ..models.weights import load_weights
+from ..evaluation.scores import scores_over
+from ..methods._base import Method, Problem, Row
+from ..methods.osdtw import ROWS
+from ..models.vit import VisionTransformer
+
+UNFINISHED = "run ./run_all.sh with its parameter file first"
 
 
 class Predictor:
     """images -> class probabilities (B, K); `class_names` (K,) names the columns.
 
-    Given that exactly one class is right, both likelihoods make the probability of class k proportional to
-    exp(s_k), s_k being its raw log-odds: a softmax over both heads' scores. Its argmax is Algorithm 1's.
+    A softmax over the row's scores. Given that exactly one class is right, both of OSDTW's likelihoods make the probability of
+    class k proportional to exp(s_k), s_k being its raw log-odds: its argmax is Algorithm 1's.
     """
 
-    def __init__(self, network: TwoBranchViT, likelihoods: dict, class_names: tuple[str, ...], mean, std, channels: int,
-                 crop_share: float = 1.0):
-        self.network, self.likelihoods, self.class_names = network.eval(), likelihoods, class_names
-        self.mean, self.std, self.channels = mean, std, channels
-        self.size = tuple(network.head.patch_embed.img_size)  # (height, width)
-        self._seen = photograph(None, self.size, crop_share)
+    def __init__(self, row: Row, network, about: dict):
+        """about: predictor.json, as `Problem.described` writes it."""
+        self.row, self.network, self.class_names = row, network.eval(), tuple(about["class_names"])
+        self.mean, self.std, self.channels = about["mean"], about["std"], about["model"]["channels"]
+        vit = next(module for module in network.modules() if isinstance(module, VisionTransformer))
+        self.size = tuple(vit.patch_embed.img_size)  # (height, width)
+        self._seen = photograph(None, self.size, about["crop_share"])
 
     def __call__(self, images) -> np.ndarray:
         """Probabilities (B, K), a row an image; the images are read one after another and stay as they are.
@@ -62,7 +63,7 @@ class Predictor:
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """What `seen` gave of several images, uint8 (B, height, width, channels) -> (B, K)."""
         batch = normalized(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.mean, self.std)
-        scores = class_scores(self.network, self.likelihoods, [(batch, None)]).astype(np.float64)
+        scores = scores_over(self.network, self.row.scores, [(batch, None)]).astype(np.float64)
         odds = np.exp(scores - scores.max(1, keepdims=True))
         return odds / odds.sum(1, keepdims=True)
 
@@ -84,24 +85,53 @@ def _pictures(images) -> Iterator[Image.Image]:
         yield image
 
 
-def load_predictor(folder: str | Path) -> Predictor:
+def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
     """The predictor of a finished run, outputs/NAME (a relative path counts from here, then from the project).
 
-    The run's parameter file does as well as its folder. Raises UserError where the run has none or its files were damaged.
+    The run's parameter file does as well as its folder. method: a row of its accuracy table. Only a method that lies in a file
+    of its own has that file run, and only where it is the one that was trained. Raises UserError where the run has none or its
+    files were damaged.
     """
     folder = load_config(folder).folder if Path(folder).suffix in (".yaml", ".yml") else Path(folder)
-    stage = (folder if os.path.isdir(folder) else PROJECT / folder) / "stage3"
-    manifest = read_manifest(stage)
+    folder = folder if os.path.isdir(folder) else PROJECT / folder
+    stage = "stage3" if method in ROWS else _trained(folder, method)
+    about = json.loads((_finished(folder, stage) / "predictor.json").read_text())
+    if method in ROWS:
+        about["stage3"] = (read_manifest(folder / "stage3") or {})["parameters"]["stage3"]
+        row = ROWS[method](Problem.of(about), about["shared_depth"])
+    else:
+        kind = _method(method, about, folder)
+        row = kind(Problem.of(about), kind.Parameters.model_validate(about["parameters"]))
+    network = row.network(lambda stage, name: read_tensors(_finished(folder, stage) / f"{name}.safetensors"))
+    return Predictor(row, network, about)
+
+
+def _trained(folder: Path, method: str) -> str:
+    """The artifact of a method. Raises UserError naming those there are."""
+    trained = sorted(path.parent.name for path in folder.glob("baselines/*/manifest.json"))
+    if method not in trained:
+        raise UserError(f"{folder}: no method '{method}' was trained there; there are {', '.join((*ROWS, *trained))}")
+    if not (folder / "baselines" / method / "predictor.json").exists():
+        raise UserError(f"{folder / 'baselines' / method}: no predictor.json; remove this folder and run ./run_all.sh --from 06")
+    return f"baselines/{method}"
+
+
+def _method(name: str, about: dict, folder: Path) -> type[Method]:
+    file = about.get("file")
+    if file is None:
+        return methods.load(name)
+    if not Path(file).is_file() or checksum(Path(file)) != about["sha256"]:
+        raise UserError(f"{folder}: '{name}' was trained from {file}, which is gone or was changed since; {UNFINISHED}")
+    return methods.load(file)
+
+
+def _finished(folder: Path, stage: str) -> Path:
+    """A stage's folder, whole. Raises UserError otherwise."""
+    manifest = read_manifest(folder / stage)
     if manifest is None:
-        raise UserError(f"{folder}: no finished Stage 3 there; run ./run_all.sh with its parameter file first")
-    wrong = damage(stage, manifest)
+        named = stage.replace("stage", "Stage ")
+        raise UserError(f"{folder}: no finished {named} there; {UNFINISHED}")
+    wrong = damage(folder / stage, manifest)
     if wrong:
-        raise UserError(f"{stage}: {wrong}; run ./run_all.sh --from 06 with its parameter file")
-    about = json.loads((stage / "predictor.json").read_text())
-    model, counts = Model.model_validate(about["model"]), about["class_counts"]
-    groups = dict(zip(("head", "tail"), head_tail_partition(counts)))
-    likelihoods = task_likelihoods(about["likelihood"], counts, groups)
-    head, tail = (build_vit(model, likelihoods[task].n_outputs) for task in groups)
-    network = load_weights(TwoBranchViT(head, tail, about["shared_depth"]), read_tensors(stage / "network.safetensors"))
-    return Predictor(network, likelihoods, tuple(about["class_names"]), about["mean"], about["std"], model.channels,
-                     about["crop_share"])
+        raise UserError(f"{folder / stage}: {wrong}; run ./run_all.sh --from 06 with its parameter file")
+    return folder / stage

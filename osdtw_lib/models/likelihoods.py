@@ -1,4 +1,4 @@
-"""Log-likelihoods with logit adjustment: the two tasks' and the baselines', one signature for all.
+"""Log-likelihoods with logit adjustment: of a task's classes, or of all, one signature for both.
 
 A likelihood is called with logits (B, outputs) and labels, global class indices (B,) or a distribution over
 the K classes (B, K), and returns the log-likelihood of each sample (B,). Training minimises minus its mean;
@@ -70,30 +70,21 @@ def task_likelihoods(kind: str, class_counts, groups: dict[str, np.ndarray], tau
     Priors are training-set frequencies over all N samples, also for a task's own classes.
     """
     priors = class_priors(class_counts)
-    tasks = {}
-    for task, classes in groups.items():
-        own = priors[classes]
-        if kind == "bernoulli":
-            tasks[task] = Bernoulli(_long(classes), _float(tau * (np.log(own) - np.log1p(-own))))
-        elif kind == "categorical":
-            outcomes = np.append(own, 1 - own.sum())
-            tasks[task] = Categorical(_long(classes), _float(tau * np.log(outcomes)))
-        else:
-            raise ValueError(f"likelihood is 'bernoulli' or 'categorical', got '{kind}'")
-    return tasks
+    if kind == "bernoulli":
+        return {task: bernoulli(classes, priors[classes], tau) for task, classes in groups.items()}
+    if kind == "categorical":
+        return {task: categorical(c, np.append(priors[c], 1 - priors[c].sum()), tau) for task, c in groups.items()}
+    raise ValueError(f"likelihood is 'bernoulli' or 'categorical', got '{kind}'")
 
 
-def baseline_likelihood(method: str, class_counts, tau: float = 1.0) -> Bernoulli | Categorical:
-    """One network, all K classes: "ce", "logit_adjusted_ce" (Menon et al. 2021), "balanced_bce" (LiVT)."""
-    priors = class_priors(class_counts)
-    classes = _long(np.arange(len(priors)))
-    if method == "ce":
-        return Categorical(classes, torch.zeros(len(priors)))
-    if method == "logit_adjusted_ce":
-        return Categorical(classes, _float(tau * np.log(priors)))
-    if method == "balanced_bce":
-        return Bernoulli(classes, _float(tau * (np.log(priors) - np.log1p(-priors))))
-    raise ValueError(f"unknown baseline '{method}'")
+def bernoulli(classes, priors: np.ndarray, tau: float = 1.0) -> Bernoulli:
+    """Each class for itself, adjusted by tau times the log-odds of its prior."""
+    return Bernoulli(_long(classes), _float(tau * (np.log(priors) - np.log1p(-priors))))
+
+
+def categorical(classes, priors: np.ndarray, tau: float = 1.0) -> Categorical:
+    """A softmax, adjusted by tau times the log priors; one prior more than classes: the last is "the other group"."""
+    return Categorical(_long(classes), _float(tau * np.log(priors)))
 
 
 def _group_targets(classes: torch.Tensor, labels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -105,8 +96,8 @@ def _group_targets(classes: torch.Tensor, labels: torch.Tensor, like: torch.Tens
 
 
 def _long(values) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(values), dtype=torch.int64)
+    return torch.as_tensor(np.asarray(values), dtype=torch.int64, device="cpu")  # wherever networks are being built
 
 
 def _float(values) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(values), dtype=torch.float32)
+    return torch.as_tensor(np.asarray(values), dtype=torch.float32, device="cpu")

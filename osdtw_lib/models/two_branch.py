@@ -26,12 +26,6 @@ class TwoBranchViT(nn.Module):
             for i in range(shared_depth):
                 tail.blocks[i] = head.blocks[i]
 
-    def depths(self) -> dict[str, int]:
-        """`depth_of` each branch's parameters, under this module's names."""
-        branches = {"head": depth_of(self.head), "tail": depth_of(self.tail)}
-        names = (name for name, _ in self.named_parameters())
-        return {name: branches[name.split(".")[0]][name.split(".", 1)[1]] for name in names}
-
     def encoder_parameters(self) -> dict[str, nn.Parameter]:
         depths = depth_of(self.head)
         return {n: p for n, p in self.head.named_parameters() if depths[n] <= self.shared_depth}

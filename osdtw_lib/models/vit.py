@@ -66,6 +66,16 @@ def depth_of(vit: VisionTransformer) -> dict[str, int]:
     return {name: _depth(name, n_depths(vit)) for name, _ in vit.named_parameters()}
 
 
+def parameter_depths(module: nn.Module) -> dict[str, int]:
+    """`depth_of` every parameter of a module that holds networks, under its own names; L + 1 for what is in none of them."""
+    found, last = {}, 0
+    for prefix, network in module.named_modules():
+        if isinstance(network, VisionTransformer):
+            last = max(last, n_depths(network))
+            found |= {f"{prefix}.{name}".lstrip("."): depth for name, depth in depth_of(network).items()}
+    return {name: found.get(name, last + 1) for name, _ in module.named_parameters()}
+
+
 def _depth(name: str, last: int) -> int:
     block = re.match(r"blocks\.(\d+)\.", name)
     if block:

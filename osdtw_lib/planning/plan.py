@@ -131,7 +131,7 @@ class _Speed:
     timed: dict[str, Measured] | None
 
     def training(self, step: Step, n_images: int, busy: float) -> dict:
-        flops = flops_of(step, self.config)
+        flops = flops_of(step)
         if self.timed:
             measured = self.timed[step.name]
             rate, how = measured.size / measured.seconds, f"{HERE} at {measured.size} images a step"

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
+import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from .. import methods
 from ..config.schema import Config
+from ..data.batches import Part
 from ..errors import UserError
-from ..longtail import TASKS
-from ..models.likelihoods import Bernoulli
+from ..methods import osdtw
+from ..methods._base import Problem
 from ..models.masked_autoencoder import MaskedAutoencoder
-from ..models.two_branch import TwoBranchViT
-from ..models.vit import VisionTransformer, build_vit, costs_by_depth, n_depths
+from ..models.vit import VisionTransformer, build_vit
+from ..training.phase import Phase, means
 
 STEP_FLOPS = 2e11  # a measured step on a CPU does about so many: some seconds
 MEASURED_SECONDS, MEASURED_STEPS = 2.0, 5
@@ -27,71 +29,77 @@ MEASURED_SECONDS, MEASURED_STEPS = 2.0, 5
 
 @dataclass(frozen=True)
 class Step:
-    """A stage's training: what is trained, its loss a batch, for how many epochs in all; `frozen` blocks run forward only."""
+    """A training: the network, and the phase it is trained by; for how many epochs in all."""
 
     name: str
     epochs: int
     build: Callable[[], nn.Module]
-    loss: Callable[[nn.Module, torch.Tensor, torch.Tensor], torch.Tensor]
-    frozen: int = 0
+    phase: Phase
+
+    def prepared(self) -> nn.Module:
+        return self.phase.prepared(self.build())
+
+    def loss(self, network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """What a step minimises, of images as the loss is given them."""
+        part = Part(images, labels, 1.0, 0, own=labels, batch=labels, indices=torch.zeros_like(labels))
+        return sum(means(self.phase, network, part).values())
 
 
 def steps_of(config: Config, n_classes: int) -> list[Step]:
-    model, drop_path = config.model, config.recipe.drop_path
-    half = math.ceil(n_classes / 2)  # how head and tail share the classes hardly matters for time and memory
+    """Every training of a run by the phases that its stages train, for classes of equal size: what each has hardly matters.
 
-    def vit(n_outputs: int = half):
-        return build_vit(model, n_outputs, drop_path)
+    Methods whose steps cost the same are one step.
+    """
 
-    def joint(shared: int | None, frozen: bool = False) -> TwoBranchViT:
-        head, tail = vit(), vit()
-        network = TwoBranchViT(head, tail, n_depths(head) if shared is None else shared)
-        if frozen:
-            network.freeze_encoder()
-        return network
+    def vit(n_outputs: int) -> VisionTransformer:
+        return build_vit(config.model, n_outputs, config.recipe.drop_path)
 
-    def both(network, images, labels):
-        return sum(negative_log_likelihood(logits, labels) for logits in network(images).values())
-
-    def apart(networks, images, labels):
-        return sum(negative_log_likelihood(network(images), labels) for network in networks.values())
-
-    def painting(network, images, labels):  # over every patch: which are hidden depends on values, and takes no time
-        target, painted, _ = network.paint(images)
-        return (painted - target).square().mean()
-
+    problem = Problem(config, tuple(map(str, range(n_classes))), np.ones(n_classes, dtype=np.int64), vit)
     depth = config.selection.shared_depth or 0
     steps = [
-        Step("stage1", config.stage1.epochs, lambda: nn.ModuleDict({task: vit() for task in TASKS}), apart),
-        Step("stage2", config.stage2.epochs, lambda: joint(None), both),
-        Step("stage3", config.stage3.epochs, lambda: joint(depth, frozen=True), both, depth),
+        Step("stage1", config.stage1.epochs, lambda: osdtw.two_networks(problem), osdtw.alone(problem)),
+        Step("stage2", config.stage2.epochs, lambda: osdtw.two_branches(problem), osdtw.joint(problem, 0.5)),
+        Step("stage3", config.stage3.epochs, lambda: osdtw.two_branches(problem, depth), osdtw.refine(problem)),
     ]
-    if config.baselines:
-        epochs = len(config.baselines) * config.stage2.epochs
-        def single(network, images, labels):
-            return negative_log_likelihood(network(images), labels)
-
-        steps.append(Step("baselines", epochs, lambda: vit(n_classes), single))
-    if model.init == "masked_autoencoding":
+    if config.model.init == "masked_autoencoding":
         stage0 = config.stage0
-        steps.insert(0, Step("start", stage0.epochs, lambda: MaskedAutoencoder(vit(), stage0), painting))
-    return steps
+
+        def losses(network, part):  # over every patch: which are hidden depends on values, and takes no time
+            target, painted, _ = network.paint(part.images)
+            return {"error": (painted - target).square().mean()}
+
+        steps.insert(0, Step("start", stage0.epochs, lambda: MaskedAutoencoder(vit(1), stage0), Phase(stage0, losses)))
+    return steps + _of_methods(config, problem)
 
 
-def negative_log_likelihood(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    n = logits.shape[1]
-    return -Bernoulli(torch.arange(n), torch.zeros(n))(logits, labels).mean()
+def _of_methods(config: Config, problem: Problem) -> list[Step]:
+    """A step for every phase of the methods asked for, the phases that cost the same together."""
+    alike: dict[float, list[tuple[str, Step]]] = {}
+    for name, (kind, parameters) in methods.asked(config).items():
+        method = kind(problem, parameters)
+        for phase in method.phases():
+            step = Step("baselines", phase.length.epochs, method.build, phase)
+            alike.setdefault(flops_of(step), []).append((name, step))
+    return [
+        Step(
+            "baselines" if len(alike) == 1 else f"baselines ({', '.join(dict.fromkeys(name for name, _ in found))})",
+            sum(step.epochs for _, step in found),
+            found[0][1].build,
+            found[0][1].phase,
+        )
+        for found in alike.values()
+    ]
 
 
-def flops_of(step: Step, config: Config) -> float:
-    """FLOPs an image of a training step: three times the forward pass, once where it is frozen. No memory is taken."""
+def flops_of(step: Step) -> float:
+    """FLOPs an image of a training step: forward, and backward where there is something to train. No memory is taken."""
     with torch.device("meta"):
-        network = step.build()
+        network = step.prepared().train()
         images, labels = synthetic(network, 1, "meta")
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            step.loss(network, images, labels)
-    frozen = sum(costs_by_depth(config.model, 1)[1][: step.frozen]) if step.frozen else 0
-    return 3 * counter.get_total_flops() - 2 * frozen
+        seen = step.phase.seen(network, images)
+    with FlopCounterMode(display=False) as counter:
+        step.loss(network, seen, labels).backward()
+    return counter.get_total_flops()
 
 
 def synthetic(network: nn.Module, size: int, device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -110,14 +118,16 @@ def memory_of(step: Step, config: Config, micro: int, measured: Measured | None)
     On tensors that have shapes and no contents: nothing is computed, no memory is taken.
     """
     with torch.device("meta"):
-        network = step.build().train()
+        network = step.prepared().train()
     everything = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
     with FakeTensorMode(allow_non_fake_inputs=True):
         network = network.to_empty(device="cpu")
         one, two = (_kept(step, network, config, size) for size in (1, 2))  # what does not grow: casts of the weights
     parts = {
-        "weights": 4 * everything, "gradients": 4 * trained, "moments": 8 * trained,
+        "weights": 4 * everything,
+        "gradients": 4 * trained,
+        "moments": 8 * trained,
         f"activations of {micro} images": one + (micro - 1) * (two - one),
     }
     row = {"stage": step.name, "million parameters": everything / 1e6} | {name: size / 1e9 for name, size in parts.items()}
@@ -130,6 +140,7 @@ def memory_of(step: Step, config: Config, micro: int, measured: Measured | None)
 def _kept(step: Step, network: nn.Module, config: Config, size: int) -> int:
     """Bytes autograd keeps from a forward pass over `size` images for its backward pass, parameters aside."""
     images, labels = synthetic(network, size, "cpu")
+    images = step.phase.seen(network, images)
     own = {t.untyped_storage()._cdata for t in (*network.parameters(), *network.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -157,7 +168,7 @@ class Measured:
 
 def measure(step: Step, config: Config, micro: int, device: torch.device) -> Measured:
     """A training step with AdamW: on a GPU at `micro` images, or as many of them as fit; on a CPU at few images."""
-    size = micro if device.type == "cuda" else max(1, min(micro, max(2, int(STEP_FLOPS / flops_of(step, config)))))
+    size = micro if device.type == "cuda" else max(1, min(micro, max(2, int(STEP_FLOPS / flops_of(step)))))
     while True:
         try:
             return _timed(step, config, size, device)
@@ -169,10 +180,11 @@ def measure(step: Step, config: Config, micro: int, device: torch.device) -> Mea
 
 
 def _timed(step: Step, config: Config, size: int, device: torch.device) -> Measured:
-    network = step.build().to(device).train()
+    network = step.prepared().to(device).train()
     loss = torch.compile(step.loss) if config.recipe.compile and device.type == "cuda" else step.loss
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-6, fused=True)
     images, labels = synthetic(network, size, device)
+    images = step.phase.seen(network, images)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
 

@@ -15,11 +15,12 @@ from nbconvert.filters import markdown2html
 
 from ..artifacts.files import write_text
 from ..artifacts.manifest import damage, read_manifest
-from ..config.schema import BASELINES
+from .. import methods
 from ..errors import UserError
 from ..evaluation import published as paper
-from ..evaluation.accuracy_table import METHOD_NAMES, how_to_run_missing, shown
-from ..stages.run import NOTEBOOKS, OPTIONAL
+from ..evaluation.accuracy_table import how_to_run_missing, shown
+from ..methods.osdtw import ROWS
+from ..stages import NOTEBOOKS, OPTIONAL
 from ..stages.selection import origin
 from .page import formulas, page_script, plotly_script, static, style, template
 
@@ -48,12 +49,13 @@ def _facts(folder: Path, manifest: dict) -> dict:
     )}
     selection = json.loads((folder / "tables" / "selection.json").read_text())
     score, counts = read["accuracy"].set_index("method"), read["classes"]["training_images"]
-    best = score["all"].reindex(BASELINES).dropna()
+    best = score["all"].drop(list(ROWS)).dropna()
+    titles = manifest["notes"].get("titles") or titles_here(score.index)
     few = score.at["osdtw", "few"]
     headline = f"OSDTW, refined, names {score.at['osdtw', 'all']:.1f} % of the test images right"
     headline += f", and {few:.1f} % of those of the rarest classes (under 20 images)" if pd.notna(few) else ""
     if len(best):
-        headline += f"; the best single network, trained with {METHOD_NAMES[best.idxmax()]}, {best.max():.1f} %"
+        headline += f"; the best single network, trained with {titles[best.idxmax()]}, {best.max():.1f} %"
     by_task = read["classes"].groupby("task")["training_images"].agg(["size", "sum"])
     tasks = ", ".join(f"{row['size']} {task} classes with {row['sum']} images" for task, row in by_task.iterrows())
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
@@ -62,6 +64,7 @@ def _facts(folder: Path, manifest: dict) -> dict:
         "name": folder.name,
         "classes": len(counts),
         "table": read["accuracy"],
+        "titles": titles,
         "images": counts.sum(),
         "split": f"{counts.sum()} training images of {len(counts)} classes, from {counts.max()} to {counts.min()} a class: {tasks}.",
         "headline": f"{headline}.",
@@ -79,15 +82,21 @@ def _facts(folder: Path, manifest: dict) -> dict:
     }
 
 
+def titles_here(names) -> dict[str, str]:
+    """What a reader calls the methods of tables that do not say it; a method of a file of its own keeps its name."""
+    known = methods.names()
+    return {name: ROWS[name].title if name in ROWS else methods.load(name).title if name in known else name for name in names}
+
+
 def _write_run(folder: Path, run: dict) -> None:
-    how = html.escape(how_to_run_missing(run["accuracy"]))
+    how = html.escape(how_to_run_missing(run["accuracy"], methods.names()))
     reference, times = paper.of(folder.name)
     page = template("run").render(
         run=run,
         style=style(),
         plotly_js=plotly_script(),
         page_js=page_script(),
-        table=_table(shown(run["accuracy"]), f"Accuracy (%), measured here. {run['caption']}")
+        table=_table(shown(run["accuracy"], run["titles"]), f"Accuracy (%), measured here. {run['caption']}")
         + (f'<p class="quiet">{how}</p>' if how else ""),
         paper=[_table(reference, "The paper's accuracy (%). Not measured here.")] if reference is not None else [],
         story=_story(folder),

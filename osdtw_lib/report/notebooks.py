@@ -8,8 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
-
 from ..artifacts.files import make_folder, remove, write_text
 from ..artifacts.lock import held
 from ..backend.progress import clock
@@ -17,8 +15,11 @@ from ..config.load import dump_config, load_config
 from ..config.paths import PROJECT
 from ..errors import UserError
 from ..evaluation.accuracy_table import how_to_run_missing, shown
-from ..stages import all as stages
-from ..stages.run import NOTEBOOKS, OPTIONAL, Run
+from .. import methods
+from ..stages import CONTENTS, NOTEBOOKS, OPTIONAL, execute
+from ..stages.networks import titles_of
+from ..stages.pipeline import require
+from ..stages.run import Run
 from . import index as overview
 from . import page as report
 
@@ -63,8 +64,9 @@ def _run_one(run: Run, first: str | None, ablations: bool) -> None:
         _execute(book, resolved, run.folder)
     index = overview.write_index(config.folder.parent)
     print(f"\n{config.name}: accuracy (%) on {len(run.test)} test images, {clock(time.monotonic() - started)} in all")
-    accuracy = pd.read_csv(run.folder / "tables" / "accuracy.csv")
-    print("\n".join(filter(None, (shown(accuracy).to_string(index=False), how_to_run_missing(accuracy)))))
+    accuracy = require(run, "tables").table("accuracy")
+    said = shown(accuracy, titles_of(run)).to_string(index=False), how_to_run_missing(accuracy, methods.names())
+    print("\n".join(filter(None, said)))
     print(f"report: {index}", flush=True)
 
 
@@ -81,10 +83,8 @@ def _books_from(run: Run, first: str | None, ablations: bool) -> list[str]:
     position = books.index(chosen[0])
     for book in [] if named else books[:position]:  # an optional one makes what it lacks
         for stage in stages_of[book]:
-            cell = {}
-            if stage == "stage2":
-                cell = {"head_weight": stages.selection(run)["head_weight"]}
-            stages.require(run, stage, **cell)
+            for name in run.artifacts_of(stage):
+                execute(run, name, quiet=True) if CONTENTS[stage].light else require(run, name)
         if not (run.folder / f"{book}.html").exists():
             print(f"note: {book} has results but no page yet; ./run_all.sh without --from makes it")
     for book in books[position:]:

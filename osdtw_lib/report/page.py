@@ -21,7 +21,7 @@ from plotly.offline import get_plotlyjs
 
 from ..artifacts.files import write_text
 from ..proxy.grid import FORMS
-from ..stages.run import NOTEBOOKS
+from ..stages import NOTEBOOKS
 from .progress_lines import log_html
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -9,7 +9,7 @@ from ..models.vit import depth_of
 from ..models.weights import weights
 from ..proxy.binned import ProxySummary
 from ..proxy.exact import Proxy
-from .execute import require
+from .pipeline import require
 from .networks import stage1_networks, start_network
 from .run import Run
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import zlib
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 
-from .. import longtail
+from .. import longtail, methods
 from ..artifacts.artifact import Artifact
-from ..artifacts.files import checksum
 from ..config.load import load_config
-from ..config.schema import Config, Recipe
+from ..config.schema import Config
 from ..data.batches import Batches
 from ..data.decoded_cache import decoded
 from ..data.image_files import ImageFiles
@@ -21,31 +24,27 @@ from ..data.sets import load_source
 from ..data.source import LabelledImages
 from ..data.splits import split_indices
 from ..errors import UserError
-from ..longtail import TASKS
-from ..models.likelihoods import task_likelihoods
-from ..models.pretrained import require_start, weights_file
-from ..models.two_branch import TwoBranchViT
+from ..methods._base import Method, Problem
+from ..models.pretrained import require_start
 from ..models.vit import VisionTransformer, build_vit, n_depths
-
-# Which notebook makes which stages, in order; "to redo from 05" and "run 03 first" are read off here.
-NOTEBOOKS = {
-    "01_data_split": ("split",),
-    "02_starting_point": ("start",),
-    "03_stage1_fisher": ("stage1", "fisher"),
-    "04_proxy_explorer": ("direct", "proxy"),
-    "05_stage2_joint": ("stage2",),
-    "06_stage3_tables": ("stage3", "baselines", "tables"),
-    "07_theory": ("simulation", "label_dependence"),
-}
-# Hours on a large data set: only where asked for (--ablations, or --from 08).
-OPTIONAL = {"08_ablations": ("ablation",)}
+from . import CONTENTS
 
 
 class Run:
-    """A parameter file with everything derived from it; holds no results, but knows where they are."""
+    """A parameter file with everything derived from it; holds no results, but knows where they are.
 
-    def __init__(self, config: Config):
+    asked: {name: (method, its parameters)} of the baselines. A measurement over other seeds or cells opens runs of its own:
+    with the data already read (source), with results elsewhere (place: artifact's name -> folder), and at a fixed choice
+    (shared_depth, head_weight) instead of the selection's.
+    """
+
+    def __init__(self, config: Config, *, source=None, place: Callable[[str], Path] | None = None):
         self.config, self.folder = config, config.folder
+        self.place = place or (lambda name: self.folder / name)
+        self.fixed_choice: dict | None = None
+        if source is not None:
+            self.source = source
+        self.asked = methods.asked(config)
         if config.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device: cuda was asked for and none is visible; set device: auto")
         auto = "cuda" if torch.cuda.is_available() else "cpu"
@@ -96,25 +95,23 @@ class Run:
         """many / medium / few."""
         return longtail.shot_groups(self.class_counts)
 
-    @cached_property
+    @property
     def partition(self) -> dict[str, np.ndarray]:
         """head / tail."""
-        return dict(zip(TASKS, longtail.head_tail_partition(self.class_counts)))
+        return self.problem.partition
 
-    @cached_property
+    @property
     def likelihoods(self) -> dict:
-        return task_likelihoods(
-            self.config.likelihood, self.class_counts, self.partition, self.config.logit_adjustment
-        )
+        """head / tail."""
+        return self.problem.likelihoods
 
-    def batches(
-        self, images: LabelledImages | ImageFiles, batch_size: int | None = None, recipe: Recipe | None = None
-    ) -> Batches:
+    def batches(self, images: LabelledImages | ImageFiles, batch_size: int | None = None, **training) -> Batches:
+        """training: `recipe` and `sampling` of training batches."""
         # the same seed for every stage and baseline: all see the same batches in the same order
         if getattr(self.config.data, "cache", False) and any(images is whole for whole in (self.train, self.test)):
             side = round(max(self.image_size) / self.config.data.crop_share)
             images = decoded(images, side, self.folder.parent / "cache")
-        options = {"device": self.device, "batch_size": batch_size, "recipe": recipe}
+        options = {"device": self.device, "batch_size": batch_size} | training
         return Batches(images, self.config, self.image_size, len(self.class_names), **options)
 
     # models -----------------------------------------------------------------------------------------------
@@ -140,61 +137,66 @@ class Run:
             torch.manual_seed(self.seed("vit"))
             return build_vit(self.config.model, n_outputs, self.config.recipe.drop_path).to(self.device)
 
-    def two_branch(self, shared_depth: int) -> TwoBranchViT:
-        head, tail = (self.vit(self.likelihoods[task].n_outputs) for task in TASKS)
-        return TwoBranchViT(head, tail, shared_depth)
-
     def seed(self, purpose: str) -> int:
         return zlib.crc32(f"{self.config.seed}/{purpose}".encode())
 
-    # stages -----------------------------------------------------------------------------------------------
+    # methods and stages -----------------------------------------------------------------------------------
 
-    def artifact(self, name: str, *, head_weight: float | None = None, shared_depth: int | None = None) -> Artifact:
-        """The results of a stage as this parameter file asks for them, whether or not they are there."""
-        c = self.config
+    @cached_property
+    def problem(self) -> Problem:
+        """What a method may know; its networks have random weights."""
+        return Problem(self.config, self.class_names, self.class_counts, self.vit)
 
-        def dump(*sections: str) -> dict:
-            values = c.model_dump(mode="json")
-            return {s: values[s] for s in sections}
+    @cached_property
+    def methods(self) -> dict[str, Method]:
+        """The baselines asked for, by name."""
+        return {name: method(self.problem, parameters) for name, (method, parameters) in self.asked.items()}
 
-        training = dump("recipe")
-        task = dump("likelihood", "logit_adjustment")
-        if name == "split":
-            parameters = {**dump("seed", "data"), "images": self.source.fingerprint()}
-            return Artifact(name, self.folder / name, parameters)
-        if name == "start":
-            return self._make(name, ("split",), dump("model") | self._origin())
-        if name == "stage1":
-            return self._make(name, ("start",), dump("stage1") | task | training)
-        if name == "fisher":
-            return self._make(name, ("stage1",), {"precision": c.recipe.precision})
-        if name == "proxy":
-            return self._make(name, ("fisher", "direct"), dump("selection"))
-        if name == "direct":
-            return self._make(name, ("fisher",), c.direct.model_dump(mode="json", exclude={"batch_size"}))
-        if name == "stage2":
-            return self._make(name, ("start",), dump("stage2") | task | training | {"head_weight": head_weight})
-        if name == "stage3":
-            before = (self.artifact("stage1"), self.artifact("stage2", head_weight=head_weight))
-            return Artifact(name, self.folder / name, dump("stage3") | training | {"shared_depth": shared_depth}, before)
-        if name.startswith("baselines/"):
-            return self._make(name, ("start",), {"method": name.split("/")[1]} | dump("stage2", "logit_adjustment") | training)
-        if name == "simulation":
-            return self._make(name, (), {"repetitions": c.theory.repetitions})
-        if name == "label_dependence":
-            return self._make(name, ("fisher",), {"images": c.theory.images, "damping": c.selection.damping})
-        raise ValueError(f"no stage '{name}'")
+    def at(self, choice: dict, place: Callable[[str], Path] | None = None) -> Run:
+        """The same run at a fixed choice, shared_depth and head_weight; data and networks are the very same."""
+        other = copy.copy(self)
+        other.fixed_choice, other.place = choice, place or self.place
+        return other
 
-    def _origin(self) -> dict:
-        """What the starting point's key holds beside the model: Stage 0's parameters, or the given weights."""
-        if self.config.model.init == "masked_autoencoding":
-            values = self.config.model_dump(mode="json")
-            return {"stage0": values["stage0"], "recipe": values["recipe"]}
-        path = weights_file(self.config.model)
-        return {"weights": checksum(path)} if path else {}
+    def artifact(self, name: str) -> Artifact:
+        """The results of a stage ("baselines/METHOD": of a method) as this run asks for them, whether or not they are there.
 
-    def _make(self, name: str, before: tuple[str, ...], parameters: dict) -> Artifact:
-        return Artifact(name, self.folder / name, parameters, tuple(self.artifact(b) for b in before))
+        What is in its key stands in the stage's file.
+        """
+        stage, *method = name.split("/")
+        if stage not in CONTENTS:
+            raise ValueError(f"no stage '{stage}'")
+        module = module_of(stage)
+        if hasattr(module, "inputs"):
+            inputs = module.inputs(self)
+        else:  # of a light stage the values enter the key, among the parameters
+            needs = [need for need in CONTENTS[stage].needs if not CONTENTS[need].light]
+            inputs = tuple(self.artifact(one) for need in needs for one in self.artifacts_of(need))
+        return Artifact(name, self.place(name), module.parameters(self, *method), inputs)
+
+    def needs_of(self, name: str) -> list[str]:
+        """The stages that have to be there before this one runs; at a fixed choice nothing is selected."""
+        needs = CONTENTS[name.split("/")[0]].needs
+        return [need for need in needs if not (self.fixed_choice and need == "selection")]
+
+    def artifacts_of(self, stage: str) -> list[str]:
+        """The artifacts of a stage by name: itself, or "baselines/METHOD" for each method asked for."""
+        return [f"baselines/{method}" for method in self.asked] if stage == "baselines" else [stage]
+
+    def read(self, stage: str, name: str) -> dict[str, torch.Tensor]:
+        """Tensors that a stage has kept. Raises UserError where it is not done."""
+        return self.artifact(stage).tensors(name)
+
+    def dump(self, *sections: str) -> dict:
+        """Sections of the parameter file, for a key."""
+        values = self.config.model_dump(mode="json", include=set(sections))
+        return {section: values[section] for section in sections}
+
+
+def module_of(stage: str) -> ModuleType:
+    """The file of a stage: parameters(run), make(run, write), perhaps inputs(run) and publish(run, artifact)."""
+    room = CONTENTS[stage].room
+    return importlib.import_module(f"..{room}.{stage if room == 'stages' else 'stage'}", __package__)
 
 
 def open_run(params_file: str | Path) -> Run:
@@ -202,12 +204,9 @@ def open_run(params_file: str | Path) -> Run:
     return Run(load_config(params_file))
 
 
-def first_make(stage: str) -> str:
+def first_make(name: str) -> str:
     """What to do where an earlier stage's results are not there."""
-    book = notebook_of(stage)
+    stage = name.split("/")[0]
+    book = CONTENTS[stage].notebook
     return (f"run notebook {book} first (./run_all.sh --from {book[:2]}), or that stage alone: python -m osdtw_lib "
-            f"{stage.split('/')[0]} and the same parameter file")
-
-
-def notebook_of(stage: str) -> str:
-    return next(book for book, stages in (NOTEBOOKS | OPTIONAL).items() if stage.split("/")[0] in stages)
+            f"{stage} and the same parameter file")

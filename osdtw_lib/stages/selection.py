@@ -1,49 +1,53 @@
-"""The choice of shared depth and head weight: the proxy's, one made by hand in the explorer, or one named."""
+"""Notebook 04: the choice of shared depth and head weight: the proxy's, one named in the parameter file, or one made by hand.
+
+outputs/NAME/selection.json shows it. A choice by hand lies there too: the explorer writes it, for the very proxy it looks at.
+Stages 2 and 3 have in their keys the values they use of it, so that a new proxy that chooses the same repeats nothing.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 
+from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import write_text
 from ..artifacts.lock import held
 from ..artifacts.manifest import own_checksum
-from .execute import require
+from ..backend import distributed
+from .pipeline import execute, require
 from .proxy_inputs import load_summary, measured_bias
 from .run import Run
 
 
-def cell(selected: dict) -> dict:
-    """What the artifacts of Stage 2 and 3 depend on besides the parameter file."""
-    return {"head_weight": selected["head_weight"], "shared_depth": selected["shared_depth"]}
+def parameters(run: Run) -> dict:
+    return {"chosen": _by_hand(run) or _named(run)}
 
 
-def selection(run: Run) -> dict:
-    """The choice Stage 2 uses: shared_depth, head_weight, form, damping, total, chosen_by.
+def make(run: Run, write: Writer) -> None:
+    by_hand, last = _by_hand(run), write.artifact.folder / "selection.json"
+    text = json.dumps(by_hand, indent=1) if by_hand else _proposal(run)
+    chosen = json.loads(text)
+    print(f"selection: shared_depth {chosen['shared_depth']}, head_weight {chosen['head_weight']}, {origin(chosen)}", flush=True)
+    _show(run, text, last.read_text() if last.exists() else text)
+    write.text("selection.json", text)
 
-    outputs/NAME/selection.json shows it: the proxy's, or one made by hand in the explorer from the same proxy. Should
-    that file have been edited otherwise, it is put right from the proxy's.
-    """
-    text = _proposal(run)
-    by_hand = chosen_by_hand(run)
-    if by_hand:
-        return by_hand
-    shown = run.folder / "selection.json"
-    if _shown(run) != text:
-        if shown.exists():
-            print("selection.json is not what the proxy wrote: put right (name shared_depth and head_weight in the "
-                  "parameter file to choose yourself, or choose in the explorer of notebook 04)")
+
+def publish(run: Run, artifact: Artifact) -> None:
+    text = (artifact.folder / "selection.json").read_text()
+    if distributed.rank() == 0:
+        _show(run, text, text)
+
+
+def _show(run: Run, text: str, last: str) -> None:
+    """outputs/NAME/selection.json as selected; where it is neither that nor what was selected last, somebody edited it."""
+    shown, there = run.folder / "selection.json", _shown(run)
+    if shown.exists() and there not in (text, last):
+        print(
+            "selection.json is not what was selected: put right (name shared_depth and head_weight in the "
+            "parameter file to choose yourself, or choose in the explorer of notebook 04)"
+        )
+    if there != text:
         write_text(shown, text)
-    return json.loads(text)
-
-
-def proposed(run: Run) -> dict:
-    """The proxy's own choice, whatever was chosen by hand."""
-    return json.loads(_proposal(run))
-
-
-def _proposal(run: Run) -> str:
-    return (require(run, "proxy").folder / "selection.json").read_text()
 
 
 def _shown(run: Run) -> str | None:
@@ -54,27 +58,46 @@ def _shown(run: Run) -> str | None:
         return None
 
 
-def choose(run: Run, shared_depth: int, head_weight: float, form: str, damping: float) -> dict:
-    """Choose by hand: selection.json then holds this cell until the proxy changes or `choose_proposed` is called."""
-    at = load_summary(run).grid([shared_depth], [head_weight], form, damping, measured_bias(run)).iloc[0]
-    used = 0.0 if form == "paper" else damping
-    total = float(at["total"]) if math.isfinite(at["total"]) else None  # JSON has no infinity
-    chosen = {"shared_depth": shared_depth, "head_weight": head_weight, "total": total, "form": form, "damping": used}
-    chosen |= {"chosen_by": "hand", "proxy": require(run, "proxy").key}
-    chosen["checksum"] = own_checksum(chosen)
-    with held(run.folder):
-        write_text(run.folder / "selection.json", json.dumps(chosen, indent=1))
-    return chosen
+# reading --------------------------------------------------------------------------------------------------------
 
 
-def choose_proposed(run: Run) -> dict:
-    """Back to the proxy's choice."""
-    with held(run.folder):
-        write_text(run.folder / "selection.json", _proposal(run))
-    return selection(run)
+def selection(run: Run) -> dict:
+    """What was selected: shared_depth, head_weight, form, damping, total, chosen_by. Raises UserError where nothing was."""
+    return json.loads((require(run, "selection").folder / "selection.json").read_text())
 
 
-def chosen_by_hand(run: Run) -> dict | None:
+def chosen(run: Run) -> dict:
+    """shared_depth, head_weight and chosen_by, as Stages 2, 3 and the tables use them: known before the selection is
+    made where the run is at a fixed choice or the choice is yours."""
+    return run.fixed_choice or _by_hand(run) or _named(run) or selection(run)
+
+
+def proposed(run: Run) -> dict:
+    """The proxy's own choice, whatever was chosen by hand."""
+    return json.loads(_proposal(run))
+
+
+def origin(selected: dict) -> str:
+    """Who chose, in words for a reader."""
+    return {
+        "hand": "chosen by hand in the explorer",
+        "parameters": "named in the parameter file",
+        "proxy": f"picked by the proxy, form “{selected['form']}”",
+    }[selected["chosen_by"]]
+
+
+def _proposal(run: Run) -> str:
+    return (require(run, "proxy").folder / "selection.json").read_text()
+
+
+def _named(run: Run) -> dict | None:
+    wanted = run.config.selection
+    if wanted.shared_depth is None:
+        return None
+    return {"shared_depth": wanted.shared_depth, "head_weight": wanted.head_weight, "chosen_by": "parameters"}
+
+
+def _by_hand(run: Run) -> dict | None:
     """What selection.json holds if it is a choice by hand made from this very proxy, with the checksum it was written with;
     None for anything else."""
     try:
@@ -86,10 +109,27 @@ def chosen_by_hand(run: Run) -> dict | None:
     return chosen if chosen.get("chosen_by") == "hand" and chosen.get("proxy") == run.artifact("proxy").key else None
 
 
-def origin(selected: dict) -> str:
-    """Who chose, in words for a reader."""
-    return {
-        "hand": "chosen by hand in the explorer",
-        "parameters": "named in the parameter file",
-        "proxy": f"picked by the proxy, form “{selected['form']}”",
-    }[selected["chosen_by"]]
+# choosing -------------------------------------------------------------------------------------------------------
+
+
+def choose(run: Run, shared_depth: int, head_weight: float, form: str, damping: float) -> dict:
+    """Choose by hand, until the proxy changes or `choose_proposed` is called."""
+    at = load_summary(run).grid([shared_depth], [head_weight], form, damping, measured_bias(run)).iloc[0]
+    used = 0.0 if form == "paper" else damping
+    total = float(at["total"]) if math.isfinite(at["total"]) else None  # JSON has no infinity
+    cell = {"shared_depth": shared_depth, "head_weight": head_weight, "total": total, "form": form, "damping": used}
+    cell |= {"chosen_by": "hand", "proxy": require(run, "proxy").key}
+    cell["checksum"] = own_checksum(cell)
+    return _choose(run, json.dumps(cell, indent=1))
+
+
+def choose_proposed(run: Run) -> dict:
+    """Back to the proxy's choice."""
+    return _choose(run, _proposal(run))
+
+
+def _choose(run: Run, text: str) -> dict:
+    with held(run.folder):
+        write_text(run.folder / "selection.json", text)
+        execute(run, "selection", quiet=True)
+    return selection(run)

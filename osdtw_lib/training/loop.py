@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -13,24 +12,24 @@ from torch import nn
 from ..artifacts.checkpoint import Checkpoint
 from ..backend import distributed
 from ..backend.progress import Progress
-from ..config.schema import Recipe, Training
+from ..config.schema import Recipe
 from ..data.augment import seed_of
 from ..data.batches import Batches
 from ..errors import UserError
 from ..models.flops import summary_line
+from ..models.vit import parameter_depths
 from ..models.weights import load_weights, weights
 from .optimizer import learning_rate, parameter_groups
+from .phase import Phase, means
 
 CHECKPOINT_SECONDS = 2.0  # a checkpoint is written at an epoch's end, but not more often than this
 
 
 def fit(
     model: nn.Module,
-    losses_of: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]],
+    phase: Phase,
     batches: Batches,
     recipe: Recipe,
-    length: Training,
-    depths: dict[str, int],
     checkpoint: Checkpoint,
     seed: int,
     label: str,
@@ -38,15 +37,16 @@ def fit(
 ) -> pd.DataFrame:
     """Train `model` in place; its frozen parameters (requires_grad False) stay as they are.
 
-    losses_of(images, labels) -> {name: scalar}, means over the images: their sum is minimised, each is recorded.
-    depths: {parameter name: depth} for the layer-wise learning-rate decay. flops_per_image: of forward and backward, for
+    phase: its losses, whose sum is minimised and each of which is recorded, and its length; batches and recipe are what it asked
+    for. A network that `model` holds has the layer-wise learning-rate decay. flops_per_image: of forward and backward, for
     the line at the end. In several processes each works through its parts of every batch and the gradients are summed,
     so that all hold the same weights. Returns the history, a row an epoch: epoch, learning_rate and the mean of each loss.
     A run that was killed goes on from `checkpoint`; on a CPU it ends bit for bit as one that was not.
     Raises UserError where a loss is no longer finite.
     """
+    length = phase.length
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe, depths), betas=recipe.betas, fused=True)
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe, parameter_depths(model)), betas=recipe.betas, fused=True)
     peak = length.learning_rate or recipe.learning_rate
     saved = checkpoint.load()
     history = _restore(model, optimizer, *saved) if saved else []
@@ -55,7 +55,7 @@ def fit(
     last_saved = time.monotonic()
     with torch.random.fork_rng(devices=_cuda_devices(model)):
         for epoch in range(len(history), length.epochs):
-            model.train()
+            _training(model)
             sums: dict[str, torch.Tensor] = {}
             for step, parts in enumerate(progress.waiting(batches.epoch(epoch))):
                 rate = learning_rate(epoch + step / len(batches), length, peak, recipe.final_learning_rate)
@@ -65,7 +65,7 @@ def fit(
                 for part in progress.waiting(parts):
                     torch.manual_seed(seed_of(seed, epoch, step, part.number))
                     with torch.autocast(part.images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                        losses = losses_of(part.images, part.labels)
+                        losses = means(phase, model, part)
                     (part.share * sum(losses.values())).backward()
                     for name, loss in losses.items():
                         sums[name] = sums.get(name, 0.0) + loss.detach().double() * len(part.labels)
@@ -85,6 +85,15 @@ def fit(
         print(f"{label}: {summary_line(*spent, flops_per_image, trained[0].device, distributed.world_size())}", flush=True)
     model.eval()
     return pd.DataFrame(history)
+
+
+def _training(model: nn.Module) -> None:
+    """Training mode, but for the modules that are frozen: they are a fixed function."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
 
 
 def _means(sums: dict[str, torch.Tensor], images: int) -> dict[str, float]:

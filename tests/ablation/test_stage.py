@@ -13,15 +13,15 @@ from osdtw_lib.ablation import grid_cell, stage
 from osdtw_lib.ablation import paper_claims as claims
 from osdtw_lib.ablation import tables as tabled
 from osdtw_lib.ablation.grid_cell import measure, prepare, refine
-from osdtw_lib.ablation.stage import ablation
 from osdtw_lib.ablation.variant import Variant
 from osdtw_lib.config.load import load_config
 from osdtw_lib.evaluation.metrics import accuracy_by_group
 from osdtw_lib.evaluation.scores import class_scores, negative_log_likelihood, predict
 from osdtw_lib.longtail import class_priors
 from osdtw_lib.models.vit import encode
-from osdtw_lib.stages import all as stages
-from osdtw_lib.stages.networks import joined, stage1_networks, stage2_network
+from osdtw_lib.methods import osdtw
+from osdtw_lib.stages import execute
+from osdtw_lib.stages.networks import stage1_networks, stage2_network
 from osdtw_lib.stages.proxy_inputs import load_proxy, measured_bias
 from osdtw_lib.stages.run import Run
 from osdtw_lib.training import frozen_features
@@ -38,7 +38,7 @@ def measured(tmp_path_factory, write_params):
     """The whole ablation on the tiny configuration: (Run, what it printed). For reading only."""
     run, said = Run(load_config(write_params(tmp_path_factory.mktemp("ablation"), SMALL))), io.StringIO()
     with contextlib.redirect_stdout(said):
-        ablation(run)
+        execute(run, "ablation")
     return run, said.getvalue()
 
 
@@ -49,11 +49,11 @@ def measured(tmp_path_factory, write_params):
 def test_refinement_from_features_is_the_ordinary_stage_3(finished_copy, depth):
     run = finished_copy({"selection.shared_depth": depth, "recipe.random_shift": 0})
     for name in ("split", "start", "stage1", "fisher", "direct", "proxy", "stage2", "stage3"):
-        stages.STAGES[name](run)
-    ordinary = run.artifact("stage3", shared_depth=depth, head_weight=0.4)
-    network, joint = refined_from_features(run, depth, 0.4)
+        execute(run, name)
+    ordinary = run.artifact("stage3")
+    network, joint = refined_from_features(run, depth)
     assert ordinary.tensors("network").keys() == dict(network.named_parameters()).keys()
-    moved = joined(run, joint.head, stage1_networks(run), depth).state_dict()
+    moved = osdtw.assemble(run.problem, joint.head, stage1_networks(run), depth).state_dict()
     for name, tensor in ordinary.tensors("network").items():
         torch.testing.assert_close(network.get_parameter(name).detach(), tensor, msg=name)
     changed = {n for n, p in network.named_parameters() if not torch.equal(p, moved[n])}
@@ -63,15 +63,15 @@ def test_refinement_from_features_is_the_ordinary_stage_3(finished_copy, depth):
 def test_refinement_from_features_sees_the_same_shifted_images_as_the_ordinary_one(finished_copy):
     run = finished_copy({"recipe.random_shift": 2})
     for name in ("split", "start", "stage1", "fisher", "direct", "proxy", "stage2", "stage3"):
-        stages.STAGES[name](run)
-    network, _ = refined_from_features(run, 2, 0.4)
-    for name, tensor in run.artifact("stage3", shared_depth=2, head_weight=0.4).tensors("network").items():
+        execute(run, name)
+    network, _ = refined_from_features(run, 2)
+    for name, tensor in run.artifact("stage3").tensors("network").items():
         torch.testing.assert_close(network.get_parameter(name).detach(), tensor, msg=name)
 
 
-def refined_from_features(run, depth, weight):
-    joint = stage2_network(run, weight)
-    network = joined(run, joint.head, stage1_networks(run), depth)
+def refined_from_features(run, depth):
+    joint = stage2_network(run)
+    network = osdtw.assemble(run.problem, joint.head, stage1_networks(run), depth)
     features = Features(run.batches(run.train), joint.head, [1, 2, 3, depth], run.config.stage3.epochs, "fp32")
     refine(run, network, features.at(depth), run.config.stage3, NoCheckpoint())
     return network, joint
@@ -91,7 +91,7 @@ class NoCheckpoint:
 @pytest.mark.parametrize("limit", [CACHE_BYTES, 0])
 def test_features_are_the_encoders_output_kept_or_not(finished, monkeypatch, limit):
     monkeypatch.setattr(frozen_features, "CACHE_BYTES", limit)
-    encoder = stage2_network(finished, 0.4).head
+    encoder = stage2_network(finished).head
     recipe = finished.config.recipe.model_copy(update={"random_shift": 1, "micro_batch": 20})
     batches = finished.batches(finished.train, recipe=recipe)
     features = Features(batches, encoder, [0, 1, 3], 2, "fp32")
@@ -114,7 +114,7 @@ def test_features_are_the_encoders_output_kept_or_not(finished, monkeypatch, lim
 def test_a_cells_scores_are_those_of_the_whole_network(measured):
     run = Variant(measured[0], 1, "bernoulli")
     scores = run.cell(0.7, 2).table("scores")
-    network = joined(run, stage2_network(run, 0.7).head, stage1_networks(run), 2)
+    network = osdtw.assemble(run.problem, stage2_network(run.weighted(0.7)).head, stage1_networks(run), 2)
     batches = run.batches(run.test)
     predicted = predict(class_scores(network, run.likelihoods, batches))
     found = tabled.summary(scores[scores["network"] == "assembled"], run.groups, run.class_counts)
@@ -220,7 +220,7 @@ def test_each_likelihood_goes_the_whole_way_beside_the_single_networks(measured)
 def test_a_finished_ablation_is_found_and_its_tables_are_put_back(measured, capsys):
     run = measured[0]
     (run.folder / "tables" / "ablation.csv").unlink()
-    ablation(run)
+    execute(run, "ablation")
     assert capsys.readouterr().out.startswith("ablation: up to date")
     assert (run.folder / "tables" / "ablation.csv").exists()
 
@@ -228,7 +228,7 @@ def test_a_finished_ablation_is_found_and_its_tables_are_put_back(measured, caps
 def test_another_grid_is_stale_and_keeps_the_cells_it_has(measured, capsys):
     run = measured[0]
     other = Run(run.config.model_copy(update={"ablation": run.config.ablation.model_copy(update={"head_weights": (0.4,)})}))
-    reason = stage._artifact(other).why_not_done()
+    reason = other.artifact("ablation").why_not_done()
     assert "ablation.head_weights" in reason
     assert Variant(other, 0, "bernoulli").cell(0.4, 2).why_not_done() is None
 

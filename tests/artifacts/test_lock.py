@@ -17,7 +17,7 @@ from osdtw_lib.artifacts.lock import TOKEN, held
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.errors import UserError
-from osdtw_lib.stages.all import STAGES
+from osdtw_lib.stages import execute
 from osdtw_lib.stages.selection import choose, selection
 
 IMPORTS = "import subprocess, sys, time; from pathlib import Path; from osdtw_lib.artifacts.lock import held"
@@ -74,12 +74,12 @@ def test_wait_waits_until_the_first_has_ended(params, holder, python):
 def test_what_is_done_is_read_while_another_process_works_and_nothing_is_made(finished_copy, holder, capsys):
     run = finished_copy()
     holder(run.folder)
-    STAGES["stage1"](run)
+    execute(run, "stage1")
     assert "stage1: up to date" in capsys.readouterr().out and selection(run)["shared_depth"] == 2
     with pytest.raises(UserError, match="in use by process"):
         choose(run, 1, 0.43, "damped", 1e-3)
     with pytest.raises(UserError, match="in use by process"):
-        STAGES["start"](finished_copy({"stage0.epochs": 1}))
+        execute(finished_copy({"stage0.epochs": 1}), "start")
 
 
 def test_other_runs_are_free(tmp_path, holder):

@@ -14,11 +14,11 @@ from osdtw_lib.backend import distributed
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.errors import UserError
-from osdtw_lib.stages.all import STAGES
+from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
 
 PARTS = {"recipe.micro_batch": 8, "recipe.mixup": 0.8, "recipe.cutmix": 1.0, "recipe.random_shift": 1, "fisher.batch_size": 8}
-SHARED = ("start", "stage1", "fisher", "direct", "stage2", "stage3")
+SHARED = ("start", "stage1", "fisher", "direct", "stage2", "stage3", "baselines/ce")
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,7 @@ def test_two_processes_make_what_one_makes(alone_and_together, stage):
     tables = [sorted((run.folder / stage).glob("*.csv")) for run in alone_and_together]
     for one, two in zip(*tables, strict=True):
         pd.testing.assert_frame_equal(pd.read_csv(one), pd.read_csv(two), rtol=1e-4, atol=1e-7)
-    cell = {"head_weight": 0.4, "shared_depth": 2} if stage in ("stage2", "stage3") else {}
-    one, two = (run.artifact(stage, **cell) for run in alone_and_together)
+    one, two = (run.artifact(stage) for run in alone_and_together)
     assert one.key == two.key
     for path in one.folder.glob("*.safetensors"):
         expected, found = one.tensors(path.stem), two.tensors(path.stem)
@@ -45,7 +44,7 @@ def test_two_processes_make_what_one_makes(alone_and_together, stage):
 def test_what_two_processes_print_is_printed_once(params, capfd):
     run = Run(load_config(params({"workers": 2, "stage0.epochs": 1})))
     for stage in ("split", "start"):
-        STAGES[stage](run)
+        execute(run, stage)
     out = capfd.readouterr().out
     assert out.count("start: runs") == 1 and out.count("start: epoch 1/1, done") == 1 and "2 processes start" in out
 

@@ -10,9 +10,10 @@ import pytest
 from osdtw_lib.explorer import widgets as explorer
 from osdtw_lib.explorer.load import load_landscape
 from osdtw_lib.explorer.state import marginal, marginal_rule
+from osdtw_lib.methods.osdtw import two_branches
 from osdtw_lib.models.two_branch import TwoBranchViT
 from osdtw_lib.models.vit import costs_by_depth
-from osdtw_lib.stages import all as stages
+from osdtw_lib.stages import execute
 from osdtw_lib.stages import selection as selected_by
 from osdtw_lib.stages.proxy_inputs import load_summary, measured_bias
 from osdtw_lib.stages.selection import choose, proposed, selection
@@ -74,7 +75,7 @@ def test_the_marginal_rule_is_the_change_of_the_terms(live):
 def test_costs_are_those_of_the_network(finished):
     landscape = load_landscape(finished)
     for depth in range(finished.n_depths + 1):
-        network = finished.two_branch(depth)
+        network = two_branches(finished.problem, depth)
         assert isinstance(network, TwoBranchViT)
         assert landscape.costs.loc[depth, "parameters"] == sum(p.numel() for p in network.parameters())
     parameters, flops = costs_by_depth(finished.config.model, 5)
@@ -92,7 +93,8 @@ def test_a_choice_by_hand_is_used_by_the_stages_and_said(live, capsys):
     assert selection(run) == chosen and chosen["chosen_by"] == "hand"
     assert (chosen["shared_depth"], chosen["head_weight"], chosen["form"]) == (1, 0.43, "damped")
     assert "C = 1, w_A = 0.43: chosen by hand" in shown.choice.value
-    stages.proxy(run), stages.stage2(run), stages.stage3(run), stages.tables(run)
+    for stage in ("proxy", "stage2", "stage3", "tables"):
+        execute(run, stage)
     said = capsys.readouterr().out
     assert "shared_depth 1, head_weight 0.43, chosen by hand" in said and "stale: head_weight 0.4 -> 0.43" in said
     assert json.loads((run.folder / "tables" / "selection.json").read_text()) == chosen
@@ -114,6 +116,7 @@ def test_a_choice_that_does_not_fit_is_put_right(finished_copy, change, capsys):
     run = finished_copy()
     chosen = choose(run, 1, 0.43, "damped", 1e-3)
     (run.folder / "selection.json").write_text(json.dumps(chosen | change))
+    execute(run, "selection")
     assert selection(run) == proposed(run)
     assert "put right" in capsys.readouterr().out
     assert json.loads((run.folder / "selection.json").read_text()) == proposed(run)
@@ -135,7 +138,7 @@ def test_a_choice_made_for_another_proxy_is_dropped(finished_copy):
     run = finished_copy()
     choose(run, 1, 0.43, "damped", 1e-3)
     other = finished_copy({"selection.damping": 0.01})
-    stages.direct(other), stages.proxy(other)
+    execute(other, "direct"), execute(other, "proxy")
     assert selection(other)["chosen_by"] == "parameters"
 
 

@@ -1,7 +1,7 @@
 """The trained model on new images: Algorithm 1 with probabilities, from a folder of results."""
 
-import json
 import pathlib
+
 
 import numpy as np
 import pytest
@@ -11,10 +11,10 @@ from PIL import Image
 from osdtw_lib import load_predictor
 from osdtw_lib.config.load import dump_config
 from osdtw_lib.errors import UserError
-from osdtw_lib.evaluation.scores import class_scores, predict
+from osdtw_lib.evaluation.scores import predict, scores_over
 from osdtw_lib.inference.predictor import Predictor
-from osdtw_lib.stages.networks import trained
-from osdtw_lib.stages.selection import cell
+from osdtw_lib.stages.networks import rows
+from osdtw_lib.stages.selection import selection
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,9 @@ def predictor(finished):
     return load_predictor(finished.folder)
 
 
-def raw_scores(run):
-    network, tasks = trained(run, "osdtw", **cell(json.loads((run.folder / "selection.json").read_text())))
-    return class_scores(network, tasks, run.batches(run.test))
+def raw_scores(run, method="osdtw"):
+    row = rows(run, selection(run)["shared_depth"])[method]
+    return scores_over(row.network(run.read), row.scores, run.batches(run.test))
 
 
 def test_probabilities_are_one_row_an_image_and_sum_to_one(predictor, finished):

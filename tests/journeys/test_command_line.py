@@ -8,16 +8,16 @@ import pytest
 from PIL import Image
 
 from osdtw_lib import __main__
-from osdtw_lib.stages.all import STAGES
+from osdtw_lib.stages import CONTENTS, pipeline
 
 
 def test_help_names_every_command(command):
     status, out, err = command("--help")
     assert (status, err) == (0, "")
-    assert all(name in out for name in (*STAGES, "run", "plan", "predict", "lab"))
+    assert all(name in out for name in (*CONTENTS, "run", "plan", "predict", "lab"))
 
 
-@pytest.mark.parametrize("name", [*STAGES, "run", "plan", "predict", "lab"])
+@pytest.mark.parametrize("name", [*CONTENTS, "run", "plan", "predict", "lab"])
 def test_every_command_has_a_help_text(command, name):
     status, out, _ = command(name, "--help")
     assert status == 0 and out.startswith("usage:")
@@ -26,7 +26,7 @@ def test_every_command_has_a_help_text(command, name):
 @pytest.mark.parametrize("arguments", [["--help"], ["stage1", "--help"]])
 def test_help_says_the_order_of_the_stages(command, arguments):
     words = command(*arguments)[1].split("in their order", 1)[1].replace(",", " ").replace(".", " ").split()
-    assert [word for word in words if word in STAGES][: len(STAGES)] == list(STAGES)
+    assert [word for word in words if word in CONTENTS][: len(CONTENTS)] == list(CONTENTS)
 
 
 def test_a_stage_whose_input_is_missing_names_the_notebook_and_the_command(params, command, refused):
@@ -85,9 +85,9 @@ def test_lab_opens_the_first_notebook_from_the_projects_folder(monkeypatch, proj
 
 
 def test_an_interrupt_says_that_nothing_is_lost(monkeypatch, params, command):
-    def interrupted(run):
+    def interrupted(run, name, quiet):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(STAGES, "split", interrupted)
+    monkeypatch.setattr(pipeline, "execute", interrupted)
     status, _, err = command("split", params())
     assert status == 130 and "goes on from the last checkpoint" in err and err.count("\n") == 1

@@ -9,7 +9,8 @@ from PIL import Image
 from osdtw_lib import load_predictor
 from osdtw_lib.__main__ import main
 from osdtw_lib.config.load import load_config
-from osdtw_lib.stages.run import NOTEBOOKS, Run
+from osdtw_lib.stages import NOTEBOOKS
+from osdtw_lib.stages.run import Run
 
 COUNTS = (28, 15, 9, 6, 4, 3)  # training images a class
 TEST = 3

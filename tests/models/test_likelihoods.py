@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from osdtw_lib.models.likelihoods import baseline_likelihood, task_likelihoods
+from osdtw_lib.models.likelihoods import task_likelihoods
 
 COUNTS = np.array([40, 30, 20, 10, 5, 2])
 PRIORS = COUNTS / COUNTS.sum()
@@ -104,32 +104,6 @@ def test_a_class_scores_its_raw_logit_or_its_lead_over_the_other_group():
     assert torch.equal(tasks["categorical"].log_odds(logits), logits[:, :3] - logits[:, 3:])
 
 
-def test_cross_entropy_is_torchs():
-    logits = logits_of(6, torch.float32)
-    expected = -torch.nn.functional.cross_entropy(logits, LABELS, reduction="none")
-    torch.testing.assert_close(baseline_likelihood("ce", COUNTS)(logits, LABELS), expected)
-
-
-def test_logit_adjusted_cross_entropy_adds_the_log_priors():
-    logits = logits_of(6)
-    adjusted = logits + 1.05 * torch.tensor(np.log(PRIORS))
-    expected = -torch.nn.functional.cross_entropy(adjusted, LABELS, reduction="none")
-    actual = baseline_likelihood("logit_adjusted_ce", COUNTS, 1.05)(logits, LABELS)
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
-
-
-def test_balanced_bce_is_bernoulli_over_all_classes():
-    logits = logits_of(6)
-    expected = bernoulli_reference(logits, LABELS, np.arange(6), 1.0)
-    np.testing.assert_allclose(baseline_likelihood("balanced_bce", COUNTS)(logits, LABELS), expected, rtol=0, atol=1e-5)
-
-
-def test_the_baselines_score_raw_logits():
-    logits = logits_of(6)
-    for method in ("ce", "logit_adjusted_ce", "balanced_bce"):
-        assert torch.equal(baseline_likelihood(method, COUNTS).log_odds(logits), logits)
-
-
 @pytest.mark.parametrize("kind", ["bernoulli", "categorical"])
 def test_half_precision_logits_are_summed_in_single_precision(kind):
     likelihood = task_likelihoods(kind, COUNTS, GROUPS)["head"]
@@ -146,5 +120,3 @@ def test_huge_logits_stay_finite(kind):
 def test_a_likelihood_of_no_kind_is_refused():
     with pytest.raises(ValueError, match="gaussian"):
         task_likelihoods("gaussian", COUNTS, GROUPS)
-    with pytest.raises(ValueError, match="focal"):
-        baseline_likelihood("focal", COUNTS)

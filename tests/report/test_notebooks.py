@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from osdtw_lib.errors import UserError
 from osdtw_lib.report import notebooks as batch
 from osdtw_lib.report.notebooks import run_all
-from osdtw_lib.stages.run import NOTEBOOKS, OPTIONAL
+from osdtw_lib.stages import NOTEBOOKS, OPTIONAL
 
 
 def test_from_a_notebook_without_its_predecessor_names_the_one_to_run(params, refused, tmp_path):
@@ -49,8 +49,8 @@ def executed(monkeypatch):
 
 def test_from_redoes_that_notebook_and_what_follows(finished_copy, executed, params, command):
     run = finished_copy()
-    command("run", "--from", "05", params())
-    assert executed == ["05_stage2_joint", "06_stage3_tables", "07_theory"]
+    _, _, err = command("run", "--from", "05", params())
+    assert executed == ["05_stage2_joint", "06_stage3_tables", "07_theory"], err
     gone = [s for book in executed for s in NOTEBOOKS[book]]
     assert not [s for s in gone if (run.folder / s).exists()]
     assert (run.folder / "proxy" / "manifest.json").exists()

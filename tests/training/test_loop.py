@@ -16,6 +16,7 @@ from osdtw_lib.models.weights import weights
 from osdtw_lib.training import loop
 from osdtw_lib.training.loop import fit
 from osdtw_lib.training.optimizer import learning_rate, parameter_groups
+from osdtw_lib.training.phase import Phase
 
 LENGTH = Training(epochs=4, warmup_epochs=1)
 RECIPE = Recipe(batch_size=5, drop_path=0.3, learning_rate=1e-2)
@@ -53,7 +54,8 @@ def batches(recipe=RECIPE):
 
 def train(model, checkpoint, recipe=RECIPE, length=LENGTH, losses=None):
     losses = losses or (lambda x, y: {"a": nn.functional.cross_entropy(model(x), y), "b": model(x).square().mean()})
-    return fit(model, losses, batches(recipe), recipe, length, depth_of(model), checkpoint, 11, "test")
+    phase = Phase(length, lambda model, part: losses(part.images, part.labels))
+    return fit(model, phase, batches(recipe), recipe, checkpoint, 11, "test")
 
 
 def forget(folder):

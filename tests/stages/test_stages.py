@@ -7,24 +7,25 @@ import pandas as pd
 import pytest
 import torch
 
+from osdtw_lib.data.batches import Part
 from osdtw_lib.data.splits import index_hash
 from osdtw_lib.errors import UserError
 from osdtw_lib.models.vit import depth_of
-from osdtw_lib.stages import all as stages
-from osdtw_lib.stages import execute as making
-from osdtw_lib.stages.all import METHODS, STAGES
-from osdtw_lib.stages.networks import assembled
+from osdtw_lib.methods import osdtw
+from osdtw_lib.stages import CONTENTS, execute, open_run
+from osdtw_lib.stages import pipeline
 from osdtw_lib.stages.proxy_inputs import load_proxy
-from osdtw_lib.stages.run import open_run
 
 SELECTED = {"shared_depth": 2, "head_weight": 0.4}
-FOLDERS = ["split", "start", "stage1", "fisher", "direct", "proxy", "stage2", "stage3", "tables"]
+STAGES = [name for name, stage in CONTENTS.items() if not stage.optional]
+METHODS = ("ce", "logit_adjusted_ce", "balanced_bce", "stage1", "stage2", "osdtw_assembled", "osdtw")
+FOLDERS = ["split", "start", "stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "tables"]
 FOLDERS += ["simulation", "label_dependence"]
 FOLDERS += [f"baselines/{method}" for method in ("ce", "logit_adjusted_ce", "balanced_bce")]
 
 
 def tensors(run, stage):
-    return run.artifact(stage, **SELECTED if stage in ("stage2", "stage3") else {}).tensors
+    return run.artifact(stage).tensors
 
 
 def files(folder):
@@ -47,8 +48,8 @@ def encoder_depths(run):
 
 
 def test_every_stage_is_done_and_says_so_when_called_again(finished, capsys):
-    for stage in STAGES.values():
-        stage(finished)
+    for stage in STAGES:
+        execute(finished, stage)
     out = capsys.readouterr().out
     assert out.count("up to date") == len(FOLDERS) and "runs," not in out
     for folder in FOLDERS:
@@ -90,13 +91,14 @@ def captured_training(monkeypatch, run, stage):
     class Enough(Exception):
         pass
 
-    def take(model, losses_of, batches, *_):
-        taken.update(model=model, losses=losses_of, batches=batches)
+    def take(model, phase, batches, *_):
+        losses = lambda images, labels: phase.losses(model, Part(images, labels, 1.0, 0))  # noqa: E731
+        taken.update(model=model, losses=losses, batches=batches)
         raise Enough
 
-    monkeypatch.setattr(making, "fit", take)
+    monkeypatch.setattr(pipeline, "fit", take)
     with pytest.raises(Enough):
-        STAGES[stage](run)
+        execute(run, stage)
     return taken["model"], taken["losses"], taken["batches"]
 
 
@@ -175,7 +177,7 @@ def test_the_fisher_has_every_parameter_of_its_network(finished):
 
 
 def test_the_assembled_network_is_stage_2_below_and_stage_1_above(finished):
-    network = assembled(finished, SELECTED["shared_depth"], SELECTED["head_weight"])
+    network = osdtw.Assembled(finished.problem, SELECTED["shared_depth"]).network(finished.read)
     joint, alone = tensors(finished, "stage2")("network"), {t: tensors(finished, "stage1")(t) for t in ("head", "tail")}
     for task in ("head", "tail"):
         for name, parameter in getattr(network, task).named_parameters():
@@ -202,7 +204,6 @@ def test_the_tables_have_every_method_in_order(finished):
     table = pd.read_csv(finished.folder / "tables" / "accuracy.csv")
     assert table.columns.tolist() == ["method", "many", "medium", "few", "all", "seed"]
     assert tuple(table["method"]) == METHODS
-    assert METHODS == ("ce", "logit_adjusted_ce", "balanced_bce", "stage1", "stage2", "osdtw_assembled", "osdtw")
     assert table["all"].between(0, 100).all() and (table["seed"] == 0).all()
     assert table["many"].isna().all()  # the largest class of the tiny set has 40 images
     confusion = pd.read_csv(finished.folder / "tables" / "confusion.csv").to_numpy()
@@ -241,13 +242,22 @@ def test_another_seed_gives_another_split_start_and_batches(finished, params):
 
 VARIANTS = {
     "categorical, chosen by the proxy": {
-        "likelihood": "categorical", "selection.shared_depth": None, "selection.head_weight": None, "selection.form": "damped",
+        "likelihood": "categorical",
+        "selection.shared_depth": None,
+        "selection.head_weight": None,
+        "selection.form": "damped",
     },
     "own samples, decoders of stage 2, from scratch, one baseline": {
-        "stage1.samples": "own", "stage3.decoders": "stage2", "model.init": "scratch", "baselines": ["balanced_bce"],
+        "stage1.samples": "own",
+        "stage3.decoders": "stage2",
+        "model.init": "scratch",
+        "baselines": ["balanced_bce"],
     },
     "class token, nothing shared, no baseline": {
-        "model.class_token": True, "model.pooling": "token", "selection.shared_depth": 0, "baselines": [],
+        "model.class_token": True,
+        "model.pooling": "token",
+        "selection.shared_depth": 0,
+        "baselines": [],
     },
     "everything shared, bfloat16": {"selection.shared_depth": 3, "recipe.precision": "bf16"},
 }
@@ -261,8 +271,7 @@ def variant(request, chain):
 def test_every_variant_runs_to_its_tables(variant):
     changes, run = variant
     table = pd.read_csv(run.folder / "tables" / "accuracy.csv").set_index("method")["all"]
-    missing = set(METHODS[:3]) - set(changes.get("baselines", METHODS[:3]))
-    assert set(table.index[table.isna()]) == missing
+    assert tuple(table.index) == (*changes.get("baselines", METHODS[:3]), *METHODS[3:]) and table.notna().all()
     for task in ("head", "tail"):
         outputs = tensors(run, "stage1")(task)["head.weight"].shape[0]
         assert outputs == 5 + (changes.get("likelihood") == "categorical")
@@ -281,8 +290,8 @@ def test_every_variant_selects_as_its_file_says(variant):
 
 
 def test_decoders_of_stage_2_are_stage_2s(finished_copy):
-    run = finished_copy()
-    network, joint = assembled(run, 2, 0.4, "stage2"), tensors(run, "stage2")("network")
+    run = finished_copy({"stage3.decoders": "stage2"})
+    network, joint = osdtw.Assembled(run.problem, 2).network(run.read), tensors(run, "stage2")("network")
     for task in ("head", "tail"):
         for name, parameter in getattr(network, task).named_parameters():
             assert torch.equal(parameter, joint.get(f"{task}.{name}", joint[f"head.{name}"])), name
@@ -290,8 +299,8 @@ def test_decoders_of_stage_2_are_stage_2s(finished_copy):
 
 def test_from_scratch_the_start_is_random_weights_of_the_seed(params, capsys):
     run = open_run(params({"model.init": "scratch", "seed": 5}))
-    stages.split(run)
-    start = stages.start(run)
+    execute(run, "split")
+    start = execute(run, "start")
     fresh = dict(run.vit(10).named_parameters())
     assert all(torch.equal(fresh[n], t) for n, t in start.tensors("weights").items())
     assert start.notes()["origin"] == "random weights of seed 5"
@@ -303,7 +312,7 @@ def test_given_weights_are_the_start_and_a_changed_file_is_seen(finished_copy, f
     given = tmp_path / "given.safetensors"
     save_file(finished.artifact("start").tensors("weights"), given)
     run = finished_copy({"model.init": str(given)})
-    start = stages.start(run)
+    start = execute(run, "start")
     assert "given.safetensors" in start.notes()["origin"]
     for name in encoder_depths(run):
         assert torch.equal(start.tensors("weights")[name], finished.artifact("start").tensors("weights")[name])
@@ -316,19 +325,21 @@ def test_given_weights_are_the_start_and_a_changed_file_is_seen(finished_copy, f
 
 
 def test_a_changed_number_of_epochs_is_the_reason_given(finished_copy, capsys):
-    stages.stage1(finished_copy({"stage1.epochs": 3}))
+    execute(finished_copy({"stage1.epochs": 3}), "stage1")
     assert "stage1: runs, stale: stage1.epochs 2 -> 3" in capsys.readouterr().out
 
 
 STALE = {
     "stage3.epochs": (3, {"stage3"}),
-    "selection.head_weight": (0.5, {"proxy", "stage2", "stage3"}),
-    "selection.shared_depth": (1, {"proxy", "stage3"}),
+    "selection.head_weight": (0.5, {"proxy", "selection", "stage2", "stage3"}),
+    "selection.shared_depth": (1, {"proxy", "selection", "stage3"}),
+    "selection.damping": (0.01, {"proxy", "selection", "label_dependence"}),  # chosen is the same: nothing is trained again
     "stage2.epochs": (3, {"stage2", "stage3", "baselines/ce"}),
-    "stage1.epochs": (3, {"stage1", "fisher", "direct", "proxy", "stage3", "label_dependence"}),
-    "likelihood": ("categorical", {"stage1", "fisher", "direct", "proxy", "stage2", "stage3", "label_dependence"}),
+    "stage1.epochs": (3, {"stage1", "fisher", "direct", "proxy", "selection", "stage3", "label_dependence"}),
+    "likelihood": ("categorical", {"stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "label_dependence"}),
     "stage0.epochs": (
-        3, set(FOLDERS) - {"split", "tables", "simulation", "baselines/logit_adjusted_ce", "baselines/balanced_bce"}
+        3,
+        set(FOLDERS) - {"split", "tables", "simulation", "baselines/logit_adjusted_ce", "baselines/balanced_bce"},
     ),
     "fisher.batch_size": (7, set()),
     "theory.repetitions": (500, {"simulation"}),
@@ -341,16 +352,15 @@ STALE = {
 def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(finished_copy, key):
     value, expected = STALE[key]
     run = finished_copy({key: value})
-    where = {"head_weight": run.config.selection.head_weight, "shared_depth": run.config.selection.shared_depth}
     checked = [f for f in FOLDERS if f not in ("tables", "baselines/logit_adjusted_ce", "baselines/balanced_bce")]
-    stale = {f for f in checked if run.artifact(f, **where if f in ("stage2", "stage3") else {}).why_not_done()}
+    stale = {f for f in checked if run.artifact(f).why_not_done()}
     assert stale == expected
 
 
 def test_changing_stage_3_alone_runs_stage_3_alone(finished_copy, capsys):
     run = finished_copy({"stage3.epochs": 1})
-    for stage in STAGES.values():
-        stage(run)
+    for stage in STAGES:
+        execute(run, stage)
     out = capsys.readouterr().out
     assert "stage3: runs, stale: stage3.epochs 2 -> 1" in out
     assert [line.split(":")[0] for line in out.splitlines() if ": runs," in line] == ["stage3", "tables"]
@@ -358,9 +368,15 @@ def test_changing_stage_3_alone_runs_stage_3_alone(finished_copy, capsys):
 
 def test_a_stage_without_its_predecessor_names_the_notebook_to_run(params, refused):
     path = params()
-    for stage, missing in (("start", "01_data_split"), ("stage1", "02_starting_point"), ("fisher", "03_stage1_fisher"),
-                           ("stage2", "04_proxy_explorer"), ("tables", "04_proxy_explorer"), ("baselines", "02_starting_point"),
-                           ("label_dependence", "03_stage1_fisher")):
+    for stage, missing in (
+        ("start", "01_data_split"),
+        ("stage1", "02_starting_point"),
+        ("fisher", "03_stage1_fisher"),
+        ("stage2", "04_proxy_explorer"),
+        ("tables", "04_proxy_explorer"),
+        ("baselines", "02_starting_point"),
+        ("label_dependence", "03_stage1_fisher"),
+    ):
         assert missing in refused(stage, path), stage
 
 
@@ -378,7 +394,7 @@ def test_every_file_of_every_stage_is_watched(finished_copy):
     for folder in FOLDERS:
         if folder == "tables":
             continue
-        artifact = run.artifact(folder, **SELECTED if folder in ("stage2", "stage3") else {})
+        artifact = run.artifact(folder)
         for name in artifact.manifest()["files"]:
             path = artifact.folder / name
             whole = path.read_bytes()
@@ -388,11 +404,13 @@ def test_every_file_of_every_stage_is_watched(finished_copy):
         assert artifact.why_not_done() is None
 
 
-@pytest.mark.parametrize("file", ["split/indices.safetensors", "stage3/network.safetensors", "tables/accuracy.csv", "proxy/selection.json"])
+@pytest.mark.parametrize(
+    "file", ["split/indices.safetensors", "stage3/network.safetensors", "tables/accuracy.csv", "proxy/selection.json"]
+)
 def test_a_damaged_result_is_made_again_and_comes_out_the_same(finished_copy, finished, capsys, file):
     run, (folder, name) = finished_copy(), file.split("/")
     turn_a_bit(run.folder / file)
-    STAGES[folder](run)
+    execute(run, folder)
     assert f"{folder}: runs, {name} was changed" in capsys.readouterr().out
     same_results(run.folder / folder, finished.folder / folder)
 
@@ -411,7 +429,7 @@ def test_a_damaged_result_is_made_again_and_comes_out_the_same(finished_copy, fi
         ("fisher/head.safetensors", "direct"),
         ("fisher/tail.safetensors", "proxy"),
         ("direct/bias.csv", "proxy"),
-        ("proxy/selection.json", "stage2"),
+        ("proxy/selection.json", "selection"),
         ("stage2/network.safetensors", "stage3"),
         ("stage1/tail.safetensors", "stage3"),
         ("stage3/network.safetensors", "tables"),
@@ -425,11 +443,11 @@ def test_damaged_input_is_refused_not_used(finished_copy, file, stage):
     folder = {"baselines": "baselines/ce"}.get(stage, stage)
     (run.folder / folder / "manifest.json").unlink()
     with pytest.raises(UserError, match=file.split("/")[-1]):
-        STAGES[stage](run)
+        execute(run, stage)
 
 
 def test_a_start_made_with_other_parameters_is_not_used(finished_copy):
-    stages.start(finished_copy({"stage0.epochs": 1}))
+    execute(finished_copy({"stage0.epochs": 1}), "start")
     run = finished_copy()
     assert run.artifact("fisher").why_not_done() is None
     with pytest.raises(UserError, match="stage0.epochs 1 -> 2"):
@@ -441,15 +459,22 @@ def test_an_edited_selection_is_put_right_and_not_used(finished_copy, finished, 
     shown = run.folder / "selection.json"
     right = shown.read_text()
     shown.write_text(right.replace("0.4", "0.9"))
-    stages.stage2(run)
+    execute(run, "stage2")
     assert "put right" in capsys.readouterr().out and shown.read_text() == right
-    assert run.artifact("stage2", head_weight=0.4).why_not_done() is None
+    assert run.artifact("stage2").why_not_done() is None and run.artifact("stage2").parameters["head_weight"] == 0.4
 
 
-def test_an_edited_manifest_of_the_selection_is_not_believed(finished_copy, capsys):
+@pytest.mark.parametrize("folder", ["proxy", "selection"])
+def test_an_edited_manifest_of_the_selection_is_not_believed(finished_copy, capsys, folder):
     run = finished_copy()
-    choice, manifest = run.folder / "proxy" / "selection.json", run.folder / "proxy" / "manifest.json"
-    choice.write_text(choice.read_text().replace("0.4", "0.9"))
+    choice, manifest = run.folder / folder / "selection.json", run.folder / folder / "manifest.json"
+    right = choice.read_text()
+    choice.write_text(right.replace("0.4", "0.9"))
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"files": {}}))
+    if folder == "selection":  # made again on the way, from the proxy
+        execute(run, "stage2")
+        assert "selection: runs, its manifest is damaged" in capsys.readouterr().out and choice.read_text() == right
+        return
+    (run.folder / "selection" / "manifest.json").unlink()
     with pytest.raises(UserError, match="proxy.*damaged"):
-        stages.stage2(run)
+        execute(run, "stage2")

@@ -1,4 +1,4 @@
-"""The stage functions of notebook 07: the theorem against simulation, and what the labels of this data set share."""
+"""Notebook 07: the cross term between both tasks' scores, and the constant of Lemma 1, at Stage 1's solution."""
 
 from __future__ import annotations
 
@@ -6,52 +6,36 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..artifacts.artifact import Artifact, Writer
+from ..artifacts.artifact import Writer
 from ..fisher.cross import cross_fisher
 from ..fisher.diagonal import diagonal_fisher
 from ..longtail import TASKS
 from ..models.vit import depth_of
 from ..theory import lemma
-from ..theory import simulation as monte_carlo
 from ..theory.expansion import cross_weights
-from .execute import made
 from .networks import stage1_networks
 from .proxy_inputs import load_proxy
 from .run import Run
 
-TABLES = ("theorem", "dependence", "rate", "ridge", "evidence")
+
+def parameters(run: Run) -> dict:
+    return {"images": run.config.theory.images, "damping": run.config.selection.damping}
 
 
-def simulation(run: Run) -> Artifact:
-    """Notebook 07: Theorem 1 by Monte Carlo; no data set enters, only `theory.repetitions`."""
-
-    def make(write: Writer) -> None:
-        for name in TABLES:
-            write.table(name, getattr(monte_carlo, name)(run.config.theory.repetitions))
-            print(f"simulation: {name}, {write.elapsed():.0f} s so far", flush=True)
-
-    return made(run, run.artifact("simulation"), make)
-
-
-def label_dependence(run: Run) -> Artifact:
-    """Notebook 07: the cross term between both tasks' scores, and the constant of Lemma 1, at Stage 1's solution."""
-
-    def make(write: Writer) -> None:
-        networks, settings = stage1_networks(run), run.config.fisher
-        damping = run.config.selection.damping
-        damping = load_proxy(run).evidence() if damping == "evidence" else damping
-        cross, posterior = [], []
-        for which, images in (("training", run.train), ("test", run.test)):
-            chosen = np.random.default_rng(run.config.seed).permutation(len(images))[: run.config.theory.images]
-            batches = run.batches(images.subset(np.sort(chosen)), settings.batch_size)
-            scratch = settings.buffer_megabytes
-            fishers = [diagonal_fisher(networks[t], batches, run.likelihoods[t], buffer_megabytes=scratch) for t in TASKS]
-            cross.append(_cross_terms(run, networks, batches, fishers, (0.0, damping)).assign(images=which))
-            posterior.append(_posterior(run, networks, batches).assign(images=which))
-        write.table("cross", pd.concat(cross))
-        write.table("posterior", pd.concat(posterior))
-
-    return made(run, run.artifact("label_dependence"), make)
+def make(run: Run, write: Writer) -> None:
+    networks, settings = stage1_networks(run), run.config.fisher
+    damping = run.config.selection.damping
+    damping = load_proxy(run).evidence() if damping == "evidence" else damping
+    cross, posterior = [], []
+    for which, images in (("training", run.train), ("test", run.test)):
+        chosen = np.random.default_rng(run.config.seed).permutation(len(images))[: run.config.theory.images]
+        batches = run.batches(images.subset(np.sort(chosen)), settings.batch_size)
+        scratch = settings.buffer_megabytes
+        fishers = [diagonal_fisher(networks[t], batches, run.likelihoods[t], buffer_megabytes=scratch) for t in TASKS]
+        cross.append(_cross_terms(run, networks, batches, fishers, (0.0, damping)).assign(images=which))
+        posterior.append(_posterior(run, networks, batches).assign(images=which))
+    write.table("cross", pd.concat(cross))
+    write.table("posterior", pd.concat(posterior))
 
 
 def _cross_terms(run: Run, networks: dict, batches, fishers: list[dict], dampings: tuple[float, ...]) -> pd.DataFrame:

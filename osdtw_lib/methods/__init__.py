@@ -1,0 +1,87 @@
+"""Which methods are compared? One file each, which says its title, its source, its network, its losses and its scores.
+
+A file here is a method that `baselines` in a parameter file may name; so is a file of your own, by its path. osdtw.py holds
+what the paper trains in its stages. Imports training and below, and no method another. Start with _base.py and ce.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config.paths import PROJECT
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ._base import Method
+
+OSDTW = "osdtw"  # rows with stages of their own: no baseline
+ASKED_OF_A_METHOD = ("title", "source", "prior", "Parameters", "build", "phases", "scores")
+
+
+def names() -> list[str]:
+    """The methods that lie here, by name; nothing is imported."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return [name for name in found if not name.startswith("_") and name != OSDTW]
+
+
+def load(name: str) -> type[Method]:
+    """The class of a method: `name` of a file here, or the path of a .py file (a relative one counts from the project).
+
+    Raises UserError, one line, for a name there is not, a file that cannot be imported, and one that lacks what is asked.
+    """
+    if not name.endswith(".py"):
+        if name not in names():
+            near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'" if near else f"there are {', '.join(names())}"
+            raise UserError(f"baselines: no method '{name}'; {hint}, or give the path of a .py file")
+        return _checked(importlib.import_module(f".{name}", __package__), name, None)
+    file = PROJECT / Path(name).expanduser()
+    if not file.is_file():
+        raise UserError(f"baselines: {file}: no such file")
+    if file.stem in (*names(), OSDTW, "stage1", "stage2", "osdtw_assembled") or not file.stem.isidentifier():
+        raise UserError(f"baselines: {file}: a method is called as its file, and '{file.stem}' is taken or no name; rename it")
+    spec = importlib.util.spec_from_file_location(f"method_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a file of somebody's raises
+        raise UserError(f"baselines: {file} cannot be imported: {type(error).__name__}: {error}") from None
+    return _checked(module, file.stem, file)
+
+
+def asked(config) -> dict[str, tuple]:
+    """{name: (class, its parameters)} of the methods a parameter file's `baselines` names, in order.
+
+    Raises UserError, one line: `load`'s, and for parameters that a method does not have.
+    """
+    from ..config.load import read_section
+
+    found = {}
+    for name, values in config.baselines.items():
+        method = load(name)
+        if method.name in found:
+            raise UserError(f"baselines: two methods are called '{method.name}'; rename a file")
+        found[method.name] = method, read_section(method.Parameters, values, f"baselines.{method.name}")
+    return found
+
+
+def _checked(module, name: str, file: Path | None) -> type[Method]:
+    """The module's METHOD, if it has all that a method is asked for; it learns its name and its file."""
+    where = file or f"methods/{name}.py"
+    method = getattr(module, "METHOD", None)
+    if not isinstance(method, type):
+        raise UserError(f"{where}: METHOD is missing: end the file with METHOD = the class of the method")
+    missing = [what for what in ASKED_OF_A_METHOD if not getattr(method, what, None) or what in _left_open(method)]
+    if missing:
+        raise UserError(f"{where}: METHOD {method.__name__} has no {', '.join(missing)}; methods/_base.py says what each is")
+    method.name, method.file = name, file
+    return method
+
+
+def _left_open(method) -> frozenset:
+    return getattr(method, "__abstractmethods__", frozenset())

@@ -1,0 +1,148 @@
+"""What a method is: the problem it is given, and what table, plan, predictor and figures ask of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from ..config.schema import Config, Model, Section, Stage3, Training
+from ..longtail import TASKS, class_priors, head_tail_partition
+from ..models.likelihoods import Bernoulli, Categorical, task_likelihoods
+from ..models.vit import VisionTransformer, build_vit
+from ..models.weights import load_weights
+from ..training.phase import Phase
+
+Read = Callable[[str, str], dict[str, Tensor]]  # (stage, file) -> the tensors that were kept
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that a method may know: the parameter file, the classes and their training counts; nothing of the test set.
+
+    vit(outputs): a network, from the common start where it is to be trained.
+    """
+
+    config: Config
+    class_names: tuple[str, ...]
+    class_counts: np.ndarray  # (K,)
+    vit: Callable[[int], VisionTransformer]
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_counts)
+
+    @property
+    def length(self) -> Training:
+        """How long a method of one training trains: as Stage 2."""
+        return self.config.stage2
+
+    @cached_property
+    def priors(self) -> np.ndarray:
+        return class_priors(self.class_counts)
+
+    @cached_property
+    def partition(self) -> dict[str, np.ndarray]:
+        """head / tail."""
+        return dict(zip(TASKS, head_tail_partition(self.class_counts)))
+
+    @cached_property
+    def likelihoods(self) -> dict:
+        """head / tail."""
+        return task_likelihoods(self.config.likelihood, self.class_counts, self.partition, self.config.logit_adjustment)
+
+    def described(self, **row) -> dict:
+        """For predictor.json: what a predictor needs to know beside the weights; `row` says which row they are of."""
+        data = self.config.data
+        return {
+            "model": self.config.model.model_dump(mode="json"),
+            **row,
+            "likelihood": self.config.likelihood,
+            "class_names": self.class_names,
+            "class_counts": self.class_counts.tolist(),
+            "mean": data.mean,
+            "std": data.std,
+            "crop_share": getattr(data, "crop_share", 1.0),
+        }
+
+    @classmethod
+    def of(cls, about: dict) -> Problem:
+        """The problem that `described` said, as far as networks and scores go; the weights are random, to be overwritten."""
+        model = Model.model_validate(about["model"])
+        config = Config.model_construct(
+            model=model,
+            likelihood=about["likelihood"],
+            logit_adjustment=about.get("logit_adjustment", 1.0),
+            stage3=Stage3.model_validate(about.get("stage3", {})),
+        )
+        counts = np.asarray(about["class_counts"])
+        return cls(config, tuple(about["class_names"]), counts, lambda outputs: build_vit(model, outputs))
+
+
+class Row(ABC):
+    """A row of the accuracy table: a network that was trained, and how it scores."""
+
+    name: str  # in tables, folders and commands
+    title: str  # for readers
+    source: str  # who proposed it: authors, year, equation
+    prior: str = "balanced"  # softmax(scores) is p(class | image) under these priors: "balanced" or "training"
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+
+    @abstractmethod
+    def network(self, read: Read) -> nn.Module:
+        """As it was trained."""
+
+    @abstractmethod
+    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
+        """(B, K), in class order; the largest is the prediction."""
+
+
+class Method(Row):
+    """A row that is trained by its phases alone, one after the other. Its name is that of its file."""
+
+    file: Path | None = None  # of a method that lies elsewhere
+
+    class Parameters(Section):
+        """Its own keys in the parameter file, with its paper's values."""
+
+    def __init__(self, problem: Problem, parameters: Section | None = None):
+        super().__init__(problem)
+        self.parameters = parameters or self.Parameters()
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The network to be trained, from `problem.vit`."""
+
+    @abstractmethod
+    def phases(self) -> list[Phase]: ...
+
+    def network(self, read: Read) -> nn.Module:
+        return load_weights(self.build(), read(f"baselines/{self.name}", "network"))
+
+
+class SingleNetwork(Method):
+    """One network over all classes and one training as long as Stage 2, for a loss that is a likelihood."""
+
+    @abstractmethod
+    def likelihood(self) -> Bernoulli | Categorical: ...
+
+    def build(self) -> VisionTransformer:
+        return self.problem.vit(self.problem.n_classes)
+
+    def phases(self) -> list[Phase]:
+        likelihood = self.likelihood()
+
+        def losses(network, part):
+            return {self.name: -likelihood(network(part.images), part.labels).mean()}
+
+        return [Phase(self.problem.length, losses)]
+
+    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
+        return network(images).float()

@@ -1,0 +1,148 @@
+"""OSDTW, the paper's method: two tasks alone (Eq. 14), both jointly (section 5), assembled (Eq. 15) and refined (section 6.2).
+
+The phases are trained in stages of their own, since between them something is measured and chosen; here stands what each
+trains with which loss, and the four rows of the accuracy table.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..config.schema import Training
+from ..evaluation.scores import in_class_order
+from ..longtail import TASKS
+from ..models.two_branch import TwoBranchViT
+from ..models.vit import n_depths
+from ..models.weights import copy_encoder, load_weights, weights
+from ..training.phase import Phase
+from ._base import Problem, Read, Row
+
+PAPER = "Chu et al., OSDTW: Optimal Shared Depth and Task Weighting for Long-Tailed Recognition"
+
+
+# networks -------------------------------------------------------------------------------------------------------
+
+
+def two_networks(problem: Problem) -> nn.ModuleDict:
+    """A network a task; nothing is shared."""
+    return nn.ModuleDict({t: problem.vit(problem.likelihoods[t].n_outputs) for t in TASKS})
+
+
+def two_branches(problem: Problem, shared_depth: int | None = None) -> TwoBranchViT:
+    """Both tasks over one encoder of so many depths; None: all."""
+    networks = two_networks(problem)
+    depth = n_depths(networks["head"]) if shared_depth is None else shared_depth
+    return TwoBranchViT(networks["head"], networks["tail"], depth)
+
+
+def assemble(problem: Problem, encoder: nn.Module, decoders: dict[str, nn.Module], shared_depth: int) -> TwoBranchViT:
+    """Eq. (15): the first `shared_depth` depths of one network under the decoders of two others; all of them copied."""
+    branches = two_networks(problem)
+    for task in TASKS:
+        load_weights(branches[task], weights(decoders[task]))
+        copy_encoder(encoder, branches[task], shared_depth)
+    return TwoBranchViT(branches["head"], branches["tail"], shared_depth)
+
+
+# losses and phases ----------------------------------------------------------------------------------------------
+
+
+def minus_likelihoods(problem: Problem, logits: dict, labels: Tensor, share: dict | None = None) -> dict[str, Tensor]:
+    """{task: minus its mean log-likelihood}, times its share where one is given; logits: {task: (B, outputs)}."""
+    means = {t: problem.likelihoods[t](logits[t], labels).mean() for t in TASKS}
+    return {t: -(share[t] if share else 1) * mean for t, mean in means.items()}
+
+
+def alone(problem: Problem) -> Phase:
+    """Each task for itself, on the same batches (Eq. 14); `stage1.samples: own` leaves out the other group's images."""
+
+    def losses(networks, part):
+        logits = {t: networks[t](part.images) for t in TASKS}
+        if problem.config.stage1.samples == "all":
+            return minus_likelihoods(problem, logits, part.labels)
+        return {t: _over_its_own(problem, t, logits[t], part.labels) for t in TASKS}
+
+    return Phase(problem.config.stage1, losses)
+
+
+def _over_its_own(problem: Problem, task: str, logits: Tensor, labels: Tensor) -> Tensor:
+    own = torch.as_tensor(problem.partition[task], device=labels.device)
+    mine = torch.isin(labels, own) if labels.ndim == 1 else labels[:, own].sum(1)
+    return -(problem.likelihoods[task](logits, labels) * mine).sum() / mine.sum().clamp(min=1e-6)
+
+
+def joint(problem: Problem, head_weight: float) -> Phase:
+    """Both tasks over one shared encoder, weighted w_A and 1 - w_A (section 5)."""
+    share = {"head": head_weight, "tail": 1 - head_weight}
+    losses = lambda network, part: minus_likelihoods(problem, network(part.images), part.labels, share)  # noqa: E731
+    return Phase(problem.config.stage2, losses)
+
+
+def refine(problem: Problem, length: Training | None = None) -> Phase:
+    """The decoders of an assembled network, its encoder a fixed function (section 6.2)."""
+    return Phase(
+        length or problem.config.stage3,
+        lambda network, part: minus_likelihoods(problem, network(part.images), part.labels),
+        prepare=TwoBranchViT.freeze_encoder,
+    )
+
+
+# rows of the accuracy table -------------------------------------------------------------------------------------
+
+
+class _TwoTasks(Row):
+    source = PAPER
+
+    def __init__(self, problem: Problem, shared_depth: int | None = None):
+        super().__init__(problem)
+        self.shared_depth = shared_depth
+
+    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
+        return in_class_order(network(images), self.problem.likelihoods)
+
+
+class Stage1(_TwoTasks):
+    """Stage 1's networks side by side."""
+
+    name, title = "stage1", "Stage 1, two networks"
+
+    def networks(self, read: Read) -> dict[str, nn.Module]:
+        return {t: load_weights(network, read("stage1", t)).eval() for t, network in two_networks(self.problem).items()}
+
+    def network(self, read: Read) -> TwoBranchViT:
+        networks = self.networks(read)
+        return TwoBranchViT(networks["head"], networks["tail"], 0)
+
+
+class Stage2(_TwoTasks):
+    """Stage 2's joint network."""
+
+    name, title = "stage2", "Stage 2, joint network"
+
+    def network(self, read: Read) -> TwoBranchViT:
+        return load_weights(two_branches(self.problem), read("stage2", "network")).eval()
+
+
+class Assembled(_TwoTasks):
+    """Stage 2's encoder under Stage 1's decoders (or Stage 2's own, as `stage3.decoders` says), before the refinement."""
+
+    name, title = "osdtw_assembled", "OSDTW assembled"
+
+    def network(self, read: Read) -> TwoBranchViT:
+        encoder = Stage2(self.problem).network(read)
+        own = self.problem.config.stage3.decoders == "stage2"
+        decoders = {"head": encoder.head, "tail": encoder.tail} if own else Stage1(self.problem).networks(read)
+        return assemble(self.problem, encoder.head, decoders, self.shared_depth)
+
+
+class Refined(_TwoTasks):
+    """OSDTW as Algorithm 1 ends."""
+
+    name, title = "osdtw", "OSDTW refined"
+
+    def network(self, read: Read) -> TwoBranchViT:
+        return load_weights(two_branches(self.problem, self.shared_depth), read("stage3", "network"))
+
+
+ROWS = {row.name: row for row in (Stage1, Stage2, Assembled, Refined)}

@@ -1,0 +1,30 @@
+"""Notebook 06: the methods OSDTW is compared with, each trained by its phases from the same start on the same batches."""
+
+from __future__ import annotations
+
+from ..artifacts.artifact import Writer
+from ..artifacts.files import checksum
+from ..models.weights import weights
+from .networks import started
+from .pipeline import train
+from .run import Run
+
+
+def parameters(run: Run, name: str) -> dict:
+    method, parameters = run.asked[name]
+    own = {"parameters": parameters.model_dump(mode="json")} if method.Parameters.model_fields else {}
+    file = {"file": checksum(method.file)} if method.file else {}
+    return {"method": name} | own | file | run.dump("stage2", "logit_adjustment", "recipe")
+
+
+def make(run: Run, write: Writer) -> None:
+    name = write.artifact.name.split("/")[1]
+    kind, parameters = run.asked[name]
+    method = kind(started(run), parameters)
+    network = method.build()
+    train(run, write, network, method.phases(), "stage2", write.artifact.name)
+    write.tensors("network", weights(network))
+    row = {"method": name, "parameters": parameters.model_dump(mode="json")}
+    if kind.file:
+        row |= {"file": str(kind.file), "sha256": checksum(kind.file)}
+    write.json("predictor", run.problem.described(**row, logit_adjustment=run.config.logit_adjustment))

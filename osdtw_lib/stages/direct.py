@@ -1,0 +1,36 @@
+"""Notebook 04: the encoder bias measured over (C, w_A) by forward passes of Stage 1's networks."""
+
+from __future__ import annotations
+
+from ..artifacts.artifact import Writer
+from ..longtail import TASKS
+from ..proxy.measured_bias import direct_bias, stratified_sample
+from .networks import stage1_networks
+from .proxy_inputs import load_proxy
+from .run import Run
+
+
+def parameters(run: Run) -> dict:
+    return run.config.direct.model_dump(mode="json", exclude={"batch_size"})
+
+
+def make(run: Run, write: Writer) -> None:
+    settings = run.config.direct
+    chosen = stratified_sample(run.train.labels, settings.images, run.config.seed)
+    sample = list(run.batches(run.train.subset(chosen), settings.batch_size))  # read once, used for every weight
+    fishers = {task: run.read("fisher", task) for task in TASKS}
+    damping = load_proxy(run).evidence() if settings.damping == "evidence" else settings.damping
+    bias = direct_bias(
+        stage1_networks(run),
+        fishers,
+        run.likelihoods,
+        sample,
+        run.class_counts,
+        damping,
+        settings.power,
+        checkpoint=write.checkpoint("direct", of_each=True),
+    )
+    write.table("bias", bias)
+    share = write.elapsed() / run.artifact("stage1").seconds()
+    print(f"direct bias: {len(chosen)} images, {100 * share:.0f} % of Stage 1's time", flush=True)
+    write.notes |= {"images": len(chosen), "share_of_stage1": round(share, 4)}

@@ -1,0 +1,129 @@
+"""How a stage's results come about: found as they are, made here, or made by several processes together."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pandas as pd
+import torch
+from torch import nn
+
+from ..artifacts.artifact import Artifact, Writer
+from ..artifacts.lock import held
+from ..backend import distributed
+from ..backend.progress import clock
+from ..config.schema import Config
+from ..data.batches import Part
+from ..models.flops import step_flops
+from ..models.weights import load_weights, weights
+from ..training.frozen_features import Features
+from ..training.loop import fit
+from ..training.phase import Phase, means
+from . import CONTENTS
+from .run import Run, first_make, module_of
+
+
+def execute(run: Run, name: str, quiet: bool = False) -> Artifact | list[Artifact]:
+    """The results of a stage, made where they are not done; says in one line why it ran or, unless quiet, did not.
+
+    "baselines" is a list, one Artifact a method. What a stage needs has to be there, but for light stages: those are
+    made on the way. Raises UserError naming the notebook to run first.
+    """
+    if name == "baselines":
+        return [execute(run, method) for method in run.artifacts_of(name)]
+    for need in run.needs_of(name):
+        if CONTENTS[need].light:
+            execute(run, need, quiet=True)
+    return _found_or_made(run, name, quiet)
+
+
+def require(run: Run, name: str) -> Artifact:
+    """The results of an earlier stage. Raises UserError naming the notebook and the stage to run where they are not there."""
+    return run.artifact(name).require(first_make(name))
+
+
+def _found_or_made(run: Run, name: str, quiet: bool = False) -> Artifact:
+    module, artifact = module_of(name.split("/")[0]), run.artifact(name)
+    if _why_not_done(artifact) is not None:
+        with held(run.folder):
+            _make(run, artifact, module)
+    elif not quiet:
+        _say_up_to_date(artifact)
+    if hasattr(module, "publish"):
+        module.publish(run, artifact)
+    return artifact
+
+
+def _why_not_done(artifact: Artifact) -> str | None:
+    return distributed.from_first(artifact.why_not_done() if distributed.rank() == 0 else None)
+
+
+def _say_up_to_date(artifact: Artifact) -> None:
+    print(f"{artifact.name}: up to date (took {clock(artifact.seconds())})", flush=True)
+
+
+def _make(run: Run, artifact: Artifact, module: ModuleType) -> None:
+    reason, together = _why_not_done(artifact), CONTENTS[artifact.name.split("/")[0]].together
+    if reason is None:  # another process has made it meanwhile
+        return _say_up_to_date(artifact)
+    for before in (one for need in run.needs_of(artifact.name) for one in run.artifacts_of(need)):
+        require(run, before)
+    if together and run.workers > 1 and distributed.world_size() == 1:
+        print(f"{artifact.name}: {run.workers} processes start", flush=True)
+        distributed.launch(_again, (artifact.name, run.config), run.workers, run.config.device)
+        artifact.require()
+        return
+    if together or distributed.rank() == 0:
+        print(f"{artifact.name}: runs, {reason}", flush=True)
+        with artifact.making(str(run.device)) as writer:
+            module.make(run, writer)
+    distributed.wait_for_all()
+    print(f"{artifact.name}: done in {clock(artifact.seconds())}", flush=True)
+
+
+def _again(name: str, config: Config) -> None:
+    _found_or_made(Run(config), name)
+
+
+# training -------------------------------------------------------------------------------------------------------
+
+
+def train(run: Run, write: Writer, network: nn.Module, phases: list[Phase], purpose: str, label: str) -> None:
+    """One phase after the other, each from where the last one left the network; the history becomes the table "curves".
+
+    purpose: what the seed is drawn for; phases after the first draw their own. A killed run goes on in its phase.
+    """
+    curves = []
+    for i, phase in enumerate(phases):
+        seed = run.seed(f"{purpose}/{phase.name}" if i else purpose)
+        phase.prepared(network, seed)
+        if len(phases) == 1:
+            curves.append(_trained(run, write, network, phase, seed, label))
+            continue
+        end = write.checkpoint(f"{phase.name}.end")
+        saved = end.load()
+        if saved:
+            load_weights(network, saved[0])
+            curves.append(pd.DataFrame(saved[1]["curve"]))
+            continue
+        curves.append(_trained(run, write, network, phase, seed, f"{label}, {phase.name}").assign(phase=phase.name))
+        end.save(weights(network), {"curve": curves[-1].to_dict("records")})
+    write.table("curves", pd.concat(curves, ignore_index=True))
+
+
+def _trained(run: Run, write: Writer, network: nn.Module, phase: Phase, seed: int, label: str) -> pd.DataFrame:
+    recipe = run.config.recipe.model_copy(update=phase.recipe)
+    batches = run.batches(run.train, recipe=recipe, sampling=phase.sampling)
+    black = phase.seen(network, torch.zeros(2, run.config.model.channels, *run.image_size, device=run.device))
+
+    def losses(images, labels):
+        return means(phase, network, Part(images, labels, 1.0, 0, own=labels, batch=labels))
+
+    flops = step_flops(network, losses, tuple(black.shape[1:]), run.device)
+    if phase.above:
+        encoder, depth = phase.above(network)
+        batches = Features(batches, encoder, [depth], phase.length.epochs, recipe.precision).at(depth)
+    if recipe.compile:
+        for called in network.values() if isinstance(network, nn.ModuleDict) else [network]:
+            called.compile()
+    return fit(network, phase, batches, recipe, write.checkpoint(phase.name), seed, label, flops)

@@ -1,0 +1,39 @@
+"""Notebook 01: the indices of the training and test images, their hash, the class counts; files are checked."""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+
+from ..artifacts.artifact import Writer
+from ..data.image_check import check_files
+from ..data.splits import index_hash, split_notes
+from .run import Run
+
+
+def parameters(run: Run) -> dict:
+    return run.dump("seed", "data") | {"images": run.source.fingerprint()}
+
+
+def make(run: Run, write: Writer) -> None:
+    train, test = run.indices
+    for line in (run.caption, *split_notes(run.source, run.config.data, train, test)):
+        print(f"split: {line}", flush=True)
+    write.notes["files_checked"] = check_files(run.source.images, run.indices, run.folder, write.before.get("files_checked"))
+    write.tensors("indices", {"train": torch.from_numpy(train), "test": torch.from_numpy(test)})
+    group = {int(k): name for name, members in run.groups.items() for k in members}
+    task = {int(k): name for name, members in run.partition.items() for k in members}
+    classes = range(len(run.class_names))
+    write.table(
+        "classes",
+        pd.DataFrame(
+            {
+                "class": run.class_names,
+                "training_images": run.class_counts,
+                "prior": run.class_counts / run.class_counts.sum(),
+                "task": [task[k] for k in classes],
+                "group": [group[k] for k in classes],
+            }
+        ),
+    )
+    write.notes |= {"indices_sha256": index_hash(train, test), "seed": run.config.seed, "caption": run.caption}

@@ -1,0 +1,22 @@
+"""Notebook 03: each task alone (Eq. 14), from the same start, on the same batches."""
+
+from __future__ import annotations
+
+from ..artifacts.artifact import Writer
+from ..longtail import TASKS
+from ..methods import osdtw
+from ..models.weights import weights
+from .networks import started
+from .pipeline import train
+from .run import Run
+
+
+def parameters(run: Run) -> dict:
+    return run.dump("stage1", "likelihood", "logit_adjustment", "recipe")
+
+
+def make(run: Run, write: Writer) -> None:
+    networks = osdtw.two_networks(started(run))
+    train(run, write, networks, [osdtw.alone(run.problem)], "stage1", "stage1")
+    for task in TASKS:
+        write.tensors(task, weights(networks[task]))

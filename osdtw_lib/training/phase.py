@@ -1,0 +1,79 @@
+"""One training as a value: what is trained on what, with which loss, for how long. `fit` runs it, the plan counts it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..config.schema import Training
+from ..data.batches import Part
+from ..models.vit import VisionTransformer, encode
+
+Losses = Callable[[nn.Module, Part], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """length: epochs, warm-up, peak rate. losses(network, part) -> {name: loss}, whose sum is minimised.
+
+    A loss is a number, the mean over the part's images, or one number an image (B,). part has images, labels (B,) or, where
+    mixed, (B, K), epoch (from 0), indices (B,), and `two_labels`, what a hard-label loss needs.
+    class_weights(epoch): (K,) or None; the losses of one number an image then become sum w l / sum w over the whole batch,
+    however it is cut into parts, w by the image's own label.
+    prepare(network): before the training: freeze, a new head. What is frozen stands in evaluation mode.
+    sampling: how an epoch's images are drawn, a name of data/sampling.py. recipe: what differs from the run's recipe.
+    above(network) -> (its frozen encoder, depth): the loss is given that depth's tokens (B, T, D) for images; the encoder runs
+    once an epoch's images, and what it gives is kept where it fits.
+    """
+
+    length: Training
+    losses: Losses
+    name: str = "training"
+    class_weights: Callable[[int], Tensor | None] | None = None
+    prepare: Callable[[nn.Module], object] | None = None
+    sampling: str = "images"
+    recipe: dict = field(default_factory=dict)
+    above: Callable[[nn.Module], tuple[VisionTransformer, int]] | None = None
+
+    def prepared(self, network: nn.Module, seed: int = 0) -> nn.Module:
+        """The network, ready for this training; what `prepare` draws depends on the seed alone."""
+        if self.prepare:
+            with torch.random.fork_rng({p.device for p in network.parameters() if p.is_cuda}):
+                torch.manual_seed(seed)
+                self.prepare(network)
+        return network
+
+    @torch.no_grad()
+    def seen(self, network: nn.Module, images: Tensor) -> Tensor:
+        """What the loss is given for these images: themselves, or the tokens of `above`."""
+        return encode(*self._encoded(network, images)) if self.above else images
+
+    def _encoded(self, network: nn.Module, images: Tensor):
+        encoder, depth = self.above(network)
+        return encoder, images, depth
+
+
+def means(phase: Phase, network: nn.Module, part: Part) -> dict[str, Tensor]:
+    """{name: a number}: each loss as this part's share of the batch's mean, times batch over part."""
+    weights = phase.class_weights(part.epoch) if phase.class_weights else None
+    return {name: _mean(loss, part, weights) for name, loss in phase.losses(network, part).items()}
+
+
+def _mean(loss: Tensor, part: Part, weights: Tensor | None) -> Tensor:
+    if loss.ndim == 0:
+        return loss
+    if weights is None:
+        return loss.mean()
+    each, whole = weights.to(loss)[part.own.to(loss.device)], weights.to(loss)[part.batch.to(loss.device)].sum()
+    return (each * loss).sum() / whole / part.share
+
+
+def hard(part: Part, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """loss(labels (B,)) -> (B,) of hard labels, under mixup and cutmix too: both labels, each with its share (B,)."""
+    own, other, share = part.two_labels()
+    if other is own:
+        return loss(own)
+    return share * loss(own) + (1 - share) * loss(other)

@@ -1,0 +1,161 @@
+"""What every method keeps to, whatever file it lies in: a new one is tested by lying in osdtw_lib/methods."""
+
+import ast
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from osdtw_lib import load_predictor, methods
+from osdtw_lib.artifacts.checkpoint import Checkpoint
+from osdtw_lib.config.load import load_config
+from osdtw_lib.data.batches import Part
+from osdtw_lib.evaluation.scores import scores_over
+from osdtw_lib.methods._base import SingleNetwork
+from osdtw_lib.stages import execute
+from osdtw_lib.stages.networks import started
+from osdtw_lib.stages.run import Run
+from osdtw_lib.training import loop
+from osdtw_lib.training.phase import means
+
+HERE = Path(__file__).parent
+NAMES = methods.names()
+
+
+@pytest.fixture(scope="module")
+def trained(chain):
+    """Every method that lies here, trained. For reading only."""
+    return chain({"baselines": NAMES})
+
+
+def method(run, name):
+    kind, parameters = run.asked[name]
+    return kind(started(run), parameters)
+
+
+def parts(run, recipe=None):
+    """A step of an epoch, in two parts."""
+    half = (recipe or run.config.recipe).model_copy(update={"micro_batch": 20, "batch_size": 40})
+    return list(next(run.batches(run.train, recipe=half).epoch(0)))
+
+
+def loss_over(phase, network, seen):
+    return sum(part.share * sum(means(phase, network, part).values()) for part in seen)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_what_it_is(name):
+    kind = methods.load(name)
+    assert kind.name == name and kind.title and kind.source and kind.prior in ("training", "balanced") and kind.__doc__
+    assert ast.get_docstring(ast.parse(Path(methods.__file__).with_name(f"{name}.py").read_text()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_starts_from_the_common_start(trained, name):
+    start, network = trained.read("start", "weights"), method(trained, name).build()
+    same = [n for n, p in network.named_parameters() if any(p.shape == t.shape and torch.equal(p, t) for t in start.values())]
+    assert [n for n in same if "blocks." in n] and [n for n in same if "patch_embed" in n]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_lower_its_loss(trained, name):
+    of = method(trained, name)
+    network = of.build()
+    for phase in of.phases():
+        phase.prepared(network)
+        network.eval()
+        seen = parts(trained)
+        optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=1e-3)
+        before = loss_over(phase, network, seen)
+        assert torch.isfinite(before)
+        before.backward()
+        optimizer.step()
+        assert float(loss_over(phase, network, seen).detach()) < float(before.detach())
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_its_loss_is_the_same_in_one_part_or_several(trained, name, mixed):
+    of, recipe = method(trained, name), trained.config.recipe
+    seen = parts(trained, recipe.model_copy(update={"mixup": 0.8, "cutmix": 1.0}) if mixed else recipe)
+    whole = Part(
+        torch.cat([p.images for p in seen]),
+        torch.cat([p.labels for p in seen]),
+        1.0,
+        0,
+        own=torch.cat([p.own for p in seen]),
+        indices=torch.cat([p.indices for p in seen]),
+        batch=seen[0].batch,
+    )
+    assert whole.labels.ndim == 1 + mixed
+    network = of.build()
+    for phase in of.phases():
+        phase.prepared(network)
+        network.eval()
+        torch.testing.assert_close(loss_over(phase, network, seen), loss_over(phase, network, [whole]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_scores_are_finite_and_a_column_a_class(trained, name):
+    row = trained.methods[name]
+    scores = scores_over(row.network(trained.read), row.scores, trained.batches(trained.test))
+    assert scores.shape == (len(trained.test), len(trained.class_names)) and np.isfinite(scores).all()
+    assert scores.dtype == np.float32 and len(set(scores.argmax(1))) > 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_predicts_from_its_folder_as_it_scores(trained, name):
+    row, predictor = trained.methods[name], load_predictor(trained.folder, name)
+    scores = scores_over(row.network(trained.read), row.scores, trained.batches(trained.test)).astype(np.float64)
+    odds = np.exp(scores - scores.max(1, keepdims=True))
+    np.testing.assert_allclose(predictor(trained.test.pixels), odds / odds.sum(1, keepdims=True), rtol=1e-4)
+    assert predictor.class_names == trained.class_names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stopped_it_goes_on_and_ends_bit_for_bit_the_same(trained, name, params, monkeypatch):
+    path = params({"baselines": NAMES})
+    run = Run(load_config(path))
+    for stage in ("split", "start"):
+        shutil.copytree(trained.folder / stage, run.folder / stage)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    save = Checkpoint.save
+
+    def save_and_stop(self, tensors, state):
+        save(self, tensors, state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        execute(run, f"baselines/{name}")
+    assert list((run.folder / "baselines" / name).glob("*.checkpoint"))
+    monkeypatch.setattr(Checkpoint, "save", save)
+    execute(Run(load_config(path)), f"baselines/{name}")
+    for file in ("network.safetensors", "curves.csv", "predictor.json"):
+        left, right = (r.folder / "baselines" / name / file for r in (run, trained))
+        assert left.read_bytes() == right.read_bytes(), file
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_loss_is_the_sum_written_out(trained, name):
+    """tests/methods/reference_NAME.py: loss(scores (B, K), target (B, K), counts (K,)) in float64, for one network's scores."""
+    file = HERE / f"reference_{name}.py"
+    if not file.exists():
+        assert not issubclass(methods.load(name), SingleNetwork), f"write tests/methods/{file.name}"
+        pytest.skip("its loss is none of one network's scores")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    of = method(trained, name)
+    network = of.build().eval()
+    (phase,) = of.phases()
+    for recipe in ({}, {"mixup": 0.8, "cutmix": 1.0}):
+        for part in parts(trained, trained.config.recipe.model_copy(update=recipe)):
+            with torch.no_grad():
+                found = float(sum(means(phase, network, part).values()))
+                scores = network(part.images).double().numpy()
+            target = np.eye(scores.shape[1])[part.labels.numpy()] if part.labels.ndim == 1 else part.labels.double().numpy()
+            assert found == pytest.approx(reference.loss(scores, target, trained.class_counts), rel=1e-5)
