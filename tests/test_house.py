@@ -9,8 +9,8 @@ from osdtw_lib.config.paths import PROJECT
 LIBRARY = PROJECT / "osdtw_lib"
 # lowest first; a room imports lower floors only, and of its own floor only itself
 FLOORS = (
-    "errors longtail", "config backend", "artifacts", "data models fisher evaluation theory", "proxy training", "methods",
-    "inference stages", "ablation planning figures", "explorer", "report", "__main__ __init__",
+    "legible", "errors longtail", "config backend", "artifacts", "data models fisher evaluation theory", "proxy training",
+    "methods", "inference stages", "ablation planning figures", "explorer", "report", "__main__ __init__",
 )
 LEVEL = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 ONLY_IN = {"ipywidgets": "explorer", "papermill": "report", "nbconvert": "report", "pydantic": "config"}

@@ -22,6 +22,7 @@ from ..config.schema import Config
 from ..errors import UserError
 from ..evaluation.metrics import accuracy_by_group
 from ..evaluation.scores import class_scores, predict
+from ..legible import speak_legibly
 from ..proxy.grid import Choice
 from ..stages import all as stages
 from ..stages.networks import trained
@@ -53,7 +54,7 @@ def ablation(run: Run) -> Artifact:
         print(f"ablation: done in {clock(artifact.seconds())}", flush=True)
     folder = make_folder(run.folder / "tables")
     for name, shown in SHOWN.items():
-        write_text(folder / f"{shown}.csv", (artifact.folder / f"{name}.csv").read_text())
+        write_text(folder / f"{shown}.csv", (artifact.folder / f"{name}.csv").read_text(encoding="utf-8"))
     return artifact
 
 
@@ -112,13 +113,18 @@ def _everywhere(run: Run, function: Callable, jobs: list[tuple]) -> None:
             function(run.config, *job)
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(workers, spawn, _begin) as pool:
         try:
             for done in [pool.submit(function, run.config, *job) for job in jobs]:
                 done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    speak_legibly()
 
 
 @lru_cache(maxsize=1)
@@ -196,5 +202,5 @@ def _likelihoods(run: Run) -> pd.DataFrame:
         for method in run.config.baselines:
             network, likelihoods = trained(single, method, 0, 0.0)
             predicted = predict(class_scores(network, likelihoods, single.batches(single.test)))
-            rows.append({"method": method, "seed": seed} | accuracy_by_group(predicted, single.test.labels, single.groups))
+            rows.append({"method": method, "likelihood": "-", "seed": seed} | accuracy_by_group(predicted, single.test.labels, single.groups))
     return pd.DataFrame(rows)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .paths import PROJECT
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BESIDE_RUNS = ("index.html", "cache")  # what lies in outputs/ beside the folders of the runs
 BASELINES = ("ce", "logit_adjusted_ce", "balanced_bce")
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -238,6 +239,13 @@ class Config(Section):
     theory: Theory = Theory()
     ablation: Ablation = Ablation()
     baselines: tuple[Literal["ce", "logit_adjusted_ce", "balanced_bce"], ...] = Field(BASELINES, strict=False)
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_free(cls, name: str) -> str:
+        if name.lower() in BESIDE_RUNS:
+            raise ValueError("is what outputs/ itself needs; choose another name")
+        return name
 
     @model_validator(mode="after")
     def _model_fits_the_images(self):

@@ -82,7 +82,7 @@ def load_predictor(folder: str | Path) -> Predictor:
     wrong = damage(stage, manifest)
     if wrong:
         raise UserError(f"{stage}: {wrong}; run ./run_all.sh --from 06 with its parameter file")
-    about = json.loads((stage / "predictor.json").read_text())
+    about = json.loads((stage / "predictor.json").read_text(encoding="utf-8"))
     model, counts = Model.model_validate(about["model"]), about["class_counts"]
     groups = dict(zip(("head", "tail"), head_tail_partition(counts)))
     likelihoods = task_likelihoods(about["likelihood"], counts, groups)

@@ -8,18 +8,19 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
-
 from ..artifacts.files import make_folder, remove, write_text
+from ..artifacts.tables import read_table
 from ..backend.progress import clock
 from ..config.load import dump_config, load_config
 from ..config.paths import PROJECT
 from ..errors import UserError
 from ..evaluation.accuracy_table import how_to_run_missing, shown
+from ..legible import legible
 from ..stages import all as stages
 from ..stages.run import NOTEBOOKS, OPTIONAL, Run
 from . import index as overview
 from . import page as report
+from . import written
 
 FOLDER = PROJECT / "notebooks"
 
@@ -50,6 +51,8 @@ def run_all(params_files: list[str], overrides: list[str] = (), first: str | Non
 
 def _run_one(config, first: str | None, ablations: bool) -> None:
     started = time.monotonic()
+    if str(config.folder) != legible(str(config.folder)):  # the path goes into the notebooks, which are UTF-8
+        raise UserError(f"outputs: {config.folder}: this path is no text in UTF-8; set `outputs` to a folder whose path is")
     run = Run(config)
     books = _books_from(run, first, ablations)
     resolved = run.folder / "params.yaml"
@@ -58,9 +61,9 @@ def _run_one(config, first: str | None, ablations: bool) -> None:
     for number, book in enumerate(books, start=1):
         print(f"\n{config.name}: notebook {book} ({number} of {len(books)})", flush=True)
         _execute(book, resolved, run.folder)
-    index = overview.write_index(config.folder.parent)
+    index = overview.write_index(run.folder)
     print(f"\n{config.name}: accuracy (%) on {len(run.test)} test images, {clock(time.monotonic() - started)} in all")
-    accuracy = pd.read_csv(run.folder / "tables" / "accuracy.csv")
+    accuracy = read_table(run.folder / "tables" / "accuracy.csv")
     print("\n".join(filter(None, (shown(accuracy).to_string(index=False), how_to_run_missing(accuracy)))))
     print(f"report: {index}", flush=True)
 
@@ -117,6 +120,7 @@ def _execute(book: str, resolved: Path, folder: Path) -> None:
             raise UserError(error.evalue) from None
         raise RuntimeError(f"{book} failed with {error.ename}: {error.evalue}; the notebook as it stopped: {failed}") from None
     half.rename(done)
+    written.remember(done)
     report.write_page(done, folder / f"{book}.html")
 
 

@@ -28,7 +28,7 @@ def selection(run: Run) -> dict:
     if by_hand:
         return by_hand
     shown = run.folder / "selection.json"
-    if not shown.exists() or shown.read_text() != text:
+    if not shown.exists() or shown.read_text(encoding="utf-8") != text:
         if shown.exists():
             print("selection.json is not what the proxy wrote: put right (name shared_depth and head_weight in the "
                   "parameter file to choose yourself, or choose in the explorer of notebook 04)")
@@ -42,7 +42,7 @@ def proposed(run: Run) -> dict:
 
 
 def _proposal(run: Run) -> str:
-    return (require(run, "proxy").folder / "selection.json").read_text()
+    return (require(run, "proxy").folder / "selection.json").read_text(encoding="utf-8")
 
 
 def choose(run: Run, shared_depth: int, head_weight: float, form: str, damping: float) -> dict:
@@ -65,7 +65,7 @@ def choose_proposed(run: Run) -> dict:
 def chosen_by_hand(run: Run) -> dict | None:
     """What selection.json holds if it is a choice by hand made from this very proxy; None for anything else."""
     try:
-        chosen = json.loads((run.folder / "selection.json").read_text())
+        chosen = json.loads((run.folder / "selection.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     keys = {"shared_depth", "head_weight", "total", "form", "damping", "chosen_by", "proxy"}
