@@ -202,5 +202,6 @@ def _likelihoods(run: Run) -> pd.DataFrame:
         for method in run.config.baselines:
             network, likelihoods = trained(single, method, 0, 0.0)
             predicted = predict(class_scores(network, likelihoods, single.batches(single.test)))
-            rows.append({"method": method, "likelihood": "-", "seed": seed} | accuracy_by_group(predicted, single.test.labels, single.groups))
+            row = {"method": method, "likelihood": "-", "seed": seed}
+            rows.append(row | accuracy_by_group(predicted, single.test.labels, single.groups))
     return pd.DataFrame(rows)

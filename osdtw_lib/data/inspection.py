@@ -118,5 +118,6 @@ def _counted(values: pd.Series) -> str:
 
 
 def _listed(values, most: int = SHOWN) -> str:
-    return ", ".join(legible(str(value)) for value in values[:most]) + (f" and {len(values) - most:,} more" if len(values) > most else "")
+    first = ", ".join(legible(str(value)) for value in values[:most])
+    return first + (f" and {len(values) - most:,} more" if len(values) > most else "")
 

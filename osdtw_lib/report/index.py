@@ -43,8 +43,9 @@ def write_index(folder: Path) -> Path:
         except Exception as error:  # whatever lies there: it is another run's
             if other == folder:
                 raise
-            broken[legible(other.name)] = str(error) if isinstance(error, UserError) else "written by another version; run it again"
-            print(f"{other}: left out of the report, {broken[legible(other.name)]}", flush=True)
+            why = str(error) if isinstance(error, UserError) else "written by another version; run it again"
+            print(f"{other}: left out of the report, {why}", flush=True)
+            broken[legible(other.name)] = why
             continue
         runs.append(facts)
         if other == folder:

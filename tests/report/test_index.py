@@ -50,7 +50,7 @@ def test_what_happened_to_another_run_is_a_line_and_no_more(finished_copy, capsy
     assert 'href="small/index.html"' in index and (run.folder / "index.html").exists()
     assert ('href="other/index.html"' in index) == (said is None)
     if said:
-        assert f"<p class=\"quiet\">other is left out: " in index and said in index and "left out" in capsys.readouterr().out
+        assert '<p class="quiet">other is left out: ' in index and said in index and "left out" in capsys.readouterr().out
 
 
 def test_the_folder_of_another_run_may_be_called_anything(finished_copy):

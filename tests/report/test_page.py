@@ -1,6 +1,7 @@
 """Formulas, figures and pages that need no network."""
 
 import json
+import re
 import xml.etree.ElementTree as xml
 
 import nbformat
@@ -10,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from osdtw_lib.errors import UserError
 from osdtw_lib.report import page as report
 from osdtw_lib.report.index import write_index
-from osdtw_lib.report.page import figure_html, formulas, write_page
+from osdtw_lib.report.page import explorer_html, figure_html, formulas, in_script, write_page
 
 
 def mathml(text):
@@ -66,6 +67,17 @@ def figure(**layout):
 def test_a_figure_cannot_end_its_own_script():
     made = figure_html(figure(meta={"caption": "a < b"}))
     assert made.count("</script>") == 1 and "<figcaption>a &lt; b</figcaption>" in made
+
+
+@pytest.mark.parametrize("name", ["<!--<script>", "</script>", "-->", "<\\/script>", "\u2028", "\udce9"])
+def test_no_name_ends_or_swallows_a_script(name):
+    made = in_script({"x": [name]})
+    assert not set("<>\u2028\u2029") & set(made) and json.loads(made) == {"x": [name]}
+    assert "<!--" not in figure_html({"data": [{"x": [name]}], "layout": {}})
+    bare = {"start_damping": 1, "evidence": 1, "decades": 2, "n_depths": 1, "selected": {"shared_depth": 1, "head_weight": 0.5}}
+    page = explorer_html(bare | {"figures": {"map": name}})
+    (data,) = re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert "<" not in data and json.loads(data)["figures"]["map"] == name
 
 
 def test_a_figure_keeps_its_data():

@@ -32,8 +32,8 @@ def labels_of(where: str, rows: list[tuple[str, int]], named: bool = True) -> li
                             "give the image's class, or take the line out")
         negative = [label for label in lines if label.startswith("-") and _WHOLE.fullmatch(label[1:])]
         if negative and all(_WHOLE.fullmatch(label.removeprefix("-")) for label in lines):
-            raise UserError(f"{where}, line {lines[negative[0]]}: the label is '{negative[0]}'; the classes are numbered from 0 on, "
-                            "and an image without a class is left out")
+            raise UserError(f"{where}, line {lines[negative[0]]}: the label is '{negative[0]}'; the classes are numbered from 0 "
+                            "on, and an image without a class is left out")
         if not all(_WHOLE.fullmatch(label) for label in lines):
             _one_spelling(where, lines)
             return [label for label, _ in rows]
