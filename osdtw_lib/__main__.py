@@ -9,12 +9,14 @@ import sys
 
 from .config.paths import PROJECT
 from .errors import UserError
+from .legible import speak_legibly
 from .stages import CONTENTS
 
 DEFAULT = str(PROJECT / "params" / "mnist_lt.yaml")
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with one line on stderr for bad input."""
+    speak_legibly()
     parser = _parser()
     chosen = parser.parse_args(arguments)
     try:

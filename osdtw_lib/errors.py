@@ -1,8 +1,11 @@
 """The one exception a user is meant to read."""
 
+from .legible import legible
+
 
 class UserError(Exception):
     """Bad input: one line saying what, where and what to do. The command line exits with status 2."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(str(message).splitlines()))  # a name may hold a line's end
+        # names of files stand in it, and it travels through notebooks and other processes
+        super().__init__(legible(str(message)))

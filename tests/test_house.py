@@ -9,8 +9,8 @@ from osdtw_lib.config.paths import PROJECT
 LIBRARY = PROJECT / "osdtw_lib"
 # lowest first; a room imports lower floors only, and of its own floor only itself
 FLOORS = (
-    "errors longtail", "config backend", "artifacts", "data models fisher evaluation theory", "proxy training", "methods",
-    "inference stages", "ablation planning figures", "explorer", "report", "__main__ __init__",
+    "legible", "errors longtail", "config backend", "artifacts", "data models fisher evaluation theory", "proxy training",
+    "methods", "inference stages", "ablation planning figures", "explorer", "report", "__main__ __init__",
 )
 LEVEL = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 ONLY_IN = {"ipywidgets": "explorer", "papermill": "report", "nbconvert": "report", "pydantic": "config"}
@@ -87,3 +87,12 @@ def test_a_room_says_what_it_holds(room):
 def test_tests_mirror_the_rooms(file):
     folder = file.relative_to(PROJECT / "tests").parent
     assert str(folder) in (".", "journeys", "browser") or (LIBRARY / folder).is_dir(), f"{folder}: no such room"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_text_is_read_and_written_in_an_encoding_that_is_named(file):
+    """What a locale would choose differs from machine to machine."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(called, ast.Attribute) and called.attr in ("read_text", "write_text"):
+            assert "encoding" in [k.arg for k in node.keywords], f"{name(file)}:{node.lineno}"

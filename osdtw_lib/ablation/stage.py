@@ -22,6 +22,7 @@ from ..config.schema import Config
 from ..errors import UserError
 from ..evaluation.metrics import accuracy_by_group
 from ..evaluation.scores import predict, scores_over
+from ..legible import speak_legibly
 from ..proxy.grid import Choice
 from ..stages import execute
 from ..stages.proxy_inputs import load_proxy, measured_bias
@@ -62,7 +63,7 @@ def publish(run: Run, artifact: Artifact) -> None:
     """`ablation` and `ranking` are outputs/NAME/tables/ablation.csv and proxy_ranking.csv as well."""
     folder = make_folder(run.folder / "tables")
     for name, shown in SHOWN.items():
-        write_text(folder / f"{shown}.csv", (artifact.folder / f"{name}.csv").read_text())
+        write_text(folder / f"{shown}.csv", (artifact.folder / f"{name}.csv").read_text(encoding="utf-8"))
 
 
 def _depths(run: Run) -> list[int]:
@@ -117,6 +118,7 @@ def _everywhere(run: Run, function: Callable, jobs: list[tuple]) -> None:
 def _one_thread(parent: int) -> None:
     distributed.end_with(parent)
     torch.set_num_threads(1)
+    speak_legibly()
 
 
 _runs: dict[str, Run] = {}
@@ -200,5 +202,6 @@ def _likelihoods(run: Run) -> pd.DataFrame:
         single = Variant(run, seed, run.config.likelihood)
         for method, row in single.methods.items():
             predicted = predict(scores_over(row.network(single.read), row.scores, single.batches(single.test)))
-            rows.append({"method": method, "seed": seed} | accuracy_by_group(predicted, single.test.labels, single.groups))
+            found = accuracy_by_group(predicted, single.test.labels, single.groups)
+            rows.append({"method": method, "likelihood": "-", "seed": seed} | found)
     return pd.DataFrame(rows)

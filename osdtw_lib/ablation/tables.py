@@ -89,8 +89,8 @@ def forms(merges: list, depths, head_weights) -> pd.DataFrame:
 
 def ranking(refined: pd.DataFrame, forms: pd.DataFrame) -> pd.DataFrame:
     """A row a FORM, of `ranking.rank` with accuracy: form, damping, spearman, regret, rank_of_pick,
-    seeds; then loss, merge, over_weights, regret_held_out, spearman_nll (rank correlation with the balanced test loss), and
-    each value's standard error. Means over seeds."""
+    seeds; then loss, merge, over_weights, regret_held_out, spearman_nll (rank correlation with the test loss, classes
+    counting alike), and each value's standard error. Means over seeds."""
     rows = []
     for (seed, *form), totals in forms.groupby(["seed", *FORM], sort=False, dropna=False):
         measured = refined[refined["seed"] == seed]

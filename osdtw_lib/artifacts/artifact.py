@@ -24,6 +24,7 @@ from ..errors import UserError
 from .checkpoint import Checkpoint
 from .files import checksum, make_folder, read_tensors, remove, write_tensors, write_text
 from .manifest import MANIFEST, damage, git_commit, own_checksum, read_manifest, versions
+from .tables import read_table, table_text
 
 FORMAT = 2  # part of every key: raise it when the files of a stage, or how they are computed, change
 
@@ -111,7 +112,7 @@ class Artifact:
         return read_tensors(self.require().folder / f"{name}.safetensors")
 
     def table(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.require().folder / f"{name}.csv")
+        return read_table(self.require().folder / f"{name}.csv")
 
     def notes(self) -> dict:
         return (self.manifest() or {}).get("notes", {})
@@ -140,7 +141,7 @@ class Writer:
             write_tensors(self._path(f"{name}.safetensors"), tensors)
 
     def table(self, name: str, table: pd.DataFrame) -> None:
-        self.text(f"{name}.csv", table.to_csv(index=False))
+        self.text(f"{name}.csv", table_text(name, table))
 
     def json(self, name: str, value) -> None:
         self.text(f"{name}.json", json.dumps(value, indent=1))

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import UserError
+from ..legible import ERRORS
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -31,7 +32,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[s
 
 
 def write_text(path: Path, text: str) -> None:
-    _replace(path, lambda part: part.write_text(text, encoding="utf-8"))
+    _replace(path, lambda part: part.write_text(text, encoding="utf-8", errors=ERRORS))
 
 
 def _replace(path: Path, write) -> None:

@@ -26,6 +26,7 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from ..errors import UserError
+from ..legible import speak_legibly
 
 BUCKET = 1 << 24  # gradients summed at a time
 PATIENCE = datetime.timedelta(hours=2)  # how long a process waits for the others, for instance while one writes
@@ -151,6 +152,7 @@ def group(device: str):
 
 def _work(parent: int, function: Callable, device: str, arguments: tuple) -> None:
     end_with(parent)
+    speak_legibly("utf-8")  # into a log that the process that launched this one reads
     with group(device):
         function(*arguments)
 
@@ -194,7 +196,7 @@ def _explained(error: ChildFailedError, folder: Path) -> Exception:
     left = []
     for path in folder.glob("*/attempt_0/*/error.json"):
         try:
-            said = json.loads(path.read_text())["message"]
+            said = json.loads(path.read_text(encoding="utf-8"))["message"]
         except (OSError, ValueError):  # it was killed while it wrote
             continue
         # one that fails takes the connections of the others with it, and theirs may be noticed first
@@ -211,7 +213,7 @@ def _explained(error: ChildFailedError, folder: Path) -> Exception:
 
 def _tail(folder: Path, local_rank: int, lines: int = 20) -> str:
     files = sorted(folder.glob(f"*/attempt_0/{local_rank}/stderr.log"))
-    return "\n".join(files[-1].read_text(errors="replace").splitlines()[-lines:]) if files else ""
+    return "\n".join(files[-1].read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) if files else ""
 
 
 @contextlib.contextmanager
@@ -224,13 +226,13 @@ def _printed_here(folder: Path):
         while True:
             last_look = stop.wait(LISTENING)
             for log in folder.glob("*/attempt_0/0/stdout.log"):
-                with log.open(errors="replace") as file:
+                with log.open("rb") as file:
                     file.seek(read)
                     text = file.read()
-                    whole = text if last_look else text[: text.rfind("\n") + 1]
-                    read += len(whole.encode())
+                    whole = text if last_look else text[: text.rfind(b"\n") + 1]
+                    read += len(whole)
                 if whole:
-                    print(whole, end="", flush=True)
+                    print(whole.decode("utf-8", "replace"), end="", flush=True)
             if last_look:
                 return
 

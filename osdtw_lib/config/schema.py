@@ -15,6 +15,7 @@ from .values import (
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Likelihood = Literal["bernoulli", "categorical"]
+BESIDE_RUNS = ("index.html", "cache")  # what lies in outputs/ beside the folders of the runs
 
 
 class Section(BaseModel):
@@ -253,6 +254,13 @@ class Config(Section):
                 raise ValueError(f"'{min(twice)}' is given twice")
             found |= {name: values or {} for name, values in one.items()}
         return found
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_free(cls, name: str) -> str:
+        if name.lower() in BESIDE_RUNS:
+            raise ValueError("is what outputs/ itself needs; choose another name")
+        return name
 
     @model_validator(mode="after")
     def _model_fits_the_images(self):

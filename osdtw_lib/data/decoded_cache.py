@@ -99,7 +99,7 @@ def _blocks_done(data: Path, journal: Path, images: ImageFiles, shape: tuple[int
         return {}
     blocks = -(-len(images) // BLOCK)
     try:
-        first, *lines = journal.read_text().split("\n")[:-1]  # a line cut short by a kill has no end
+        first, *lines = journal.read_text(encoding="utf-8").split("\n")[:-1]  # a line cut short by a kill has no end
         done = dict(map(int, line.split()) for line in lines)
         fits = json.loads(first) == _header(images, shape) and data.stat().st_size == int(np.prod(shape, dtype=np.int64))
     except (OSError, ValueError):

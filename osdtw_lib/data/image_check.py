@@ -15,6 +15,7 @@ import pandas as pd
 from ..artifacts.files import make_folder, write_text
 from ..backend.progress import LINE_SECONDS, clock
 from ..errors import UserError
+from ..legible import legible
 from .image_files import FILE_SIZE, LARGE, ImageFiles, converted, open_image
 
 SHOWN = 10
@@ -98,7 +99,7 @@ def refuse_unusable(images: ImageFiles, found: pd.DataFrame, folder: Path) -> No
         return
     make_folder(folder)
     problems = found["problem"].to_numpy()
-    write_text(listing, "".join(f"{images.paths[i]}\t{problems[i]}\n" for i in bad))
+    write_text(listing, "".join(f"{legible(images.paths[i])}\t{legible(problems[i])}\n" for i in bad))
     missing = int((problems == "missing").sum())
     kinds = [f"{n:,} {what}" for n, what in ((missing, "missing"), (len(bad) - missing, "unreadable")) if n]
     shown: dict[str, list[str]] = {}

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.schema import Config
+from ..legible import legible
 from ..longtail import GROUPS, head_tail_partition, shot_groups
 from .image_check import LARGE_SAID, SHOWN, examine, over_images, refuse_unusable
 from .image_files import LARGE, ImageFiles
@@ -78,7 +79,7 @@ def _files(images: ImageFiles, found: pd.DataFrame, side: int) -> Iterator[str]:
                 yield f"odd:       {which.sum():,} {what}: {_listed(images.names[which[which].index], 3)}"
     bad = np.flatnonzero(found["problem"].notna())
     yield f"unusable:  {len(bad):,} missing or unreadable"
-    yield from (f"           {images.paths[i]}: {found['problem'][i]}" for i in bad[:SHOWN])
+    yield from (f"           {legible(images.paths[i])}: {legible(found['problem'][i])}" for i in bad[:SHOWN])
     if len(bad) > SHOWN:
         yield f"           and {len(bad) - SHOWN:,} more"
 
@@ -117,5 +118,6 @@ def _counted(values: pd.Series) -> str:
 
 
 def _listed(values, most: int = SHOWN) -> str:
-    return ", ".join(map(str, values[:most])) + (f" and {len(values) - most:,} more" if len(values) > most else "")
+    first = ", ".join(legible(str(value)) for value in values[:most])
+    return first + (f" and {len(values) - most:,} more" if len(values) > most else "")
 

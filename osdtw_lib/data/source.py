@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..legible import legible
 from .image_files import ImageFiles
 
 
@@ -35,7 +36,8 @@ class LabelledImages:
 class Source:
     """A data set before the cut: all its images, what its classes are called, and the parts it comes in.
 
-    `parts` {"train" | "val" | "test": indices}, where a data set has them; `notes`: what loading has to say.
+    `parts` {"train" | "val" | "test": indices}, where a data set has them; `notes`: what loading has to say. Names of
+    classes and whatever else is read by people are legible, wherever they come from.
     """
 
     images: LabelledImages | ImageFiles
@@ -43,6 +45,11 @@ class Source:
     title: str = "images"
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "class_names", tuple(map(legible, self.class_names)))
+        object.__setattr__(self, "notes", tuple(map(legible, self.notes)))
+        object.__setattr__(self, "title", legible(self.title))
 
     def fingerprint(self) -> str:
         """The images' own, and where each part begins and ends."""

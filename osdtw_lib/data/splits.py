@@ -77,10 +77,13 @@ def split_notes(source: Source, data: Data, train: np.ndarray, test: np.ndarray)
     none = np.flatnonzero(counts == 0)
     if len(none):
         lines.append(f"no test image, so left out of every accuracy: {_named(source, none)}")
+    formulas = [label for label, name in enumerate(source.class_names) if name.startswith(("=", "+", "-", "@"))]
+    if formulas:
+        lines.append(f"a spreadsheet may take these names for formulas, so import tables as text: {_named(source, formulas)}")
     return lines
 
 
-def _named(source: Source, classes: np.ndarray, counts: np.ndarray | None = None) -> str:
+def _named(source: Source, classes: np.ndarray | list[int], counts: np.ndarray | None = None) -> str:
     names = [source.class_names[k] + (f" ({counts[k]})" if counts is not None else "") for k in classes[:10]]
     return ", ".join(names) + (f" and {len(classes) - 10} more classes" if len(classes) > 10 else "")
 

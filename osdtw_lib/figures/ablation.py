@@ -75,14 +75,15 @@ def ranking(table: pd.DataFrame, ceiling: float, title: str, caption: str) -> go
         )
     if math.isfinite(ceiling):
         figure.add_vline(ceiling, line={"color": GREEN, "dash": "dash"}, annotation_text="two seeds", row=1, col=1)
-    figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(autorange="reversed", type="category")
     figure.update_layout(title=title, height=170 + 26 * len(table), margin={"t": 100})
     return captioned(figure, caption)
 
 
 def likelihoods(table: pd.DataFrame, titles: dict[str, str], title: str, caption: str) -> go.Figure:
-    """table: method, likelihood, all, all_error (over seeds); titles: {method: what a reader calls it}. One bar a row."""
-    likelihoods = [f", {name}" if isinstance(name, str) else "" for name in table["likelihood"]]
+    """table: method, likelihood ("-": a single network has none), all, all_error (over seeds); titles: {method: what a reader
+    calls it}. One bar a row."""
+    likelihoods = [f", {name}" if name != "-" else "" for name in table["likelihood"]]
     names = [titles.get(method, method) + likelihood for method, likelihood in zip(table["method"], likelihoods)]
     colours = {"bernoulli": BLUE, "categorical": ORANGE}
     figure = go.Figure(
@@ -92,6 +93,6 @@ def likelihoods(table: pd.DataFrame, titles: dict[str, str], title: str, caption
         )
     )
     figure.update_xaxes(title="accuracy (%), all classes")
-    figure.update_yaxes(autorange="reversed")
+    figure.update_yaxes(autorange="reversed", type="category")
     figure.update_layout(title=title)
     return captioned(figure, caption)

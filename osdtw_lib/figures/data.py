@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .results import GROUP_PATTERNS
-from .style import TASK_COLOURS, captioned
+from .style import TASK_COLOURS, captioned, plain
 
 
 def class_counts(classes: pd.DataFrame) -> go.Figure:
@@ -16,14 +16,14 @@ def class_counts(classes: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     for (task, group), part in classes.groupby(["task", "group"], sort=False):
         figure.add_bar(
-            x=part["class"].astype(str),
+            x=plain(part["class"]),
             y=part["training_images"],
             name=f"{task}, {group}",
             marker={"color": TASK_COLOURS[task], "pattern": {"shape": GROUP_PATTERNS[group]}},
             text=part["training_images"] if len(classes) <= 30 else None,
             textposition="outside",
         )
-    figure.update_xaxes(title="class", type="category", categoryarray=classes["class"].astype(str).tolist())
+    figure.update_xaxes(title="class", type="category", categoryarray=plain(classes["class"]))
     figure.update_yaxes(title="training images")
     figure.update_layout(title="Training images a class", barmode="stack")
     return captioned(figure, "Training images a class: colour is the task (head or tail), pattern the shot group.")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .style import BLUE, ORANGE, SKY, captioned
+from .style import BLUE, ORANGE, SKY, captioned, plain
 
 GROUP_PATTERNS = {"many": "", "medium": "/", "few": "x"}
 MOST_CLASSES = 100  # rows of a confusion matrix that a page can show
@@ -18,14 +18,19 @@ def accuracy(table: pd.DataFrame, titles: dict[str, str]) -> go.Figure:
     names = [titles.get(name, name) for name in table["method"]]
     for group, colour in {"many": BLUE, "medium": SKY, "few": ORANGE, "all": "black"}.items():
         figure.add_bar(x=names, y=table[group], name=group, marker_color=colour)
+    figure.update_xaxes(type="category")
     figure.update_yaxes(title="accuracy (%)", range=[0, 100])
     figure.update_layout(title="Accuracy on the test set", barmode="group", height=420)
-    return captioned(figure, "Accuracy by shot group; `all` is the balanced accuracy over all test images.")
+    return captioned(
+        figure,
+        "Accuracy by shot group, each the share of its test images named right; `all`: of all test images. "
+        "Where the classes have unequally many test images, that is not the mean over classes.",
+    )
 
 
 def confusion(counts: pd.DataFrame, title: str = "Confusion, OSDTW refined") -> go.Figure:
     """counts (K, K): row = true class, column = predicted; above MOST_CLASSES neighbours in the order given are joined."""
-    names, values = list(map(str, counts.columns)), counts.to_numpy()
+    names, values = plain(counts.columns), counts.to_numpy()
     joined = -(-len(names) // MOST_CLASSES)
     if joined > 1:
         starts = np.arange(0, len(names), joined)

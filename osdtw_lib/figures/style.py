@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Iterable
+
 import plotly.graph_objects as go
 import plotly.io
 
@@ -23,6 +26,11 @@ plotly.io.templates["osdtw"] = go.layout.Template(
 plotly.io.templates.default = "osdtw"
 # One representation, drawn by JupyterLab itself; the HTML report adds plotly.js once a page.
 plotly.io.renderers.default = "plotly_mimetype"
+
+
+def plain(names: Iterable) -> list[str]:
+    """Names for plotly to show as they are: it takes <b>, &amp; and $...$ in any text for markup."""
+    return [html.escape(str(name), quote=False).replace("$", "&#36;") for name in names]
 
 
 def captioned(figure: go.Figure, caption: str) -> go.Figure:

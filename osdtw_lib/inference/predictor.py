@@ -95,7 +95,7 @@ def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
     folder = load_config(folder).folder if Path(folder).suffix in (".yaml", ".yml") else Path(folder)
     folder = folder if os.path.isdir(folder) else PROJECT / folder
     stage = "stage3" if method in ROWS else _trained(folder, method)
-    about = json.loads((_finished(folder, stage) / "predictor.json").read_text())
+    about = json.loads((_finished(folder, stage) / "predictor.json").read_text(encoding="utf-8"))
     if method in ROWS:
         about["stage3"] = (read_manifest(folder / "stage3") or {})["parameters"]["stage3"]
         row = ROWS[method](Problem.of(about), about["shared_depth"])

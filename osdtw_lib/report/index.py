@@ -1,13 +1,16 @@
 """The two index pages: outputs/index.html over all data sets, and outputs/NAME/index.html, the story of one.
 
-The story is the notebook cells tagged `story`, between the final table and the run times.
+The story is the notebook cells tagged `story`, between the final table and the run times. What a page shows of a file
+is shown only where the file is as it was written; a run that is not whole has a line that says so instead.
 """
 
 from __future__ import annotations
 
 import html
 import json
+import os
 from pathlib import Path
+from urllib.parse import quote
 
 import nbformat
 import pandas as pd
@@ -16,38 +19,50 @@ from nbconvert.filters import markdown2html
 from ..artifacts.files import write_text
 from ..artifacts.manifest import damage, read_manifest
 from .. import methods
+from ..artifacts.tables import read_table
 from ..errors import UserError
 from ..evaluation import published as paper
 from ..evaluation.accuracy_table import how_to_run_missing, shown
+from ..legible import legible
 from ..methods.osdtw import ROWS
 from ..stages import NOTEBOOKS, OPTIONAL
 from ..stages.selection import origin
 from .page import formulas, page_script, plotly_script, static, style, template
+from .written import what_changed
 
 
-def write_index(outputs: Path) -> Path:
-    """outputs/index.html and outputs/NAME/index.html of every run that has tables."""
-    runs = []
-    for folder in sorted(path.parent.parent for path in outputs.glob("*/tables/manifest.json")):
-        manifest = read_manifest(folder / "tables")
-        if not manifest or damage(folder / "tables", manifest) or "selection.json" not in manifest["files"]:
-            print(f"{folder}: left out of the report, its tables are not as they were written; run it again", flush=True)
+def write_index(folder: Path) -> Path:
+    """outputs/NAME/index.html of the run in `folder`, and outputs/index.html, which is returned, over all there are.
+
+    Of other runs only what their tables say is read, and none of them can keep this one from its pages. Raises
+    UserError where this run has no tables, or not as they were written.
+    """
+    runs, broken = [], {}
+    for other in sorted({folder, *(path.parent.parent for path in folder.parent.glob("*/tables/manifest.json"))}):
+        try:
+            facts = _facts(other)
+        except Exception as error:  # whatever lies there: it is another run's
+            if other == folder:
+                raise
+            why = str(error) if isinstance(error, UserError) else "written by another version; run it again"
+            print(f"{other}: left out of the report, {why}", flush=True)
+            broken[legible(other.name)] = why
             continue
-        runs.append(_facts(folder, manifest))
-        _write_run(folder, runs[-1])
-    if not runs:
-        raise UserError(f"{outputs}: no finished run to report on")
-    page = outputs / "index.html"
-    write_text(page, template("index").render(runs=runs, style=style(), page_js=page_script()))
+        runs.append(facts)
+        if other == folder:
+            _write_run(folder, facts)
+    page = folder.parent / "index.html"
+    write_text(page, template("index").render(runs=runs, broken=broken, style=style(), page_js=page_script()))
     return page
 
 
-def _facts(folder: Path, manifest: dict) -> dict:
-    """What both pages say about a run."""
-    read = {name: pd.read_csv(folder / path) for name, path in (
+def _facts(folder: Path) -> dict:
+    """What both pages say about a run. Raises UserError where its tables are not as they were written."""
+    manifest, _ = (_whole(folder, stage) for stage in ("tables", "split"))
+    read = {name: read_table(folder / path) for name, path in (
         ("accuracy", "tables/accuracy.csv"), ("runtime", "tables/runtime.csv"), ("classes", "split/classes.csv"),
     )}
-    selection = json.loads((folder / "tables" / "selection.json").read_text())
+    selection = json.loads((folder / "tables" / "selection.json").read_text(encoding="utf-8"))
     score, counts = read["accuracy"].set_index("method"), read["classes"]["training_images"]
     best = score["all"].drop(list(ROWS)).dropna()
     titles = manifest["notes"].get("titles") or titles_here(score.index)
@@ -61,7 +76,8 @@ def _facts(folder: Path, manifest: dict) -> dict:
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     seconds = read["runtime"].set_index("stage")["seconds"]["total"]
     return read | {
-        "name": folder.name,
+        "name": legible(folder.name),
+        "link": quote(os.fsencode(folder.name)),
         "classes": len(counts),
         "table": read["accuracy"],
         "titles": titles,
@@ -88,6 +104,15 @@ def titles_here(names) -> dict[str, str]:
     return {name: ROWS[name].title if name in ROWS else methods.load(name).title if name in known else name for name in names}
 
 
+def _whole(folder: Path, stage: str) -> dict:
+    """The manifest of a stage of this run. Raises UserError, without its folder, where it or a file it lists has changed."""
+    manifest = read_manifest(folder / stage)
+    wrong = damage(folder / stage, manifest) if manifest else "its manifest is missing or damaged"
+    if wrong:
+        raise UserError(f"{stage}: {wrong}; run it again")
+    return manifest
+
+
 def _write_run(folder: Path, run: dict) -> None:
     how = html.escape(how_to_run_missing(run["accuracy"], methods.names()))
     reference, times = paper.of(folder.name)
@@ -101,7 +126,7 @@ def _write_run(folder: Path, run: dict) -> None:
         paper=[_table(reference, "The paper's accuracy (%). Not measured here.")] if reference is not None else [],
         story=_story(folder),
         runtime=_table(run["runtime"], "Seconds a stage took, measured here."),
-        paper_runtime=[_table(times, "The paper's seconds, ViT-B on 4 RTX 4090. Not measured here.")] if times is not None else [],
+        paper_runtime=[] if times is None else [_table(times, "The paper's seconds, ViT-B on 4 RTX 4090. Not measured here.")],
     )
     write_text(folder / "index.html", page)
 
@@ -112,11 +137,18 @@ def _table(table: pd.DataFrame, caption: str) -> str:
 
 
 def _story(folder: Path) -> list[str]:
-    """The cells tagged `story` of the executed notebooks, in order."""
+    """The cells tagged `story` of the executed notebooks, in order; a line for a notebook that is not as it was written."""
     parts = []
     for book in NOTEBOOKS | OPTIONAL:
         path = folder / f"{book}.ipynb"
-        for cell in nbformat.read(path, as_version=4).cells if path.exists() else []:
+        if not path.exists():
+            continue
+        changed = what_changed(path)
+        if changed:
+            print(f"{path}: left out of the report, {changed}", flush=True)
+            parts.append(f'<p class="quiet">{html.escape(f"{path.name} {changed}, so what it tells is left out.")}</p>')
+            continue
+        for cell in nbformat.read(path, as_version=4).cells:
             if "story" not in cell.metadata.get("tags", []):
                 continue
             if cell.cell_type == "markdown":

@@ -16,12 +16,14 @@ from ..config.paths import PROJECT
 from ..errors import UserError
 from ..evaluation.accuracy_table import how_to_run_missing, shown
 from .. import methods
+from ..legible import legible
 from ..stages import CONTENTS, NOTEBOOKS, OPTIONAL, execute
 from ..stages.networks import titles_of
 from ..stages.pipeline import require
 from ..stages.run import Run
 from . import index as overview
 from . import page as report
+from . import written
 
 FOLDER = PROJECT / "notebooks"
 
@@ -55,6 +57,8 @@ def run_all(params_files: list[str], overrides: list[str] = (), first: str | Non
 
 def _run_one(run: Run, first: str | None, ablations: bool) -> None:
     started, config = time.monotonic(), run.config
+    if str(config.folder) != legible(str(config.folder)):  # the path goes into the notebooks, which are UTF-8
+        raise UserError(f"outputs: {config.folder}: this path is no text in UTF-8; set `outputs` to a folder whose path is")
     books = _books_from(run, first, ablations)
     resolved = run.folder / "params.yaml"
     make_folder(run.folder)
@@ -62,7 +66,7 @@ def _run_one(run: Run, first: str | None, ablations: bool) -> None:
     for number, book in enumerate(books, start=1):
         print(f"\n{config.name}: notebook {book} ({number} of {len(books)})", flush=True)
         _execute(book, resolved, run.folder)
-    index = overview.write_index(config.folder.parent)
+    index = overview.write_index(run.folder)
     print(f"\n{config.name}: accuracy (%) on {len(run.test)} test images, {clock(time.monotonic() - started)} in all")
     accuracy = require(run, "tables").table("accuracy")
     said = shown(accuracy, titles_of(run)).to_string(index=False), how_to_run_missing(accuracy, methods.names())
@@ -123,6 +127,7 @@ def _execute(book: str, resolved: Path, folder: Path) -> None:
         half.unlink(missing_ok=True)  # cut short
         raise UserError(f"{half}: cannot be written ({error}); make room or give rights, then run again") from None
     half.rename(done)
+    written.remember(done)
     report.write_page(done, folder / f"{book}.html")
 
 

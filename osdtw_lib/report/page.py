@@ -1,4 +1,4 @@
-"""HTML that shows everything with the network off: a page a notebook, and the pieces overview.py makes the indexes of.
+"""HTML that shows everything with the network off: a page a notebook, and the pieces index.py makes the indexes of.
 
 plotly.js is put into a page once; formulas become MathML, which browsers draw themselves; widgets, which need a
 kernel, are left out, but for the explorer, which answers from the page.
@@ -74,11 +74,16 @@ def formulas(markdown: str) -> str:
     return pattern.sub(convert, markdown)
 
 
+def in_script(value) -> str:
+    """`value` as JSON that nothing in it can end or comment out: HTML looks for <!--, <script and </script in any script."""
+    return json.dumps(value).replace("<", "\\u003c").replace(">", "\\u003e")
+
+
 def figure_html(figure: dict) -> str:
     """A plotly figure (its JSON) as a <figure>; plotly.js must be on the page."""
     layout = dict(figure.get("layout", {}))
     caption = (layout.get("meta") or {}).get("caption", "")
-    data = json.dumps({"data": figure["data"], "layout": layout}).replace("</", "<\\/")
+    data = in_script({"data": figure["data"], "layout": layout})
     config = '{"responsive": true, "displaylogo": false}'
     script = (
         "(function(){var box=document.currentScript.previousElementSibling;var f=" + data + ";"
@@ -94,8 +99,8 @@ def explorer_html(data: dict) -> str:
         **{name: data[name] for name in ("n_depths", "selected", "decades", "evidence")},
         forms=FORMS,
         offset=round(offset, 2),
-        data=json.dumps(data).replace("</", "<\\/"),
-        script=(TEMPLATES / "pages" / "explorer.js").read_text(),
+        data=in_script(data),
+        script=(TEMPLATES / "pages" / "explorer.js").read_text(encoding="utf-8"),
     )
 
 
@@ -115,18 +120,20 @@ def _is_parameters(cell) -> bool:
 
 
 def template(name: str) -> jinja2.Template:
-    return jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES / "pages")).get_template(f"{name}.html.j2")
+    """A page's frame. What is put into it is escaped, but for what the frame itself marks as HTML or as a script."""
+    frames = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES / "pages"), autoescape=True)
+    return frames.get_template(f"{name}.html.j2")
 
 
 @cache
 def page_script() -> str:
     """Sorting and copying of tables, figures that fit when printed."""
-    return (TEMPLATES / "pages" / "page.js").read_text()
+    return (TEMPLATES / "pages" / "page.js").read_text(encoding="utf-8")
 
 
 @cache
 def style() -> str:
-    return (TEMPLATES / "pages" / "style.css").read_text()
+    return (TEMPLATES / "pages" / "style.css").read_text(encoding="utf-8")
 
 
 @cache

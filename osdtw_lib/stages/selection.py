@@ -28,12 +28,12 @@ def make(run: Run, write: Writer) -> None:
     text = json.dumps(by_hand, indent=1) if by_hand else _proposal(run)
     chosen = json.loads(text)
     print(f"selection: shared_depth {chosen['shared_depth']}, head_weight {chosen['head_weight']}, {origin(chosen)}", flush=True)
-    _show(run, text, last.read_text() if last.exists() else text)
+    _show(run, text, last.read_text(encoding="utf-8") if last.exists() else text)
     write.text("selection.json", text)
 
 
 def publish(run: Run, artifact: Artifact) -> None:
-    text = (artifact.folder / "selection.json").read_text()
+    text = (artifact.folder / "selection.json").read_text(encoding="utf-8")
     if distributed.rank() == 0:
         _show(run, text, text)
 
@@ -63,7 +63,7 @@ def _shown(run: Run) -> str | None:
 
 def selection(run: Run) -> dict:
     """What was selected: shared_depth, head_weight, form, damping, total, chosen_by. Raises UserError where nothing was."""
-    return json.loads((require(run, "selection").folder / "selection.json").read_text())
+    return json.loads((require(run, "selection").folder / "selection.json").read_text(encoding="utf-8"))
 
 
 def chosen(run: Run) -> dict:
@@ -87,7 +87,7 @@ def origin(selected: dict) -> str:
 
 
 def _proposal(run: Run) -> str:
-    return (require(run, "proxy").folder / "selection.json").read_text()
+    return (require(run, "proxy").folder / "selection.json").read_text(encoding="utf-8")
 
 
 def _named(run: Run) -> dict | None:

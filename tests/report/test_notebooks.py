@@ -43,7 +43,7 @@ def executed(monkeypatch):
     """Which notebooks would run, without running any."""
     books = []
     monkeypatch.setattr(batch, "_execute", lambda book, resolved, folder: books.append(book))
-    monkeypatch.setattr(batch.overview, "write_index", lambda outputs: outputs / "index.html")
+    monkeypatch.setattr(batch.overview, "write_index", lambda folder: folder.parent / "index.html")
     return books
 
 
@@ -133,7 +133,7 @@ def test_a_user_error_in_a_notebook_stays_one_line(book):
 
 def test_a_notebook_is_given_the_parameter_file_and_leaves_a_page(book, tmp_path):
     folder = book("assert params_file.endswith('params.yaml'), params_file")
-    assert sorted(p.name for p in folder.iterdir()) == ["book.html", "book.ipynb"]
+    assert sorted(p.name for p in folder.iterdir()) == ["book.html", "book.ipynb", "notebooks.json"]
 
 
 def test_a_broken_first_file_is_told_and_the_order_does_not_matter(finished_copy, executed, params, tmp_path, capsys):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...errors import UserError
 from ..image_files import suffixes
+from .labels import labels_of
 
 PARTS = {"train", "training", "val", "valid", "validation", "test"}  # names that no class has
 
@@ -143,9 +144,7 @@ def _table(where: str, root: Path, rows: Iterator[tuple[int, str, str]], is_csv:
             twice.append(number)
     if not seen:
         raise UserError(f"{where}: lists no image")
-    labels = [label for label, _ in seen.values()]
-    if not is_csv or all(re.fullmatch(r"\d+", label) for label in labels):
-        labels = [int(label) for label in labels]
+    labels = labels_of(where, list(seen.values()), is_csv)
     notes = (f"{where}: {len(twice):,} lines repeat an earlier one and are left out (line {_first(twice)})",) if twice else ()
     return Part(where, root, list(seen), labels, True, notes)
 

@@ -1,0 +1,28 @@
+"""What the figures of results say of themselves, and how they name classes."""
+
+import numpy as np
+import pandas as pd
+
+from osdtw_lib.evaluation.metrics import accuracy_by_group
+from osdtw_lib.figures.data import class_counts
+from osdtw_lib.figures.results import accuracy, confusion
+from osdtw_lib.figures.style import plain
+
+
+def test_the_caption_says_which_share_is_shown():
+    """Nine of ten images of class 0 right, none of class 1's one: 82 % of the images, 45 % on the mean over classes."""
+    labels, predicted = np.array([0] * 10 + [1]), np.array([0] * 9 + [1, 0])
+    groups = {"many": np.array([0]), "medium": np.array([], int), "few": np.array([1])}
+    found = accuracy_by_group(predicted, labels, groups)
+    assert round(found["all"], 1) == round(100 * 9 / 11, 1) != 45.0
+    caption = accuracy(pd.DataFrame([{"method": "osdtw"} | found])).layout.meta["caption"]
+    assert "balanced" not in caption and "share of its test images" in caption and "not the mean over classes" in caption
+
+
+def test_classes_are_categories_whatever_they_are_called():
+    names = ["1e5", "00001", "2024-01-01", "NA", "<b>x", "a&amp;b", "$x$ $y$"]
+    table = pd.DataFrame({"class": names, "training_images": 5, "task": "tail", "group": "few"})
+    bars, map_ = class_counts(table), confusion(pd.DataFrame(np.eye(len(names)), columns=names))
+    assert {bars.layout.xaxis.type, map_.layout.xaxis.type, map_.layout.yaxis.type} == {"category"}
+    assert list(bars.data[0].x) == list(map_.data[0].x) == list(map_.data[0].y) == plain(names)
+    assert plain(names)[4:] == ["&lt;b&gt;x", "a&amp;amp;b", "&#36;x&#36; &#36;y&#36;"]

@@ -1,0 +1,95 @@
+"""A run's pages and the other runs beside it: none keeps another from its pages, nothing changed is shown."""
+
+import json
+import shutil
+
+import nbformat
+import pytest
+from nbformat.v4 import new_markdown_cell, new_notebook
+
+from osdtw_lib.errors import UserError
+from osdtw_lib.report.index import write_index
+from osdtw_lib.report.written import remember
+
+
+def _edit(path):
+    path.write_text(path.read_text().replace("0", "1"))
+
+
+def _as_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def _older(path):
+    """Whole, but by a version that kept other notes."""
+    from osdtw_lib.artifacts.manifest import own_checksum
+
+    manifest = json.loads(path.read_text()) | {"notes": {}}
+    path.write_text(json.dumps(manifest | {"checksum": own_checksum(manifest)}))
+
+
+@pytest.mark.parametrize(("file", "harm", "said"), [
+    ("tables/accuracy.csv", _edit, "accuracy.csv was changed"),
+    ("tables/accuracy.csv", lambda p: p.unlink(), "accuracy.csv is missing"),
+    ("tables/accuracy.csv", _as_folder, "run it again"),
+    ("tables/manifest.json", lambda p: p.write_bytes(b"\xff{"), "its manifest is missing or damaged"),
+    ("tables/manifest.json", _as_folder, "its manifest is missing or damaged"),
+    ("tables/manifest.json", _older, "written by another version"),
+    ("split/classes.csv", _edit, "classes.csv was changed"),
+    ("split/manifest.json", lambda p: p.unlink(), "split: its manifest is missing"),
+    ("01_data_split.ipynb", lambda p: p.write_text("{"), None),
+])
+def test_what_happened_to_another_run_is_a_line_and_no_more(finished_copy, capsys, file, harm, said):
+    run = finished_copy()
+    other = run.folder.parent / "other"
+    shutil.copytree(run.folder, other)
+    nbformat.write(new_notebook(), other / "01_data_split.ipynb")
+    harm(other / file)
+    index = write_index(run.folder).read_text()
+    assert 'href="small/index.html"' in index and (run.folder / "index.html").exists()
+    assert ('href="other/index.html"' in index) == (said is None)
+    if said:
+        assert '<p class="quiet">other is left out: ' in index and said in index and "left out" in capsys.readouterr().out
+
+
+def test_the_folder_of_another_run_may_be_called_anything(finished_copy):
+    run = finished_copy()
+    for name in (b"caf\xe9", b"<img src=x>", b"50 % #1?"):
+        shutil.copytree(run.folder, run.folder.parent / name.decode("utf-8", "surrogateescape"))
+    index = write_index(run.folder).read_text(encoding="utf-8")
+    assert "<img" not in index and "caf\\xe9" in index
+    assert 'href="caf%E9/index.html"' in index and 'href="50%20%25%20%231%3F/index.html"' in index
+
+
+def test_a_notebook_that_was_edited_tells_nothing(finished_copy, capsys):
+    run = finished_copy()
+    for book, words in (("01_data_split", "as it was"), ("02_starting_point", "unedited")):
+        cell = new_markdown_cell(words, metadata={"tags": ["story"]})
+        nbformat.write(new_notebook(cells=[cell]), run.folder / f"{book}.ipynb")
+        remember(run.folder / f"{book}.ipynb")
+    write_index(run.folder)
+    page = run.folder / "index.html"
+    assert "as it was" in page.read_text() and "unedited" in page.read_text()
+    _edit(run.folder / "02_starting_point.ipynb")
+    with (run.folder / "02_starting_point.ipynb").open("a") as file:
+        file.write(" ")
+    (run.folder / "03_stage1_fisher.ipynb").write_text("{")
+    write_index(run.folder)
+    text = page.read_text()
+    assert "as it was" in text and "unedited" not in text and "02_starting_point.ipynb was changed after it was run" in text
+    assert "03_stage1_fisher.ipynb has no checksum" in text and capsys.readouterr().out.count("left out of the report") == 2
+
+
+def test_this_runs_own_tables_must_be_whole(finished_copy):
+    run = finished_copy()
+    _edit(run.folder / "split" / "classes.csv")
+    with pytest.raises(UserError, match="classes.csv was changed"):
+        write_index(run.folder)
+    assert not (run.folder / "index.html").exists()
+
+
+@pytest.mark.parametrize("name", ["index.html", "INDEX.HTML", "cache"])
+def test_a_run_is_not_called_what_lies_beside_runs(params, refused, tmp_path, name):
+    assert "name: is what outputs/ itself needs" in refused("split", params({"name": name}))
+    assert not (tmp_path / "outputs").exists()
