@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then
     cat <<'TEXT'
-usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [PARAMS.yaml ...]
+usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--verify] [PARAMS.yaml ...]
        ./run_all.sh --lab
 
   PARAMS.yaml       parameter files, one after the other (default: params/mnist_lt.yaml);
@@ -14,6 +14,7 @@ usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [PARAMS.yaml 
   --from NN         redo from this notebook on, for instance --from 05 for Stage 2 and what follows
   --ablations       notebook 08 too: every cell of the grid over C and w_A is trained, over
                     several seeds (about half an hour on 2 cores for the digits)
+  --verify          read every image file again, whether or not its size or times have moved
   --lab             JupyterLab on notebooks/
   --help            this text
 

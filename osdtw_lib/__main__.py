@@ -56,11 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_set(batch)
     batch.add_argument("--from", dest="first", metavar="NN", help="redo from this notebook on, for instance 05")
     batch.add_argument("--ablations", action="store_true", help="notebook 08 too, which trains every cell of a grid")
+    _add_verify(batch)
     batch.set_defaults(function=_run)
     for name, text in STAGES.items():
         stage = commands.add_parser(name, help=text)
         stage.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
         _add_set(stage)
+        _add_verify(stage)
         stage.set_defaults(function=_stage, stage=name)
     look = commands.add_parser("inspect", help="counts, imbalance, odd and unreadable images of a data set, before training")
     look.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
@@ -88,10 +90,15 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
                         help="replace one key of the parameter file, for instance stage1.epochs=5")
 
 
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--verify", action="store_true",
+                        help="read every image file again, whether or not its size or times have moved")
+
+
 def _run(chosen) -> int:
     from .report.notebooks import run_all
 
-    return run_all(chosen.params, chosen.overrides, chosen.first, chosen.ablations)
+    return run_all(chosen.params, chosen.overrides, chosen.first, chosen.ablations, chosen.verify)
 
 
 def _stage(chosen) -> None:
@@ -103,7 +110,10 @@ def _stage(chosen) -> None:
 
     config = load_config(chosen.params, chosen.overrides)
     with distributed.group(config.device) if distributed.started_by_torchrun() else contextlib.nullcontext():
-        (STAGES | {"ablation": ablation})[chosen.stage](Run(config))
+        run = Run(config)
+        if chosen.verify:
+            run.verify()
+        (STAGES | {"ablation": ablation})[chosen.stage](run)
 
 
 def _inspect(chosen) -> None:

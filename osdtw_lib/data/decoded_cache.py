@@ -1,8 +1,8 @@
 """The decoded cache: every image once decoded to uint8 in one file, so that training decodes no JPEG twice.
 
-Its name holds the images' fingerprint and the side. Blocks of images are written in threads; a journal beside the
-file gets a line with a checksum for each that is done, so that a killed build goes on, and a block that was damaged
-later is noticed and made again.
+Its name holds the fingerprint of the images' contents and the side. Blocks of images are written in threads; a journal
+beside the file gets a line with a checksum for each that is done, so that a killed build goes on, and a block that was
+damaged later is noticed and made again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from ..artifacts.files import make_folder, write_text
 from ..errors import UserError
-from .image_check import over_images
 from .image_files import ImageFiles
+from .in_threads import over_images
 from .source import LabelledImages
 
 BLOCK = 64  # images
@@ -70,7 +71,7 @@ def _locked(path: Path):
 
 
 def _header(images: ImageFiles, shape: tuple[int, ...]) -> dict:
-    return {"fingerprint": images.fingerprint(), "shape": list(shape), "block": BLOCK}
+    return {"fingerprint": images.fingerprint(), "shape": list(shape), "block": BLOCK, "pillow": PIL.__version__}
 
 
 def _blocks_done(data: Path, journal: Path, images: ImageFiles, shape: tuple[int, ...]) -> dict[int, int]:

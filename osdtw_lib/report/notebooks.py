@@ -24,9 +24,10 @@ from . import page as report
 FOLDER = PROJECT / "notebooks"
 
 
-def run_all(params_files: list[str], overrides: list[str] = (), first: str | None = None, ablations: bool = False) -> int:
+def run_all(params_files: list[str], overrides: list[str] = (), first: str | None = None, ablations: bool = False,
+            verify: bool = False) -> int:
     """Run the notebooks for each parameter file, from `first` on ("05": redo Stage 2 and what follows), with
-    `ablations` the optional ones too.
+    `ablations` the optional ones too. verify: every image file is read again before.
 
     A failure of one parameter file is reported and the next still runs. Returns the exit status: 0, 2 where the
     input was bad, 1 for any other failure.
@@ -38,7 +39,7 @@ def run_all(params_files: list[str], overrides: list[str] = (), first: str | Non
             twin = names.setdefault(config.folder, params_file)
             if twin != params_file:
                 raise UserError(f"{params_file}: writes {config.folder}, as {twin} does; give it another `name`")
-            _run_one(config, first, ablations)
+            _run_one(config, first, ablations, verify)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             status = status or 2
@@ -48,9 +49,11 @@ def run_all(params_files: list[str], overrides: list[str] = (), first: str | Non
     return status
 
 
-def _run_one(config, first: str | None, ablations: bool) -> None:
+def _run_one(config, first: str | None, ablations: bool, verify: bool) -> None:
     started = time.monotonic()
     run = Run(config)
+    if verify:
+        run.verify()
     books = _books_from(run, first, ablations)
     resolved = run.folder / "params.yaml"
     make_folder(run.folder)

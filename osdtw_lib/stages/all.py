@@ -17,6 +17,7 @@ from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import write_text
 from ..config.schema import BASELINES
 from ..data.image_check import check_files
+from ..data.repeats import refuse_leaks
 from ..data.splits import index_hash, split_notes
 from ..evaluation.metrics import accuracy_by_group, confusion
 from ..evaluation.scores import class_scores, predict
@@ -43,13 +44,13 @@ METHODS = (*BASELINES, "stage1", "stage2", "osdtw_assembled", "osdtw")
 
 def split(run: Run) -> Artifact:
     """Notebook 01: the indices of the training and test images, their hash, the class counts; files are checked."""
-    checked = run.artifact("split").notes().get("files_checked")
+    check_files(run.source.images, run.indices, run.folder)  # before the key asks what they hold: one reading serves both
 
     def make(write: Writer) -> None:
         train, test = run.indices
-        for line in (run.caption, *split_notes(run.source, run.config.data, train, test)):
+        copies = refuse_leaks(run.source.images, run.indices, run.config.data, run.folder)
+        for line in (run.caption, *split_notes(run.source, run.config.data, train, test), *copies):
             print(f"split: {line}", flush=True)
-        write.notes["files_checked"] = check_files(run.source.images, run.indices, run.folder, checked)
         write.tensors("indices", {"train": torch.from_numpy(train), "test": torch.from_numpy(test)})
         group = {int(k): name for groups in (run.groups,) for name, members in groups.items() for k in members}
         task = {int(k): name for name, members in run.partition.items() for k in members}
