@@ -70,25 +70,20 @@ class Contents:
 
     def digest(self, path: str) -> str:
         """sha256 of a file's bytes, "" where there is none to be read. `kept` should have been loaded before threads come."""
-        if path not in self._entries:
-            found, before = self.stats([path])[0], self.kept.get(path)
-            if before and self._trusting and found[:3] == before[:3]:
-                self._entries[path] = before
-            else:
-                self._entries[path] = self._read(path, found, before)
+        found = self.stats([path])[0]
+        if not self._known(path, found):
+            self._entries[path] = self._read(path, found, self.kept.get(path))
         return self._entries[path].sha256
 
     def digests(self, paths: Sequence[str]) -> list[str]:
         """Of each path; what the index does not know is read, in threads."""
-        stats, kept = self.stats(paths), self.kept
-        unread = [path for path, found in zip(paths, stats) if path not in self._entries
-                  and not (self._trusting and path in kept and found[:3] == kept[path][:3])]
+        unread = [path for path, found in zip(paths, self.stats(paths)) if not self._known(path, found)]
         try:
             for _ in over_images(lambda number: self.digest(unread[number]), len(unread), "contents"):
                 pass
         finally:
             self.save()
-        return [self.digest(path) for path in paths]
+        return [self._entries[path].sha256 for path in paths]
 
     def verify(self, paths: Sequence[str]) -> None:
         """Read every file, also those whose size and times are as the index has them."""
@@ -147,6 +142,16 @@ class Contents:
             pass
         print(f"contents: {self.index} is damaged and not used; the images are read again", flush=True)
         return {}
+
+    def _known(self, path: str, found: Stat) -> bool:
+        """Whether there is an entry, be it one of the index that still holds."""
+        if path in self._entries:
+            return True
+        before = self.kept.get(path)
+        if before and self._trusting and found[:3] == before[:3]:
+            self._entries[path] = before
+            return True
+        return False
 
     def _read(self, path: str, found: Stat, before: Entry | None) -> Entry:
         sha256, now = "", time.time_ns()
