@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def examine(images: ImageFiles) -> pd.DataFrame:
 
     def look(index: int) -> tuple:
         if sizes[index] < 0:
-            return 0, 0, "", "", "missing"
+            return 0, 0, "", "", "no file, but a folder or a pipe" if os.path.exists(paths[index]) else "missing"
         path = paths[index]
         contents.digest(path)
         try:

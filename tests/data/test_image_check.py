@@ -48,6 +48,14 @@ def test_missing_and_unreadable_images_stop_the_split(tree, files_params, refuse
     assert not (tmp_path / "outputs" / "small" / "split" / "manifest.json").exists()
 
 
+def test_a_folder_in_a_list_is_not_called_missing(tree, files_params, refused, tmp_path):
+    folder = tree({"cat": 3, "dog": 3})
+    lines = [f"cat/cat {i}.jpg 0\ndog/dog {i}.jpg 1\n" for i in range(3)]
+    (folder / "train.txt").write_text("".join(lines) + "cat 0\n")
+    assert "1 unreadable of 7 images" in refused("split", files_params(train=folder / "train.txt"))
+    assert "no file, but a folder" in (tmp_path / "outputs" / "small" / "unreadable.txt").read_text()
+
+
 def test_only_the_first_ten_are_named(tree, files_params, refused, tmp_path):
     folder = tree({"cat": 14, "dog": 3})
     for path in (folder / "cat").iterdir():

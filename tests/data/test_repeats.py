@@ -37,8 +37,10 @@ def spelt(own, how):
     (own.parent / "link").symlink_to(own)
     (own / "cat 0.jpg").symlink_to("cat/cat 0.jpg")
     os.link(own / "cat" / "cat 0.jpg", own / "hard.jpg")
-    return {"dots": "own/../own/cat/cat 0.jpg", "dot": "./own/cat/cat 0.jpg", "folder link": "link/cat/cat 0.jpg",
-            "slashes": "own//cat/cat 0.jpg", "absolute": own / "cat" / "cat 0.jpg", "link": "own/cat 0.jpg", "hard link": "own/hard.jpg"}[how]
+    return {
+        "dots": "own/../own/cat/cat 0.jpg", "dot": "./own/cat/cat 0.jpg", "folder link": "link/cat/cat 0.jpg",
+        "slashes": "own//cat/cat 0.jpg", "absolute": own / "cat" / "cat 0.jpg", "link": "own/cat 0.jpg", "hard link": "own/hard.jpg",
+    }[how]
 
 
 WAYS = ["dots", "dot", "folder link", "slashes", "absolute", "link", "hard link"]

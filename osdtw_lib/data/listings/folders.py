@@ -47,8 +47,7 @@ def _folder(where: str, folder: Path) -> Part:
     walk = Walk(where, folder)
     classes = walk.classes()
     if not classes:
-        raise UserError("; ".join((f"{where}: holds no folder; an own folder is needed for the images of each class",
-                                   *(note.removeprefix(f"{where}: ") for note in walk.notes()))))
+        raise _refusal(walk, "holds no folder; an own folder is needed for the images of each class")
     if set(map(str.lower, classes)) <= PARTS:
         raise UserError(f"{where}: its folders are parts, not classes; set " +
                         ", ".join(f"data.{_part_key(c)}: {folder / c}" for c in classes))
@@ -60,9 +59,14 @@ def _folder(where: str, folder: Path) -> Part:
         names += found
         labels += [label] * len(found)
     if empty:
-        raise UserError(f"{where}: no image in the class folder {_first(empty)}; add images (.jpg, .png, .tif, .webp ...) "
-                        "or take the folder away")
+        raise _refusal(walk, f"no image in the class folder {_first(empty)}; add images (.jpg, .png, .tif, .webp ...) or take "
+                             "the folder away")
     return Part(where, folder, names, labels, False, walk.notes())
+
+
+def _refusal(walk: Walk, reason: str) -> UserError:
+    """What was left out may be what was meant."""
+    return UserError("; ".join((f"{walk.where}: {reason}", *(note.removeprefix(f"{walk.where}: ") for note in walk.notes()))))
 
 
 def _part_key(folder: str) -> str:
