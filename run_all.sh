@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then
     cat <<'TEXT'
-usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [PARAMS.yaml ...]
+usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [--verify] [PARAMS.yaml ...]
        ./run_all.sh --lab
 
   PARAMS.yaml       parameter files, one after the other (default: params/mnist_lt.yaml);
@@ -16,6 +16,7 @@ usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [PAR
                     several seeds (about half an hour on 2 cores for the digits)
   --wait            where another process works on the same results, wait until it has ended
                     (without it: one line says who, and the status is 2)
+  --verify          read every image file again, whether or not its size or times have moved
   --lab             JupyterLab on notebooks/
   --help            this text
 

@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--from", dest="first", metavar="NN", help="redo from this notebook on, for instance 05")
     batch.add_argument("--ablations", action="store_true", help="notebook 08 too, which trains every cell of a grid")
     _add_wait(batch)
+    _add_verify(batch)
     batch.set_defaults(function=_run)
     for name, contents in CONTENTS.items():
         text = f"{contents.help} ({contents.notebook[:2]})"
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
         _add_set(stage)
         _add_wait(stage)
+        _add_verify(stage)
         stage.set_defaults(function=_stage, stage=name)
     look = commands.add_parser("inspect", help="counts, imbalance, odd and unreadable images of a data set, before training")
     look.add_argument("params", nargs="?", default=DEFAULT, help="parameter file")
@@ -89,10 +91,15 @@ def _add_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", action="store_true", help="where another process works on this run, wait until it has ended")
 
 
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--verify", action="store_true",
+                        help="read every image file again, whether or not its size or times have moved")
+
+
 def _run(chosen) -> int:
     from .report.notebooks import run_all
 
-    return run_all(chosen.params, chosen.overrides, chosen.first, chosen.ablations, chosen.wait)
+    return run_all(chosen.params, chosen.overrides, chosen.first, chosen.ablations, chosen.wait, chosen.verify)
 
 
 def _stage(chosen) -> None:
@@ -106,6 +113,8 @@ def _stage(chosen) -> None:
     with distributed.group(config.device) if distributed.started_by_torchrun() else contextlib.nullcontext():
         run = Run(config)
         with held(run.folder, chosen.wait):
+            if chosen.verify:
+                run.verify()
             execute(run, chosen.stage)
 
 

@@ -23,7 +23,7 @@ from ..backend import distributed
 from ..errors import UserError
 from .checkpoint import Checkpoint
 from .files import checksum, make_folder, read_tensors, remove, write_tensors, write_text
-from .manifest import MANIFEST, damage, git_commit, own_checksum, read_manifest, versions
+from .manifest import MANIFEST, damage, git_commit, own_checksum, read_manifest, version_changes, versions
 from .tables import read_table, table_text
 
 FORMAT = 2  # part of every key: raise it when the files of a stage, or how they are computed, change
@@ -56,11 +56,13 @@ class Artifact:
             return "its manifest is damaged" if broken else "no result yet"
         if manifest["key"] != self.key:
             return "stale: " + self._changes(manifest)
+        if changes := version_changes(manifest):
+            return "stale: " + ", ".join(changes)
         return damage(self.folder, manifest)
 
     def _changes(self, manifest: dict) -> str:
         old, new = _flat(manifest.get("parameters", {})), _flat(self.parameters)
-        changes = [f"{k} {old.get(k, 'unset')} -> {new.get(k, 'unset')}" for k in new | old if old.get(k) != new.get(k)]
+        changes = [_change(k, old.get(k, "unset"), new.get(k, "unset")) for k in new | old if old.get(k) != new.get(k)]
         for before in self.inputs:
             if manifest.get("inputs", {}).get(before.name) != before.key:
                 changes.append(f"{before.name} changed")
@@ -132,7 +134,6 @@ class Writer:
         self.writes = distributed.rank() == 0
         self.files: dict[str, Path] = {}
         self.notes: dict = {}
-        self.before = artifact.notes()  # of the result that this one replaces
         self.seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -162,6 +163,11 @@ class Writer:
     def _path(self, name: str) -> Path:
         self.files[name] = self.artifact.folder / name
         return self.files[name]
+
+
+def _change(name: str, old, new) -> str:
+    digests = [isinstance(value, str) and len(value) == 64 for value in (old, new)]
+    return f"{name} changed" if all(digests) else f"{name} {old} -> {new}"
 
 
 def _flat(values: dict, prefix: str = "") -> dict:

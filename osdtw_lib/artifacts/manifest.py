@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
 import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..config.paths import PROJECT
 from .files import checksum
 
 MANIFEST = "manifest.json"
+DECIDING = ("torch", "torchvision", "timm", "numpy", "numba", "pillow")  # libraries
 
 
 def read_manifest(folder: Path) -> dict | None:
@@ -40,10 +44,25 @@ def damage(folder: Path, manifest: dict) -> str | None:
     return None
 
 
+@cache
 def versions() -> dict[str, str]:
-    from importlib.metadata import version
+    """Of Python and of the libraries whose versions can change a result."""
+    found = {"python": platform.python_version()}
+    for name in DECIDING:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
-    return {"python": platform.python_version()} | {name: version(name) for name in ("torch", "timm", "numpy")}
+
+def version_changes(manifest: dict) -> list[str]:
+    """`torch 2.12 -> 2.13` for each library of another version, up to the second number, than the one a stage was made with."""
+    then, now = manifest.get("versions", {}), versions()
+    pairs = {name: (_minor(then[name]), _minor(now[name])) for name in DECIDING if name in then and name in now}
+    return [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if old != new]
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
 
 
 def git_commit() -> str | None:

@@ -1,9 +1,9 @@
 """The decoded cache: every image once decoded to uint8 in one file, so that training decodes no JPEG twice.
 
-Its name holds the images' fingerprint and the side. Blocks of images are written in threads; a journal beside the
-file gets a line with a checksum for each that is done, so that a killed build goes on, and a block that was damaged
-later is noticed and made again: every block is compared when the file is opened, by the first process of a run for
-all its processes and stages (they work under one lock, see artifacts/lock.py), as long as nobody writes to the file.
+Its name holds the fingerprint of the images' contents and the side. Blocks of images are written in threads; a journal
+beside the file gets a line with a checksum for each that is done, so that a killed build goes on, and a block that was
+damaged later is noticed and made again: every block is compared when the file is opened, by the first process of a run
+for all its processes and stages (they work under one lock, see artifacts/lock.py), as long as nobody writes to the file.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from ..artifacts.files import make_folder, remove, write_text
 from ..artifacts.lock import TOKEN
 from ..backend.progress import size
 from ..errors import UserError
-from .image_check import over_images
 from .image_files import ImageFiles
+from .in_threads import over_images
 from .source import LabelledImages
 
 BLOCK = 64  # images
@@ -90,7 +91,7 @@ def _state(*paths: Path) -> bytes | None:
 
 
 def _header(images: ImageFiles, shape: tuple[int, ...]) -> dict:
-    return {"fingerprint": images.fingerprint(), "shape": list(shape), "block": BLOCK}
+    return {"fingerprint": images.fingerprint(), "shape": list(shape), "block": BLOCK, "pillow": PIL.__version__}
 
 
 def _blocks_done(data: Path, journal: Path, images: ImageFiles, shape: tuple[int, ...]) -> dict[int, int]:

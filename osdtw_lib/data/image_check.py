@@ -3,59 +3,37 @@
 from __future__ import annotations
 
 import os
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL
 
 from ..artifacts.files import make_folder, write_text
-from ..backend.progress import LINE_SECONDS, clock
+from ..backend import distributed
 from ..errors import UserError
 from ..legible import legible
 from .image_files import FILE_SIZE, LARGE, ImageFiles, converted, open_image
+from .in_threads import over_images
 
 SHOWN = 10
 LARGE_SAID = f"more than {LARGE / 1e6:.0f} megapixels, slow to read"
-
-
-def over_images(function: Callable[[int], object], count: int, label: str) -> Iterator:
-    """function(0), function(1), ... in order, computed in threads (Pillow decodes outside the interpreter's lock)."""
-    threads = 2 * len(os.sched_getaffinity(0)) + 4  # more than cores: some wait for the disk
-    started = printed = time.monotonic()
-    pending: deque[Future] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for index in range(count):
-            pending.append(pool.submit(function, index))
-            if len(pending) < 8 * threads:  # in flight at most, so that memory does not grow
-                continue
-            yield pending.popleft().result()
-            now = time.monotonic()
-            if now - printed >= LINE_SECONDS:
-                done, printed = index + 1 - len(pending), now
-                rate = done / (now - started)
-                left = clock((count - done) / rate)
-                print(f"{label}: {done:,} of {count:,} images  {rate:.0f} images/s  {left} left", flush=True)
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def examine(images: ImageFiles) -> pd.DataFrame:
     """A row an image: width, height, mode, format as its file has them, `problem` (None where it can be used).
 
     Every file is decoded to its end, a JPEG at an eighth of its size: that notices one cut short, and costs little.
+    Its bytes are hashed just before, so that the disk is read once for both.
     """
+    paths, sizes, contents = images.paths.tolist(), images.sizes, images.contents
+    contents.kept  # noqa: B018  loaded here, not by many threads
 
     def look(index: int) -> tuple:
-        if images.sizes[index] < 0:
-            return 0, 0, "", "", "missing"
-        path = images.paths[index]
+        if sizes[index] < 0:
+            return 0, 0, "", "", "no file, but a folder or a pipe" if os.path.exists(paths[index]) else "missing"
+        path = paths[index]
+        contents.digest(path)
         try:
             image = open_image(path, side=1)
             about = (*image.info[FILE_SIZE], image.mode, image.format)
@@ -68,19 +46,25 @@ def examine(images: ImageFiles) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["width", "height", "mode", "format", "problem"])
 
 
-def check_files(images, used: tuple[np.ndarray, ...], folder: Path, done: str | None = None) -> str | None:
-    """The pass over the images used (indices), unless `done` says that these very files have passed it.
+def check_files(images, used: tuple[np.ndarray, ...], folder: Path) -> None:
+    """The pass over the images used (indices), but for files whose bytes have passed it before.
 
-    Returns what to give as `done` next time; None for images that are no files. Raises UserError as refuse_unusable.
+    Raises UserError as refuse_unusable; does nothing with images that are no files, and in all processes but the first.
     """
-    if not isinstance(images, ImageFiles):
-        return None
+    if not isinstance(images, ImageFiles) or distributed.rank() != 0:
+        return
     chosen = images.subset(np.sort(np.concatenate(used)))
-    if chosen.fingerprint() != done:
-        found = examine(chosen)
-        refuse_unusable(chosen, found, folder)
-        _say_large(chosen, found)
-    return chosen.fingerprint()
+    contents, how = images.contents, f"Pillow {PIL.__version__}, {images.channels} channels"
+    new = np.flatnonzero(~contents.passed(chosen.paths.tolist(), how))
+    problems = np.full(len(chosen), None, object)
+    if len(new):
+        found = examine(chosen.subset(new))
+        problems[new] = found["problem"]
+        contents.set_passed(chosen.paths[new[found["problem"].isna()]].tolist(), how)
+        contents.save()
+    refuse_unusable(chosen, pd.DataFrame({"problem": problems}), folder)
+    if len(new):
+        _say_large(chosen.subset(new), found)
 
 
 def _say_large(images: ImageFiles, found: pd.DataFrame) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import UserError
+from .contents import Contents
 
 ORIENTATION, BITS, ZERO_IS = 0x0112, 258, 262  # tags of EXIF and TIFF
 FILE_SIZE = "size in the file"  # (width, height) in Image.info: a reduced decoding is smaller
@@ -42,39 +41,35 @@ class ImageFiles:
     labels: np.ndarray
     names: np.ndarray
     channels: int = 3
+    contents: Contents = field(default_factory=Contents, compare=False)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, indices: np.ndarray) -> ImageFiles:
-        return ImageFiles(self.paths[indices], self.labels[indices], self.names[indices], self.channels)
+        return ImageFiles(self.paths[indices], self.labels[indices], self.names[indices], self.channels, self.contents)
 
     @cached_property
     def sizes(self) -> np.ndarray:
         """Bytes of each file (N,); -1 where there is none."""
-        parts = np.array_split(self.paths, 16)  # threads: a network file system answers one question at a time
-        with ThreadPoolExecutor(len(parts)) as pool:
-            return np.concatenate(list(pool.map(lambda part: np.array([_bytes(p) for p in part], np.int64), parts)))
+        return np.array([found.size for found in self.contents.stats(self.paths.tolist())], np.int64)
+
+    def digests(self) -> list[str]:
+        """sha256 of each file's bytes, "" where it cannot be read; known files are not read again."""
+        return self.contents.digests(self.paths.tolist())
 
     def fingerprint(self) -> str:
-        """sha256 over name, size in bytes and label of each; the contents are not read."""
+        """sha256 over name, sha256 and label of each."""
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
-        lines = (f"{name}\t{size}\t{label}\n" for name, size, label in zip(self.names, self.sizes, self.labels))
+        lines = (f"{name}\t{digest}\t{label}\n" for name, digest, label in zip(self.names, self.digests(), self.labels))
         return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def read(self, index: int, side: int | None = None) -> Image.Image:
         """Image `index`, as read_image gives it."""
         return read_image(self.paths[index], self.channels, side)
-
-
-def _bytes(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
 
 
 def read_image(path: str | Path, channels: int = 3, side: int | None = None) -> Image.Image:

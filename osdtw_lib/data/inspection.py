@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,8 +10,9 @@ import pandas as pd
 from ..config.schema import Config
 from ..legible import legible
 from ..longtail import GROUPS, head_tail_partition, shot_groups
-from .image_check import LARGE_SAID, SHOWN, examine, over_images, refuse_unusable
+from .image_check import LARGE_SAID, SHOWN, examine, refuse_unusable
 from .image_files import LARGE, ImageFiles
+from .repeats import refuse_leaks, repeated
 from .sets import load_source
 from .source import LabelledImages, Source
 from .splits import split_indices, split_notes
@@ -40,6 +39,7 @@ def inspect(config: Config) -> Iterator[str]:
     yield from _files(images, found, config.model.image_size or 224)
     yield from _repeated(images, np.isin(used, test))
     refuse_unusable(images, found, config.folder)
+    refuse_leaks(source.images, (train, test), data, config.folder)
     yield f"fit to train on: ./run_all.sh with this parameter file ({len(images):,} images read to their end)"
 
 
@@ -86,31 +86,11 @@ def _files(images: ImageFiles, found: pd.DataFrame, side: int) -> Iterator[str]:
 
 def _repeated(images: ImageFiles, is_test: np.ndarray) -> Iterator[str]:
     """Files of the same bytes: between training and test, with two labels, or merely twice."""
-    counts = Counter(images.sizes.tolist())
-    alike = [i for i, size in enumerate(images.sizes) if size > 0 and counts[size] > 1]  # no other can be the same
-    sums = over_images(lambda number: _sum(images.paths[alike[number]]), len(alike), "repeated images")
-    same: dict[bytes, list[int]] = {}
-    for index, digest in zip(alike, sums):
-        same.setdefault(digest, []).append(index)
-    sets = [members for digest, members in same.items() if digest and len(members) > 1]
-    kinds = {
-        "in training and test at once": [m for m in sets if 0 < is_test[m].sum() < len(m)],
-        "with different labels": [m for m in sets if len(set(images.labels[m])) > 1],
-        "more than once in one part": [m for m in sets if is_test[m].sum() > 1 or (~is_test[m]).sum() > 1],
-    }
-    for what, found in kinds.items():
-        if found:
-            yield f"repeated:  {len(found):,} images {what}: {_listed(list(images.names[found[0]]), 2)}"
-    if not sets:
+    found = repeated(images, is_test)
+    for what, sets in found.items():
+        yield f"repeated:  {len(sets):,} images {what}: {_listed(list(images.names[sets[0]]), 2)}"
+    if not found:
         yield "repeated:  no two files are the same"
-
-
-def _sum(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:  # said already
-        return b""
 
 
 def _counted(values: pd.Series) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.image_files import open_image
-from ..data.listings.folders import _images_below
+from ..data.listings.walk import Walk
 from ..errors import UserError
 from .predictor import Predictor, load_predictor
 
@@ -45,7 +44,11 @@ def _files(places: list[str]) -> Iterator[str | UserError]:
         if not os.path.isdir(place):
             yield place
             continue
-        names = sorted(map(os.path.normpath, _images_below(Path(place), "", Counter())))
+        try:
+            names = sorted(map(os.path.normpath, Walk(place, Path(place)).images("")))
+        except UserError as error:
+            yield error
+            continue
         yield from (os.path.join(place, name) for name in names)
         if not names:
             yield UserError(f"{place}: no image in this folder")

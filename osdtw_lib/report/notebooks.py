@@ -29,9 +29,10 @@ FOLDER = PROJECT / "notebooks"
 
 
 def run_all(params_files: list[str], overrides: list[str] = (), first: str | None = None, ablations: bool = False,
-            wait: bool = False) -> int:
+            wait: bool = False, verify: bool = False) -> int:
     """Run the notebooks for each parameter file, from `first` on ("05": redo Stage 2 and what follows), with
-    `ablations` the optional ones too; where another process works on the same run, `wait` for its end.
+    `ablations` the optional ones too; where another process works on the same run, `wait` for its end. verify: every
+    image file is read again before.
 
     A failure of one parameter file is reported and the next still runs. Returns the exit status: 0, 2 where the
     input was bad, 1 for any other failure.
@@ -45,7 +46,7 @@ def run_all(params_files: list[str], overrides: list[str] = (), first: str | Non
                 raise UserError(f"{params_file}: writes {config.folder}, as {twin} does; give it another `name`")
             run = Run(config)
             with held(run.folder, wait):
-                _run_one(run, first, ablations)
+                _run_one(run, first, ablations, verify)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             status = status or 2
@@ -55,10 +56,12 @@ def run_all(params_files: list[str], overrides: list[str] = (), first: str | Non
     return status
 
 
-def _run_one(run: Run, first: str | None, ablations: bool) -> None:
+def _run_one(run: Run, first: str | None, ablations: bool, verify: bool) -> None:
     started, config = time.monotonic(), run.config
     if str(config.folder) != legible(str(config.folder)):  # the path goes into the notebooks, which are UTF-8
         raise UserError(f"outputs: {config.folder}: this path is no text in UTF-8; set `outputs` to a folder whose path is")
+    if verify:
+        run.verify()
     books = _books_from(run, first, ablations)
     resolved = run.folder / "params.yaml"
     make_folder(run.folder)

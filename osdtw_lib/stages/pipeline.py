@@ -43,7 +43,10 @@ def require(run: Run, name: str) -> Artifact:
 
 
 def _found_or_made(run: Run, name: str, quiet: bool = False) -> Artifact:
-    module, artifact = module_of(name.split("/")[0]), run.artifact(name)
+    module = module_of(name.split("/")[0])
+    if hasattr(module, "before"):
+        module.before(run)
+    artifact = run.artifact(name)
     if _why_not_done(artifact) is not None:
         with held(run.folder):
             _make(run, artifact, module)

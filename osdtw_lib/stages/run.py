@@ -61,9 +61,19 @@ class Run:
 
     # data -------------------------------------------------------------------------------------------------
 
+    @property
+    def cache(self) -> Path:
+        """Shared by all runs of one `outputs`; what lies there can be made again."""
+        return self.folder.parent / "cache"
+
     @cached_property
     def source(self):
-        return load_source(self.config.data)
+        return load_source(self.config.data, self.cache / "contents.json")
+
+    def verify(self) -> None:
+        """Read every image file, also those whose size and times are as they were (--verify)."""
+        if isinstance(self.source.images, ImageFiles):
+            self.source.images.contents.verify(self.source.images.paths.tolist())
 
     @cached_property
     def indices(self) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +120,7 @@ class Run:
         # the same seed for every stage and baseline: all see the same batches in the same order
         if getattr(self.config.data, "cache", False) and any(images is whole for whole in (self.train, self.test)):
             side = round(max(self.image_size) / self.config.data.crop_share)
-            images = decoded(images, side, self.folder.parent / "cache")
+            images = decoded(images, side, self.cache)
         options = {"device": self.device, "batch_size": batch_size} | training
         return Batches(images, self.config, self.image_size, len(self.class_names), **options)
 
@@ -194,7 +204,7 @@ class Run:
 
 
 def module_of(stage: str) -> ModuleType:
-    """The file of a stage: parameters(run), make(run, write), perhaps inputs(run) and publish(run, artifact)."""
+    """The file of a stage: parameters(run), make(run, write), perhaps before(run), inputs(run) and publish(run, artifact)."""
     room = CONTENTS[stage].room
     return importlib.import_module(f"..{room}.{stage if room == 'stages' else 'stage'}", __package__)
 

@@ -7,6 +7,7 @@ import torch
 
 from ..artifacts.artifact import Writer
 from ..data.image_check import check_files
+from ..data.repeats import refuse_leaks
 from ..data.splits import index_hash, split_notes
 from .run import Run
 
@@ -15,11 +16,16 @@ def parameters(run: Run) -> dict:
     return run.dump("seed", "data") | {"images": run.source.fingerprint()}
 
 
+def before(run: Run) -> None:
+    """Before the key asks what the files hold: one reading serves both."""
+    check_files(run.source.images, run.indices, run.folder)
+
+
 def make(run: Run, write: Writer) -> None:
     train, test = run.indices
-    for line in (run.caption, *split_notes(run.source, run.config.data, train, test)):
+    copies = refuse_leaks(run.source.images, run.indices, run.config.data, run.folder)
+    for line in (run.caption, *split_notes(run.source, run.config.data, train, test), *copies):
         print(f"split: {line}", flush=True)
-    write.notes["files_checked"] = check_files(run.source.images, run.indices, run.folder, write.before.get("files_checked"))
     write.tensors("indices", {"train": torch.from_numpy(train), "test": torch.from_numpy(test)})
     group = {int(k): name for name, members in run.groups.items() for k in members}
     task = {int(k): name for name, members in run.partition.items() for k in members}

@@ -158,7 +158,7 @@ def changed(images, **fields):
     return ImageFiles(**{name: getattr(images, name) for name in ("paths", "labels", "names", "channels")} | fields)
 
 
-def test_a_fingerprint_is_of_names_sizes_and_labels(three):
+def test_a_fingerprint_is_of_names_contents_and_labels(three):
     first = three.fingerprint()
     assert changed(three).fingerprint() == first
     assert changed(three, labels=np.array([0, 1, 1])).fingerprint() != first
@@ -168,12 +168,11 @@ def test_a_fingerprint_is_of_names_sizes_and_labels(three):
     assert changed(three).fingerprint() != first
 
 
-def test_a_fingerprint_counts_a_missing_file_and_opens_none(three, monkeypatch):
+def test_a_fingerprint_counts_a_missing_file_and_decodes_none(three, monkeypatch):
     def opened(*_):
-        raise AssertionError("a file was opened")
+        raise AssertionError("an image was opened")
 
     monkeypatch.setattr(Image, "open", opened)
-    monkeypatch.setattr("builtins.open", opened)
     first = three.fingerprint()
     monkeypatch.undo()
     os.unlink(three.paths[0])

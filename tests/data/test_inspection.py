@@ -48,11 +48,12 @@ def test_sizes_and_kinds_of_images(tree, inspected, picture):
     assert "repeated:  no two files are the same" in said and "unusable:  0" in said
 
 
-def test_the_same_image_in_training_and_test_or_under_two_labels_is_found(tree, inspected):
+def test_the_same_image_in_training_and_test_or_under_two_labels_is_found(tree, command, files_params):
     train, test = tree({"cat": 4, "dog": 4}), tree({"cat": 2, "dog": 2}, "test")
     shutil.copy(train / "cat" / "cat 0.jpg", test / "cat" / "again.jpg")
     shutil.copy(train / "dog" / "dog 1.jpg", train / "cat" / "wrong.jpg")
-    said = inspected(train=train, test=test)
+    status, said, refusal = command("inspect", files_params(train=train, test=test))
+    assert status == 2 and "1 images in training and test at once" in refusal and "fit to train on" not in said
     assert "repeated:  1 images in training and test at once: cat/cat 0.jpg, cat/again.jpg" in said
     assert "repeated:  1 images with different labels: cat/wrong.jpg, dog/dog 1.jpg" in said
     assert "repeated:  1 images more than once in one part: cat/wrong.jpg, dog/dog 1.jpg" in said

@@ -23,7 +23,7 @@ def config(params):
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """published("imagenet_lt", recipe={...}) -> a Config of a data set that is not here, on a tiny network."""
-    def absent(data):
+    def absent(*_):
         raise UserError("data.train: no such file")
 
     monkeypatch.setattr("osdtw_lib.stages.run.load_source", absent)

@@ -69,7 +69,7 @@ def test_the_split_keeps_its_indices_with_seed_and_hash(finished):
     made = finished.artifact("split")
     train, test = (made.tensors("indices")[n].numpy() for n in ("train", "test"))
     assert np.array_equal(train, finished.indices[0]) and np.array_equal(test, finished.indices[1])
-    expected = {"indices_sha256": index_hash(train, test), "seed": 0, "caption": finished.caption, "files_checked": None}
+    expected = {"indices_sha256": index_hash(train, test), "seed": 0, "caption": finished.caption}
     assert made.notes() == expected
     classes = made.table("classes")
     assert classes["training_images"].tolist() == finished.class_counts.tolist()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UserError
-from ..image_files import suffixes
 from .labels import labels_of
+from .walk import Walk
 
 PARTS = {"train", "training", "val", "valid", "validation", "test"}  # names that no class has
 
@@ -47,42 +45,29 @@ def read_part(key: str, place: Path, root: Path | None) -> Part:
 
 def _folder(where: str, folder: Path) -> Part:
     """Classes in the order of their names. Hidden files and what is no image are left out and counted."""
-    try:
-        entries = [e for e in os.scandir(folder) if not e.name.startswith((".", "__"))]
-    except OSError as error:
-        raise UserError(f"{where}: cannot be read ({error.strerror})") from None
-    classes = sorted(e.name for e in entries if e.is_dir())
-    ignored = Counter({"files beside the class folders": sum(not e.is_dir() for e in entries)})
+    walk = Walk(where, folder)
+    classes = walk.classes()
     if not classes:
-        raise UserError(f"{where}: holds no folder; an own folder is needed for the images of each class")
+        raise _refusal(walk, "holds no folder; an own folder is needed for the images of each class")
     if set(map(str.lower, classes)) <= PARTS:
         raise UserError(f"{where}: its folders are parts, not classes; set " +
                         ", ".join(f"data.{_part_key(c)}: {folder / c}" for c in classes))
     names, labels, empty = [], [], []
     for label in classes:
-        found = sorted(_images_below(folder, label, ignored))
+        found = walk.images(label)
         if not found:
             empty.append(label)
         names += found
         labels += [label] * len(found)
     if empty:
-        raise UserError(f"{where}: no image in the class folder {_first(empty)}; add images (.jpg, .png, .tif, .webp ...) "
-                        "or take the folder away")
-    notes = tuple(f"{where}: left out {n:,} {what}" for what, n in ignored.items() if n)
-    return Part(where, folder, names, labels, False, notes)
+        raise _refusal(walk, f"no image in the class folder {_first(empty)}; add images (.jpg, .png, .tif, .webp ...) or take "
+                             "the folder away")
+    return Part(where, folder, names, labels, False, walk.notes())
 
 
-def _images_below(folder: Path, label: str, ignored: Counter) -> Iterator[str]:
-    for place, folders, files in os.walk(folder / label, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith((".", "__"))]
-        below = os.path.relpath(place, folder).replace(os.sep, "/")
-        for file in files:
-            if file.startswith("."):
-                ignored["hidden files"] += 1
-            elif not file.lower().endswith(suffixes()):
-                ignored["files that are no images"] += 1
-            else:
-                yield f"{below}/{file}"
+def _refusal(walk: Walk, reason: str) -> UserError:
+    """What was left out may be what was meant."""
+    return UserError("; ".join((f"{walk.where}: {reason}", *(note.removeprefix(f"{walk.where}: ") for note in walk.notes()))))
 
 
 def _part_key(folder: str) -> str:

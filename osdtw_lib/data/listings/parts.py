@@ -10,18 +10,20 @@ import numpy as np
 from ...config.paths import PROJECT
 from ...config.schema import Files
 from ...errors import UserError
+from ..contents import Contents
 from ..image_files import ImageFiles
 from ..protocols import PROTOCOLS, check_protocol
+from ..repeats import same_files
 from ..source import Source
 from .folders import Part, read_part
 from .published_paths import way_to_files, without_letter
 
 
-def files_source(data: Files) -> Source:
-    """Training images first, then val and test where they are given; nothing but names is read yet.
+def files_source(data: Files, index: Path | None = None) -> Source:
+    """Training images first, then val and test where they are given; names and sizes are all that is read yet.
 
-    Raises UserError, one line, for a part that cannot be used, classes that do not fit, or counts that are not
-    the protocol's.
+    Raises UserError, one line, for a part that cannot be used, classes that do not fit, counts that are not the
+    protocol's, or a file that lies in two parts or under two labels.
     """
     root = _place(data.root) if data.root else None
     if root and not root.is_dir():
@@ -38,15 +40,19 @@ def files_source(data: Files) -> Source:
     for key, part in parts.items():
         paths[key], note = _paths(part, labels[key], folders if key != "train" else [""] * len(folders))
         notes += [note] if note else []
-    _no_image_in_two_parts(parts, paths)
+    part_of = np.repeat(np.arange(len(parts)), [len(part.names) for part in parts.values()])
     images = ImageFiles(
         np.array([p for key in parts for p in paths[key]]),
         np.concatenate([labels[key] for key in parts]),
         np.array([n for part in parts.values() for n in part.names]),
         len(data.mean),
+        Contents(index),
     )
-    ends = np.cumsum([len(part.names) for part in parts.values()])
-    ranges = {key: np.arange(end - len(part.names), end) for (key, part), end in zip(parts.items(), ends)}
+    again = _again(images, part_of, parts, class_names or tuple(map(str, range(len(folders)))))
+    if len(again):
+        notes += _left_out(images, part_of, parts, again)
+        images, part_of = images.subset(np.delete(np.arange(len(images)), again)), np.delete(part_of, again)
+    ranges = {key: np.flatnonzero(part_of == number) for number, key in enumerate(parts)}
     title = PROTOCOLS[data.protocol].title if data.protocol else Path(data.train).stem
     return Source(images, class_names or _names_of(folders), title, ranges, tuple(notes))
 
@@ -135,11 +141,32 @@ def _paths(part: Part, labels: np.ndarray, folders: list[str]) -> tuple[list[str
     return [os.path.join(part.root, way(name, folder)) for name, folder in zip(part.names, of_each)], note
 
 
-def _no_image_in_two_parts(parts: dict[str, Part], paths: dict[str, list[str]]) -> None:
-    keys = list(parts)
-    for i, one in enumerate(keys):
-        for other in keys[i + 1 :]:
-            both = sorted(set(paths[one]) & set(paths[other]))
+def _again(images: ImageFiles, part_of: np.ndarray, parts: dict[str, Part], names: tuple[str, ...]) -> np.ndarray:
+    """Indices of images whose file stands there before them, in the same part and class.
+
+    Raises UserError where it stands in another part, or in another class.
+    """
+    keys, sets = list(parts), same_files(images)
+    for other in range(len(keys)):
+        for one in range(other):
+            both = [m for m in sets if {one, other} <= set(part_of[m])]
             if both:
-                raise UserError(f"data.{other}: {len(both):,} of its images are in data.{one} too (first: {both[0]}); "
+                first = " = ".join(dict.fromkeys(images.paths[both[0]]))
+                raise UserError(f"data.{keys[other]}: {len(both):,} of its images are in data.{keys[one]} too (first: {first}); "
                                 "an image belongs to one part")
+    torn = [m for m in sets if len(set(images.labels[m])) > 1]
+    if torn:
+        first = " and ".join(f"{images.paths[i]} as '{names[images.labels[i]]}'" for i in torn[0][:2])
+        raise UserError(f"data.{keys[part_of[torn[0][0]]]}: {len(torn):,} images have more than one label (first: {first}, "
+                        "which are one file); take one of them out")
+    return np.array([i for m in sets for i in m[1:]], np.int64)
+
+
+def _left_out(images: ImageFiles, part_of: np.ndarray, parts: dict[str, Part], again: np.ndarray) -> list[str]:
+    notes = []
+    for number, part in enumerate(parts.values()):
+        some = images.names[again[part_of[again] == number]]
+        if len(some):
+            notes.append(f"{part.where}: left out {len(some):,} images that are there already, by another path or a link "
+                         f"({', '.join(some[:3])}{' ...' if len(some) > 3 else ''})")
+    return notes

@@ -43,13 +43,16 @@ def test_hidden_files_and_what_is_no_image_are_left_out_and_counted(tree, pictur
     assert made.class_names == ("cat", "dog") and len(made.images) == 5
     assert "dog/deeper/below/x.PNG" in made.images.names
     assert [note.split(": ")[-1] for note in made.notes] == [
-        "left out 1 files beside the class folders", "left out 1 hidden files", "left out 1 files that are no images"]
+        "left out 2 folders whose names begin with . or __ (.git, __MACOSX)",
+        "left out 1 files beside the class folders (readme.md)", "left out 1 hidden files (cat/.hidden.jpg)",
+        "left out 1 files that are no images (cat/notes.txt)"]
 
 
 def test_a_class_folder_without_an_image_is_named(tree, refusal):
     folder = tree({"cat": 2, "dog": 2})
     written(folder / "owl" / "list.txt", "none")
-    assert "no image in the class folder owl" in refusal(train=folder)
+    said = refusal(train=folder)
+    assert "no image in the class folder owl" in said and "left out 1 files that are no images (owl/list.txt)" in said
 
 
 def test_a_folder_of_parts_says_what_to_set(tree, refusal, tmp_path):
