@@ -17,6 +17,7 @@ import torch
 
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import make_folder, write_text
+from ..backend import reproducible
 from ..backend.progress import clock
 from ..config.schema import Config
 from ..errors import UserError
@@ -46,6 +47,8 @@ def ablation(run: Run) -> Artifact:
     if reason is None:
         print(f"ablation: up to date (took {clock(artifact.seconds())})", flush=True)
     else:
+        if run.config.reproducible:
+            reproducible.require()
         print(f"ablation: runs, {reason}", flush=True)
         with artifact.making(str(run.device)) as write:
             _measure_everything(run)

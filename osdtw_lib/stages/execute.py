@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from ..artifacts.artifact import Artifact, Writer
-from ..backend import distributed
+from ..backend import distributed, reproducible
 from ..backend.progress import clock
 from ..config.schema import Config, Recipe
 from ..models.flops import step_flops
@@ -31,6 +31,8 @@ def made(run: Run, artifact: Artifact, function: Callable[[Writer], None], toget
     if reason is None:
         print(f"{artifact.name}: up to date (took {clock(artifact.seconds())})", flush=True)
         return artifact
+    if run.config.reproducible:
+        reproducible.require()
     for before in artifact.inputs:
         before.require(f"run notebook {notebook_of(before.name)} first (./run_all.sh --from {notebook_of(before.name)[:2]})")
     if together and run.workers > 1 and distributed.world_size() == 1:

@@ -12,6 +12,7 @@ import torch
 from .. import longtail
 from ..artifacts.artifact import Artifact
 from ..artifacts.files import checksum
+from ..backend import reproducible
 from ..config.load import load_config
 from ..config.schema import Config, Recipe
 from ..data.batches import Batches
@@ -50,6 +51,10 @@ class Run:
             raise UserError("device: cuda was asked for and none is visible; set device: auto")
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(auto if config.device == "auto" else config.device)
+        if config.reproducible and self.device.type == "cuda":
+            raise UserError("reproducible: true holds on CPUs alone, and device: auto takes the GPU here; set device: cpu")
+        if config.reproducible and reproducible.active():
+            reproducible.switch_off_blocked_products()
         visible = torch.cuda.device_count() if self.device.type == "cuda" else 1
         self.workers = visible if config.workers == "auto" else config.workers
         if self.device.type == "cuda" and self.workers > visible:
@@ -193,6 +198,8 @@ class Run:
         return {"weights": checksum(path)} if path else {}
 
     def _make(self, name: str, before: tuple[str, ...], parameters: dict) -> Artifact:
+        if self.config.reproducible:
+            parameters = parameters | {"reproducible": True}
         return Artifact(name, self.folder / name, parameters, tuple(self.artifact(b) for b in before))
 
 
