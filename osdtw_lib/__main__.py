@@ -18,7 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with one line on stderr for bad input."""
     speak_legibly()
     parser = _parser()
-    chosen = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    chosen = parser.parse_args(arguments, argparse.Namespace(arguments=arguments))
     try:
         return chosen.function(chosen) or 0
     except UserError as error:
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--top", type=_count, default=1, metavar="N", help="classes to print an image (default 1)")
     predict.set_defaults(function=_predict)
     lab = commands.add_parser("lab", help="JupyterLab on notebooks/")
+    lab.add_argument("--reproducible", action="store_true", help="for parameter files with reproducible: true")
     lab.set_defaults(function=_lab)
     return parser
 
@@ -102,14 +104,24 @@ def _run(chosen) -> int:
     return run_all(chosen.params, chosen.overrides, chosen.first, chosen.ablations, chosen.wait, chosen.verify)
 
 
+def _config_to_compute(chosen):
+    """The parameter file; where it is to be reproducible this process starts again first, before torch is loaded."""
+    from .backend import reproducible
+    from .config.load import load_config
+
+    config = load_config(chosen.params, chosen.overrides)
+    if config.reproducible and not reproducible.active():
+        reproducible.restart(chosen.arguments)
+    return config
+
+
 def _stage(chosen) -> None:
+    config = _config_to_compute(chosen)
     from .artifacts.lock import held
     from .backend import distributed
-    from .config.load import load_config
     from .stages import execute
     from .stages.run import Run
 
-    config = load_config(chosen.params, chosen.overrides)
     with distributed.group(config.device) if distributed.started_by_torchrun() else contextlib.nullcontext():
         run = Run(config)
         with held(run.folder, chosen.wait):
@@ -127,10 +139,10 @@ def _inspect(chosen) -> None:
 
 
 def _plan(chosen) -> None:
-    from .config.load import load_config
+    config = _config_to_compute(chosen)
     from .planning.plan import make_plan
 
-    print(make_plan(load_config(chosen.params, chosen.overrides), chosen.gpus, chosen.gpu, chosen.mfu))
+    print(make_plan(config, chosen.gpus, chosen.gpu, chosen.mfu))
 
 
 def _count(text: str) -> int:
@@ -156,9 +168,12 @@ def _predict(chosen) -> None:
 
 
 def _lab(chosen) -> None:
+    from .backend import reproducible
+
     os.chdir(PROJECT)
     first = "/lab/tree/notebooks/01_data_split.ipynb"
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "--ServerApp.root_dir=.", f"--LabApp.default_url={first}"])
+    command = [sys.executable, "-m", "jupyterlab", "--ServerApp.root_dir=.", f"--LabApp.default_url={first}"]
+    os.execve(sys.executable, command, os.environ | (reproducible.SETTINGS if chosen.reproducible else {}))
 
 
 if __name__ == "__main__":

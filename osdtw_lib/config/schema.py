@@ -223,6 +223,7 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"  # processes that train together; auto: one a GPU
     loader_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=1024)] = "auto"  # processes of each that read images
+    reproducible: bool = False  # on CPUs: the same digits on every x86-64 processor with AVX2, slower
     outputs: Text = "outputs"
     likelihood: Likelihood = "bernoulli"
     logit_adjustment: Strength = 1.0
@@ -271,6 +272,12 @@ class Config(Section):
         for name in ("mean", "std"):
             if len(getattr(self.data, name)) != self.model.channels:
                 raise ValueError(f"data.{name}: one number a channel, and model.channels is {self.model.channels}")
+        return self
+
+    @model_validator(mode="after")
+    def _reproducible_as_far_as_known(self):
+        if self.reproducible and (self.device == "cuda" or self.recipe.compile or self.recipe.precision != "fp32"):
+            raise ValueError("reproducible: true needs device: cpu (or auto), recipe.precision: fp32 and recipe.compile: false")
         return self
 
     @property

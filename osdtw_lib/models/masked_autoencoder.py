@@ -67,7 +67,7 @@ class MaskedAutoencoder(nn.Module):
         size = self.encoder.patch_embed.patch_size
         cut = nn.functional.unfold(images, size, stride=size).transpose(1, 2)
         if self.normalize_patches:
-            cut = (cut - cut.mean(-1, keepdim=True)) / (cut.var(-1, keepdim=True) + 1e-6).sqrt()
+            cut = (cut - cut.mean(-1, keepdim=True)) * (cut.var(-1, keepdim=True) + 1e-6).rsqrt()  # sqrt: MKL's, not exact
         return cut
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..artifacts.files import make_folder, remove, write_text
 from ..artifacts.lock import held
+from ..backend import reproducible
 from ..backend.progress import clock
 from ..config.load import dump_config, load_config
 from ..config.paths import PROJECT
@@ -68,7 +69,8 @@ def _run_one(run: Run, first: str | None, ablations: bool, verify: bool) -> None
     write_text(resolved, dump_config(config))
     for number, book in enumerate(books, start=1):
         print(f"\n{config.name}: notebook {book} ({number} of {len(books)})", flush=True)
-        _execute(book, resolved, run.folder)
+        with reproducible.environment(config.reproducible):
+            _execute(book, resolved, run.folder)
     index = overview.write_index(run.folder)
     print(f"\n{config.name}: accuracy (%) on {len(run.test)} test images, {clock(time.monotonic() - started)} in all")
     accuracy = require(run, "tables").table("accuracy")

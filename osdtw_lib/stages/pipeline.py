@@ -10,7 +10,7 @@ from torch import nn
 
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.lock import held
-from ..backend import distributed
+from ..backend import distributed, reproducible
 from ..backend.progress import clock
 from ..config.schema import Config
 from ..data.batches import Part
@@ -69,6 +69,8 @@ def _make(run: Run, artifact: Artifact, module: ModuleType) -> None:
     reason, together = _why_not_done(artifact), CONTENTS[artifact.name.split("/")[0]].together
     if reason is None:  # another process has made it meanwhile
         return _say_up_to_date(artifact)
+    if run.config.reproducible:
+        reproducible.require()
     for before in (one for need in run.needs_of(artifact.name) for one in run.artifacts_of(need)):
         require(run, before)
     if together and run.workers > 1 and distributed.world_size() == 1:

@@ -49,6 +49,10 @@ class Run:
             raise UserError("device: cuda was asked for and none is visible; set device: auto")
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(auto if config.device == "auto" else config.device)
+        if config.reproducible and self.device.type == "cuda":
+            raise UserError("reproducible: true holds on CPUs alone, and device: auto takes the GPU here; set device: cpu")
+        if config.reproducible and reproducible.active():
+            reproducible.switch_off_blocked_products()
         visible = torch.cuda.device_count() if self.device.type == "cuda" else 1
         self.workers = visible if config.workers == "auto" else config.workers
         if self.device.type == "cuda" and self.workers > visible:
@@ -182,7 +186,10 @@ class Run:
         else:  # of a light stage the values enter the key, among the parameters
             needs = [need for need in CONTENTS[stage].needs if not CONTENTS[need].light]
             inputs = tuple(self.artifact(one) for need in needs for one in self.artifacts_of(need))
-        return Artifact(name, self.place(name), module.parameters(self, *method), inputs)
+        parameters = module.parameters(self, *method)
+        if self.config.reproducible and stage != "split":  # other digits, so another result
+            parameters = parameters | {"reproducible": True}
+        return Artifact(name, self.place(name), parameters, inputs)
 
     def needs_of(self, name: str) -> list[str]:
         """The stages that have to be there before this one runs; at a fixed choice nothing is selected."""
