@@ -62,7 +62,7 @@ def trials(long: bool, runs: dict[str, Finished], seed: int) -> list[Trial]:
               for n in range(4 if way == "flip" else 1)]
     if not long:
         chosen = random.Random(f"{seed}/damage")
-        found = [t for kind in sorted({t.kind for t in found}) for t in chosen.sample([t for t in found if t.kind == kind], 2)]
+        found = [t for kind in sorted({t.kind for t in found}) for t in chosen.sample([t for t in found if t.kind == kind], 1)]
     return found
 
 

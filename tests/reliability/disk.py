@@ -28,7 +28,7 @@ def trials(long: bool, run: Finished) -> list[Trial]:
     whole = sum(-(-size // 4096) * 4096 for size in files)
     found = [Trial("disk full: stages", f"disk/stages/{n}",
                    lambda place, share=(n + 0.5) / moments: _stages(place, run, share * whole), 6)
-             for moments in (8 if long else 2,) for n in range(moments)]
+             for moments in (8 if long else 1,) for n in range(moments)]
     if long:  # two moments among the pages, which are larger than all else
         found += [Trial("disk full: the job through the notebooks", f"disk/notebooks/{n}",
                         lambda place, size=size: _notebooks(place, run, size), 120, 1, 900)

@@ -27,7 +27,7 @@ ENDS = {"kill -9": (-9,), "SIGTERM": (-15, 143, 130), "SIGINT": (130,)}
 BOOK_SECONDS = 13.0  # about what a notebook takes on an idle core
 # kills of the stage functions in one process, in two, and of the job through the notebooks (how many in a chain)
 LONG = {"kill -9": (70, 10, (5, 5, 5, 5)), "SIGTERM": (14, 4, (2,)), "SIGINT": (14, 4, (2,))}
-SHORT = {"kill -9": (6, 0, ()), "SIGTERM": (2, 0, ()), "SIGINT": (2, 0, ())}
+SHORT = {"kill -9": (4, 0, ()), "SIGTERM": (1, 0, ()), "SIGINT": (1, 0, ())}
 
 
 def trials(long: bool, alone: Finished, together: Finished | None) -> list[Trial]:
@@ -35,7 +35,7 @@ def trials(long: bool, alone: Finished, together: Finished | None) -> list[Trial
     for name, (one, two, chains) in (LONG if long else SHORT).items():
         slug = name.replace(" -", "")
         found += [Trial(f"{name}: stages, one process", f"kills/{slug}/one/{n}",
-                        lambda place, name=name, n=n: _one(place, name, alone, list(STAGES)[n % len(STAGES)]), 3)
+                        lambda place, name=name, n=n: _one(place, name, alone, list(STAGES)[(5 * n + 1) % len(STAGES)]), 3)
                   for n in range(one)]
         found += [Trial(f"{name}: stages, two processes", f"kills/{slug}/two/{n}",
                         lambda place, name=name, n=n: _two(place, name, together, SHARED[n % len(SHARED)]), 30)

@@ -19,9 +19,10 @@ from .readers import predicted
 from .runs import Finished, finish, same, sound
 from .trials import Failed, Place, Trial
 
-ASCII = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # as older Pythons understand LC_ALL=C
 PLACES: dict[str, Callable[[dict], dict]] = {  # the environment, changed
-    "LC_ALL=C": lambda e: e | ASCII,
+    "LC_ALL=C": lambda e: e | {"LC_ALL": "C"},
+    "ASCII": lambda e: e | ASCII,
     "output in latin-1": lambda e: e | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"},
     "LANG=C": lambda e: {k: v for k, v in e.items() if not k.startswith("LC_")} | {"LANG": "C"},
     "no HOME": lambda e: {k: v for k, v in e.items() if k != "HOME"},
@@ -68,7 +69,7 @@ def _clone(place: Place) -> Path:
 def _environment(place: Place, what: str | None, project: Path) -> dict:
     environment = dict(os.environ) | {"PYTHONPATH": str(project)}
     for name in PLACES if what is None else [what]:
-        if name not in ("output in latin-1", "HOME that is no folder") or what:
+        if what or name not in ("ASCII", "output in latin-1", "HOME that is no folder"):
             environment = PLACES[name](environment)
     return environment
 
