@@ -109,7 +109,8 @@ def _notebooks(place: Place, name: str, kills: int, run: Finished) -> None:
     params = run.copy(place.folder, *(p.name for p in run.folder.iterdir()))
     books = sorted(place.random.sample(list(NOTEBOOKS), kills))
     for book in books:
-        whole = place.random.random() < 0.6  # the whole job, or the kernel in which the notebook runs
+        # the job, or the kernel in which the notebook runs; one that waits takes no SIGINT
+        whole = name == "SIGINT" or place.random.random() < 0.6
         _kill_in(place, name, params, book, place.random.uniform(0, BOOK_SECONDS), whole)
         done = [p.parent for p in params.parent.glob("outputs/small/**/manifest.json") if _whole(p)]
         within = tuple(f"{folder.relative_to(params.parent / 'outputs' / 'small')}/" for folder in done)

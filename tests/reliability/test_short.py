@@ -104,7 +104,8 @@ def test_another_bit_is_another_table(finished, finished_copy):
 
 
 @pytest.mark.parametrize("answer", [
-    Answer(None, "", "Traceback (most recent call last):\nKeyError: 'x'\n"), Answer(0, "Traceback (most recent call last):\n", ""),
+    Answer(None, "", "Traceback (most recent call last):\nKeyError: 'x'\n"),
+    Answer(0, "Traceback (most recent call last):\n", ""),
     Answer(1, "", "error: x\n"), Answer(2, "", "error: x\nmore\n"), Answer(2, "", ""), Answer(2, "", "usage: x\n"),
 ])
 def test_what_is_no_sound_answer(answer):
