@@ -39,6 +39,7 @@ def pytest_collection_modifyitems(items):
         if shared:
             item.add_marker(pytest.mark.xdist_group(shared[0]))
 
+
 def run_all_stages(params: Path) -> Run:
     return run_every_stage(Run(load_config(params)))
 
