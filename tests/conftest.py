@@ -5,7 +5,6 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # so that child processes add up in the same order as this one
 
 import contextlib
-import copy
 import io
 import shutil
 import subprocess
@@ -16,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from osdtw_lib.__main__ import main
@@ -24,6 +22,8 @@ from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.stages import CONTENTS, execute
 from osdtw_lib.stages.run import Run
+
+from small_run import write_small
 
 torch.set_num_threads(1)
 
@@ -38,35 +38,6 @@ def pytest_collection_modifyitems(items):
         shared = [name for name in TOGETHER if name in item.fixturenames]
         if shared:
             item.add_marker(pytest.mark.xdist_group(shared[0]))
-
-SMALL = {
-    "name": "small",
-    "data": {"dataset": "digits", "largest": 40, "imbalance_ratio": 10, "test_per_class": 10},
-    "model": {"image_size": 28, "patch_size": 14, "width": 16, "depth": 3, "heads": 2, "channels": 1, "class_token": False},
-    "recipe": {"batch_size": 32, "drop_path": 0.1},
-    "stage0": {
-        "epochs": 2, "warmup_epochs": 1, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2, "normalize_patches": False,
-    },
-    "stage1": {"epochs": 2, "warmup_epochs": 1},
-    "stage2": {"epochs": 2, "warmup_epochs": 1},
-    "stage3": {"epochs": 2},
-    "theory": {"repetitions": 400, "images": 40},
-    "selection": {"form": "damped", "shared_depth": 2, "head_weight": 0.4},
-}
-
-
-def write_small(folder: Path, changes: dict | None = None) -> Path:
-    """The tiny parameter file with dotted keys replaced; its results go to folder/outputs."""
-    values = copy.deepcopy(SMALL) | {"outputs": str(folder / "outputs")}
-    for key, value in (changes or {}).items():
-        *sections, last = key.split(".")
-        section = values
-        for name in sections:
-            section = section.setdefault(name, {})
-        section[last] = value
-    path = folder / f"{values['name'].replace('/', '_')}.yaml"
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    return path
 
 
 def run_all_stages(params: Path) -> Run:

@@ -15,6 +15,7 @@ import torch
 
 from .. import longtail, methods
 from ..artifacts.artifact import Artifact
+from ..backend import reproducible
 from ..config.load import load_config
 from ..config.schema import Config
 from ..data.batches import Batches
