@@ -15,6 +15,7 @@ from osdtw_lib.methods import osdtw
 from osdtw_lib.stages import CONTENTS, execute, open_run
 from osdtw_lib.stages import pipeline
 from osdtw_lib.stages.proxy_inputs import load_proxy
+from osdtw_lib.stages.run import module_of
 
 SELECTED = {"shared_depth": 2, "head_weight": 0.4}
 STAGES = [name for name, stage in CONTENTS.items() if not stage.optional]
@@ -222,6 +223,21 @@ def test_the_selection_is_the_one_the_parameter_file_names(finished):
     shown = json.loads((finished.folder / "selection.json").read_text())
     assert {"shared_depth", "head_weight", "form", "damping"} <= shown.keys()
     assert {k: shown[k] for k in SELECTED} == SELECTED and shown["chosen_by"] == "parameters"
+
+
+def test_the_table_of_contents_and_the_methods_names_wait_for_no_library(python):
+    code = "import sys, osdtw_lib.__main__ as m, osdtw_lib.methods as k; m._parser(); k.names()\n"
+    code += "print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
+    assert python("-c", code).stdout == "[]\n"
+
+
+def test_every_stage_says_what_is_in_its_key_and_is_named_after_its_file(project):
+    files = {p.stem for p in (project / "osdtw_lib" / "stages").glob("*.py")}
+    files -= {"__init__", "run", "pipeline", "networks", "proxy_inputs"}
+    assert files == {name for name, stage in CONTENTS.items() if stage.room == "stages"}
+    assert all(hasattr(module_of(name), "parameters") and hasattr(module_of(name), "make") for name in CONTENTS)
+    order = list(CONTENTS)
+    assert all(order.index(need) < order.index(name) for name, stage in CONTENTS.items() for need in stage.needs)
 
 
 # the same again ---------------------------------------------------------------------------------------------
