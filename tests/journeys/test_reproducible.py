@@ -13,6 +13,7 @@ from osdtw_lib.backend import reproducible
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.errors import UserError
+from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
 
 # what a launcher or a batch system may have set; oneDNN's and glibc's are no settings of ours and stay as they are forced
@@ -26,11 +27,12 @@ WIDE = {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "M
 STAGES = """
 import sys
 from osdtw_lib.config.load import load_config
-from osdtw_lib.stages.all import STAGES
+from osdtw_lib.stages import CONTENTS, execute
+from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
 run = Run(load_config(sys.argv[1]))
-for name in sys.argv[2:] or STAGES:
-    STAGES[name](run)
+for name in sys.argv[2:] or [name for name, stage in CONTENTS.items() if not stage.optional]:
+    execute(run, name)
 """
 
 
@@ -102,10 +104,8 @@ def test_a_process_without_the_settings_computes_nothing(params, monkeypatch):
     run = Run(load_config(params({"reproducible": True})))
     for name in reproducible.SETTINGS:
         monkeypatch.delenv(name, raising=False)
-    from osdtw_lib.stages.all import split
-
     with pytest.raises(UserError, match=r"reproducible: true, but .* is not .* in this process; start it by") as refused:
-        split(run)
+        execute(run, "split")
     assert "\n" not in str(refused.value)
     assert not (run.folder / "split").exists()
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
@@ -113,7 +113,7 @@ def test_a_process_without_the_settings_computes_nothing(params, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
     with pytest.raises(UserError, match="torch was loaded before the settings"):
-        split(run)
+        execute(run, "split")
 
 
 def test_other_processors_are_refused(monkeypatch):
