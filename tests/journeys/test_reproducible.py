@@ -28,7 +28,6 @@ STAGES = """
 import sys
 from osdtw_lib.config.load import load_config
 from osdtw_lib.stages import CONTENTS, execute
-from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
 run = Run(load_config(sys.argv[1]))
 for name in sys.argv[2:] or [name for name, stage in CONTENTS.items() if not stage.optional]:
