@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -22,8 +22,21 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
-class Digits(Section):
+class WholeSet(Section):
+    """A data set that is cut to a long tail here; what an own one may choose is fixed by its class."""
+
+    evaluate: ClassVar[str] = "test"
+    crop_share: ClassVar[float] = 1.0
+    cache: ClassVar[bool] = False
+    protocol: ClassVar[str | None] = None
+    images_are: ClassVar[str]  # in words, and what the model has to be for them
+    model_is: ClassVar[dict[str, int]]
+
+
+class Digits(WholeSet):
     """5,000 real MNIST digits that a Python package carries, cut to a long tail."""
+
+    images_are, model_is = "the digits are 28 x 28 and grey", {"image_size": 28, "channels": 1}
 
     dataset: Literal["digits"]
     largest: Count = 400
@@ -33,8 +46,11 @@ class Digits(Section):
     std: Deviations = Field((0.3081,), strict=False)
 
 
-class Cifar100(Section):
+class Cifar100(WholeSet):
     """CIFAR-100 through torchvision, cut to a long tail; its own test set."""
+
+    images_are, model_is = "CIFAR-100 has colour images", {"channels": 3}
+    test_per_class: ClassVar[int] = 0  # its own test set
 
     dataset: Literal["cifar100"]
     folder: Text = "data/cifar100"  # fetched into it once
@@ -72,8 +88,8 @@ class Files(Section):
         return self
 
 
-DATASETS = {"digits": Digits, "cifar100": Cifar100, "files": Files}
-Data = Annotated[Digits | Cifar100 | Files, Field(discriminator="dataset")]
+Data = Annotated[Digits | Cifar100 | Files, Field(discriminator="dataset")]  # each is loaded by its file in data/sets/
+DATASETS = {get_args(kind.model_fields["dataset"].annotation)[0]: kind for kind in get_args(get_args(Data)[0])}
 
 
 class Model(Section):
@@ -265,10 +281,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _model_fits_the_images(self):
-        if self.data.dataset == "digits" and (self.model.image_size, self.model.channels) != (28, 1):
-            raise ValueError("the digits are 28 x 28 and grey: set model.image_size: 28 and model.channels: 1")
-        if self.data.dataset == "cifar100" and self.model.channels != 3:
-            raise ValueError("CIFAR-100 has colour images: set model.channels: 3")
+        if isinstance(self.data, WholeSet) and any(getattr(self.model, key) != value for key, value in self.data.model_is.items()):
+            wanted = " and ".join(f"model.{key}: {value}" for key, value in self.data.model_is.items())
+            raise ValueError(f"{self.data.images_are}: set {wanted}")
         for name in ("mean", "std"):
             if len(getattr(self.data, name)) != self.model.channels:
                 raise ValueError(f"data.{name}: one number a channel, and model.channels is {self.model.channels}")

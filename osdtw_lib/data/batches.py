@@ -123,7 +123,7 @@ class _Arrays:
 
     def __init__(self, images: LabelledImages, config: Config, size, device, recipe: Recipe, fill: Tensor):
         self.pixels, self.size, self.device, self.recipe, self.fill = images.pixels, size, device, recipe, fill
-        self.crop_share = getattr(config.data, "crop_share", 1.0)
+        self.crop_share = config.data.crop_share
         self.whole = None
         if images.pixels.nbytes <= ON_DEVICE_BYTES:
             self.whole = torch.from_numpy(np.ascontiguousarray(images.pixels)).to(device).permute(0, 3, 1, 2).contiguous()

@@ -10,12 +10,12 @@ import pandas as pd
 from ..config.schema import Config
 from ..legible import legible
 from ..longtail import GROUPS, head_tail_partition, shot_groups
+from . import sets
 from .image_check import LARGE_SAID, SHOWN, examine, refuse_unusable
 from .image_files import LARGE, ImageFiles
 from .repeats import refuse_leaks, repeated
-from .sets import load_source
 from .source import LabelledImages, Source
-from .splits import split_indices, split_notes
+from .splits import split_notes
 
 SHAPE_LIMIT = 3.0  # longer side by shorter: the centre square of such an image shows less than a third of it
 UNUSUAL = {"CMYK": "in CMYK", "P": "with a palette", "1": "in black and white", "RGBA": "with alpha", "LA": "with alpha"}
@@ -25,9 +25,9 @@ UNUSUAL |= dict.fromkeys(("I", "I;16", "I;16B", "I;16L"), "of 16 bits")
 def inspect(config: Config) -> Iterator[str]:
     """The lines of the inspection. Raises UserError, at the end of them where possible, if the data cannot be used."""
     data = config.data
-    source = load_source(data)
-    train, test = split_indices(source, data, config.seed)
-    yield f"data:      {source.caption(train, test, getattr(data, 'evaluate', 'test'))}"
+    source = sets.load_source(data)
+    train, test = sets.of(data).split(source, data, config.seed)
+    yield f"data:      {source.caption(train, test, data.evaluate)}"
     yield from (f"note:      {line}" for line in split_notes(source, data, train, test))
     yield from _classes(source, source.counts(train), source.counts(test))
     if isinstance(source.images, LabelledImages):
@@ -87,8 +87,8 @@ def _files(images: ImageFiles, found: pd.DataFrame, side: int) -> Iterator[str]:
 def _repeated(images: ImageFiles, is_test: np.ndarray) -> Iterator[str]:
     """Files of the same bytes: between training and test, with two labels, or merely twice."""
     found = repeated(images, is_test)
-    for what, sets in found.items():
-        yield f"repeated:  {len(sets):,} images {what}: {_listed(list(images.names[sets[0]]), 2)}"
+    for what, repeats in found.items():
+        yield f"repeated:  {len(repeats):,} images {what}: {_listed(list(images.names[repeats[0]]), 2)}"
     if not found:
         yield "repeated:  no two files are the same"
 

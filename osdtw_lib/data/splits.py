@@ -1,4 +1,5 @@
-"""The data set a parameter file names, and which of its images train and which test."""
+"""Which images train and which test: indices (training, test) into a source; every draw has a generator of its own seed
+and class."""
 
 from __future__ import annotations
 
@@ -6,32 +7,22 @@ import hashlib
 
 import numpy as np
 
-from ..config.schema import Data, Digits
+from ..config.schema import Data, WholeSet
 from ..errors import UserError
 from ..longtail import exponential_class_counts
 from .source import Source
 
 
-def split_indices(source: Source, data: Data, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (training, test) into the source. Every draw has a generator of its own seed and class.
+def cut_to_profile(source: Source, data: WholeSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A balanced test set first, where there is none yet; the rest cut to the profile, in label order.
 
-    digits, cifar100: cut to the exponential profile; files: the parts as given, or a test set held out.
-    Raises UserError where a class has fewer images than asked for, or no test image would be left.
+    Raises UserError where a class has fewer images than asked for.
     """
-    if data.dataset != "files":
-        return _cut_to_profile(source, data, seed)
-    if data.evaluate in source.parts:
-        return source.parts["train"], source.parts[data.evaluate]
-    return _hold_out(source, data.test_per_class, seed)
-
-
-def _cut_to_profile(source: Source, data: Data, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A balanced test set first, where there is none yet; the rest cut to the profile, in label order."""
     try:
         wanted = exponential_class_counts(data.largest, data.imbalance_ratio, len(source.class_names))
     except ValueError as error:
         raise UserError(f"data: {error}") from None
-    held = data.test_per_class if isinstance(data, Digits) else 0
+    held = data.test_per_class
     train, test = [], []
     for label, (members, count) in enumerate(zip(_shuffled(source, seed), wanted)):
         if len(members) < count + held:
@@ -44,8 +35,11 @@ def _cut_to_profile(source: Source, data: Data, seed: int) -> tuple[np.ndarray, 
     return np.concatenate(train), np.concatenate(test) if held else source.parts["test"]
 
 
-def _hold_out(source: Source, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`per_class` images of each class, never more than a third of them (so that none loses its last)."""
+def hold_out(source: Source, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """`per_class` images of each class, never more than a third of them (so that none loses its last).
+
+    Raises UserError where no test image would be left.
+    """
     shuffled = list(_shuffled(source, seed))
     taken = [min(per_class, len(members) // 3) for members in shuffled]
     if not any(taken):
@@ -65,10 +59,9 @@ def _shuffled(source: Source, seed: int):
 
 def split_notes(source: Source, data: Data, train: np.ndarray, test: np.ndarray) -> list[str]:
     """What a user should know about this split, a line each: what loading noticed, and how the test set came about."""
-    evaluated = getattr(data, "evaluate", "test")
     counts = source.counts(test)
     lines = [*source.notes]
-    if data.dataset == "files" and evaluated not in source.parts:
+    if not isinstance(data, WholeSet) and data.evaluate not in source.parts:
         wanted = data.test_per_class
         lines.append(f"no test part: {len(test):,} images held out of the training part, {wanted} a class where it has enough")
         small = np.flatnonzero((counts > 0) & (counts < wanted))

@@ -67,7 +67,7 @@ class Problem:
             "class_counts": self.class_counts.tolist(),
             "mean": data.mean,
             "std": data.std,
-            "crop_share": getattr(data, "crop_share", 1.0),
+            "crop_share": data.crop_share,
         }
 
     @classmethod

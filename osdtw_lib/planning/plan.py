@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from ..config.schema import Config
-from ..data.protocols import PROTOCOLS
+from ..config.schema import Config, WholeSet
+from ..data import sets
 from ..errors import UserError
 from ..fisher.diagonal import diagonal_fisher
-from ..longtail import exponential_class_counts
 from ..models import flops as throughput
 from ..models.likelihoods import Bernoulli
 from ..models.vit import build_vit, costs_by_depth
@@ -92,16 +91,16 @@ def _machine(device: torch.device, gpus: int, assumed_gpu: str | None, mfu: floa
 def _images(config: Config) -> tuple[int, int, str]:
     """(training images, classes, where from): of the data set where it is here, else of what is published of it."""
     data = config.data
-    if data.dataset == "cifar100":
-        return int(exponential_class_counts(data.largest, data.imbalance_ratio, 100).sum()), 100, f"{COMPUTED} from its profile"
+    published = sets.of(data).published(data)
+    if published and isinstance(data, WholeSet):  # its profile says it: no need to fetch it
+        return (*published[:2], f"{COMPUTED} {published[2]}")
     try:
         run = Run(config.model_copy(update={"device": "cpu"}))
         return len(run.train), len(run.class_names), "counted here"
     except UserError:
-        published = PROTOCOLS.get(getattr(data, "protocol", None))
         if published is None:
             raise
-        return published.images, published.classes, "known from publications; the data set is not here"
+        return published
 
 
 def _batch_split(config: Config, processes: int) -> tuple[int, int, str]:

@@ -21,9 +21,8 @@ from ..config.schema import Config
 from ..data.batches import Batches
 from ..data.decoded_cache import decoded
 from ..data.image_files import ImageFiles
-from ..data.sets import load_source
+from ..data import sets
 from ..data.source import LabelledImages
-from ..data.splits import split_indices
 from ..errors import UserError
 from ..methods._base import Method, Problem
 from ..models.pretrained import require_start
@@ -73,7 +72,7 @@ class Run:
 
     @cached_property
     def source(self):
-        return load_source(self.config.data, self.cache / "contents.json")
+        return sets.load_source(self.config.data, self.cache / "contents.json")
 
     def verify(self) -> None:
         """Read every image file, also those whose size and times are as they were (--verify)."""
@@ -82,7 +81,7 @@ class Run:
 
     @cached_property
     def indices(self) -> tuple[np.ndarray, np.ndarray]:
-        return split_indices(self.source, self.config.data, self.config.seed)
+        return sets.of(self.config.data).split(self.source, self.config.data, self.config.seed)
 
     @cached_property
     def train(self) -> LabelledImages | ImageFiles:
@@ -95,7 +94,7 @@ class Run:
     @property
     def caption(self) -> str:
         """Data set, counts and part, for every table over this run."""
-        return self.source.caption(*self.indices, getattr(self.config.data, "evaluate", "test"))
+        return self.source.caption(*self.indices, self.config.data.evaluate)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -123,7 +122,7 @@ class Run:
     def batches(self, images: LabelledImages | ImageFiles, batch_size: int | None = None, **training) -> Batches:
         """training: `recipe` and `sampling` of training batches."""
         # the same seed for every stage and baseline: all see the same batches in the same order
-        if getattr(self.config.data, "cache", False) and any(images is whole for whole in (self.train, self.test)):
+        if self.config.data.cache and any(images is whole for whole in (self.train, self.test)):
             side = round(max(self.image_size) / self.config.data.crop_share)
             images = decoded(images, side, self.cache)
         options = {"device": self.device, "batch_size": batch_size} | training

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.schema import Cifar100, Config, Digits, Files
-from osdtw_lib.data.sets.digits import digits
+from osdtw_lib.data.sets import digits
 from osdtw_lib.errors import UserError
 from osdtw_lib.stages import CONTENTS, execute
 from osdtw_lib.stages.run import Run
@@ -58,7 +58,7 @@ def write(path, changes):
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory, write_params):
     """opened("digits", {key: value}) -> the Run, or None where it is refused in one line. The digits are read once."""
-    folder, source = tmp_path_factory.mktemp("absurd"), digits()
+    folder, source = tmp_path_factory.mktemp("absurd"), digits.load()
 
     def call(dataset, changes):
         channels = 3 if dataset == "cifar100" else 1
@@ -73,7 +73,7 @@ def opened(tmp_path_factory, write_params):
             return None
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("osdtw_lib.data.sets.digits", lambda: source)
+        patch.setattr(digits, "load", lambda *_: source)
         yield call
 
 

@@ -9,8 +9,12 @@ import pytest
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.schema import Files
 from osdtw_lib.data.sets import load_source
-from osdtw_lib.data.splits import split_indices
+from osdtw_lib.data import sets
 from osdtw_lib.stages.run import Run
+
+
+def split_of(source, data, seed):
+    return sets.of(data).split(source, data, seed)
 
 
 def source(**data):
@@ -156,4 +160,4 @@ def test_indices_of_a_part_are_its_own_where_images_were_left_out(own, tmp_path)
     test = written(tmp_path / "test.csv", [("own/dog/dog 1.jpg", "dog")])
     data = Files(dataset="files", train=str(train), test=str(test))
     made = load_source(data)
-    assert [p.tolist() for p in split_indices(made, data, 0)] == [[0, 1, 2], [3]] and len(np.unique(made.images.paths)) == 4
+    assert [p.tolist() for p in split_of(made, data, 0)] == [[0, 1, 2], [3]] and len(np.unique(made.images.paths)) == 4

@@ -26,7 +26,7 @@ def published(tmp_path, monkeypatch):
     def absent(*_):
         raise UserError("data.train: no such file")
 
-    monkeypatch.setattr("osdtw_lib.stages.run.load_source", absent)
+    monkeypatch.setattr("osdtw_lib.data.sets.load_source", absent)
 
     def write(protocol, **sections):
         values = {

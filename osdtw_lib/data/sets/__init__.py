@@ -1,13 +1,24 @@
-"""One file a data set: where its images come from. Start with digits.py."""
+"""One file a data set: `load(data, index)` gives its Source, `split(source, data, seed)` the indices that train and test, and
+`published(data)` what is known of it where it is not here: training images, classes, where from; or None.
+
+A set's own keys are a section of config/schema.py with the name of its file. One that is made of image files and lists
+needs neither: a parameter file and, where its counts are published, a line in protocols.py. Imports what data imports.
+Start with digits.py.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from ...config.schema import Data
-from ..listings.parts import files_source
 from ..source import Source
-from .digits import digits
+
+
+def of(data: Data) -> ModuleType:
+    """The file of the data set that a parameter file names."""
+    return import_module(f".{data.dataset}", __package__)
 
 
 def load_source(data: Data, index: Path | None = None) -> Source:
@@ -15,10 +26,4 @@ def load_source(data: Data, index: Path | None = None) -> Source:
 
     Raises UserError where they cannot be had.
     """
-    if data.dataset == "digits":
-        return digits()
-    if data.dataset == "cifar100":
-        from .cifar100 import cifar100  # brings torchvision along
-
-        return cifar100(data)
-    return files_source(data, index)
+    return of(data).load(data, index)

@@ -11,7 +11,9 @@ from ...backend import timm_import as _timm  # noqa: F401, so that torchvision i
 from ...config.paths import PROJECT
 from ...config.schema import Cifar100
 from ...errors import UserError
+from ...longtail import exponential_class_counts
 from ..source import LabelledImages, Source
+from ..splits import cut_to_profile as split  # noqa: F401  its own, as load is
 
 from torchvision.datasets import CIFAR100  # noqa: E402  isort: skip
 from torchvision.datasets.utils import check_integrity  # noqa: E402  isort: skip
@@ -19,7 +21,7 @@ from torchvision.datasets.utils import check_integrity  # noqa: E402  isort: ski
 TIMEOUT = 30.0  # seconds without an answer
 
 
-def cifar100(data: Cifar100) -> Source:
+def load(data: Cifar100, index: Path | None = None) -> Source:
     """Training images first, then the test images (32 x 32). Raises UserError where they cannot be had."""
     folder = PROJECT / Path(data.folder).expanduser()
     try:
@@ -33,6 +35,12 @@ def cifar100(data: Cifar100) -> Source:
     parts = {"train": np.arange(len(train)), "test": np.arange(len(train), len(labels))}
     ratio = f"{data.imbalance_ratio:g}"
     return Source(LabelledImages(pixels, labels), tuple(train.classes), f"CIFAR-100-IR{ratio}", parts)
+
+
+def published(data: Cifar100) -> tuple[int, int, str]:
+    """From its profile: 500 training images of each of 100 classes, cut."""
+    counts = exponential_class_counts(data.largest, data.imbalance_ratio, 100)
+    return int(counts.sum()), len(counts), "from its profile"
 
 
 def _fetch(folder: Path, download: bool) -> None:

@@ -5,7 +5,12 @@ import pytest
 
 from osdtw_lib.config.schema import Files
 from osdtw_lib.data.sets import load_source
-from osdtw_lib.data.splits import split_indices, split_notes
+from osdtw_lib.data import sets
+from osdtw_lib.data.splits import split_notes
+
+
+def split_of(source, data, seed):
+    return sets.of(data).split(source, data, seed)
 
 
 def source(**data):
@@ -161,9 +166,9 @@ def test_parts_are_kept_as_they_are_given(listed):
     data = Files(dataset="files", train=str(listed("\n".join(LINES[0::2]))), test=str(listed(LINES[1], "test.txt")),
                  val=str(listed(LINES[5], "val.txt")))
     made = load_source(data)
-    train, test = split_indices(made, data, 0)
+    train, test = split_of(made, data, 0)
     assert made.images.names[test].tolist() == ["images/cat/cat 1.jpg"] and len(train) == 5
-    _, val = split_indices(made, data.model_copy(update={"evaluate": "val"}), 0)
+    _, val = split_of(made, data.model_copy(update={"evaluate": "val"}), 0)
     assert made.images.names[val].tolist() == ["images/big dog/big dog 1.jpg"]
     assert made.caption(train, test) == "train, 5 training images, 3 classes (2 to 1 a class); test: 1 images"
     assert split_notes(made, data, train, test) == ["no test image, so left out of every accuracy: big dog, owl"]

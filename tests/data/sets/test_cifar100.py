@@ -13,13 +13,17 @@ import pytest
 from osdtw_lib.config.schema import Cifar100
 from osdtw_lib.data.sets import cifar100 as module
 from osdtw_lib.data.sets import load_source
-from osdtw_lib.data.sets.cifar100 import CIFAR100, cifar100
-from osdtw_lib.data.splits import split_indices
+from osdtw_lib.data.sets.cifar100 import CIFAR100
+from osdtw_lib.data import sets
 from osdtw_lib.errors import UserError
 from osdtw_lib.longtail import exponential_class_counts
 
 CLASSES, EACH, TEST_EACH = 100, 6, 2
 SMALL = {"dataset": "cifar100", "largest": 5, "imbalance_ratio": 5.0}
+
+
+def split_of(source, data, seed):
+    return sets.of(data).split(source, data, seed)
 
 
 def entry(each: int, seed: int) -> dict:
@@ -83,20 +87,20 @@ def test_an_archive_put_there_by_hand_is_unpacked_and_read_offline(lying):
 
 def test_the_split_has_the_profile_and_the_data_sets_own_test_set(lying):
     made = load_source(data(lying))
-    train, test = split_indices(made, data(lying), seed=0)
+    train, test = split_of(made, data(lying), seed=0)
     counts = made.counts(train)
     assert counts.tolist() == [int(5 * 0.2 ** (k / 99)) for k in range(CLASSES)]
     assert test.tolist() == list(range(CLASSES * EACH, CLASSES * (EACH + TEST_EACH))) and train.max() < CLASSES * EACH
     caption = f"CIFAR-100-IR5, {counts.sum()} training images, 100 classes (5 to 1 a class); test: 200 images"
     assert made.caption(train, test) == caption
-    again, _ = split_indices(made, data(lying), seed=0)
-    other, _ = split_indices(made, data(lying), seed=1)
+    again, _ = split_of(made, data(lying), seed=0)
+    other, _ = split_of(made, data(lying), seed=1)
     assert np.array_equal(train, again) and not np.array_equal(train, other)
 
 
 def test_the_published_profile_asks_for_10847_images(lying):
     with pytest.raises(UserError, match="class 'c0' has 6 images, 500 for training were asked for"):
-        split_indices(load_source(data(lying)), Cifar100(dataset="cifar100"), 0)
+        split_of(load_source(data(lying)), Cifar100(dataset="cifar100"), 0)
     full = Cifar100(dataset="cifar100")
     assert exponential_class_counts(full.largest, full.imbalance_ratio, 100).sum() == 10_847
 
@@ -119,7 +123,7 @@ def test_it_is_fetched_once_where_there_is_a_network(archive, tmp_path, monkeypa
 
 def test_without_a_network_it_says_which_file_to_put_where(archive, tmp_path):
     with pytest.raises(UserError) as refused:
-        cifar100(data(tmp_path / "none"))
+        module.load(data(tmp_path / "none"))
     said = str(refused.value)
     assert f"CIFAR-100 is not in {tmp_path}/none, and could not be fetched" in said and "no route to host" in said
     assert f"fetch {CIFAR100.url} (169 MB) and put it into {tmp_path}/none" in said and "\n" not in said
@@ -127,7 +131,7 @@ def test_without_a_network_it_says_which_file_to_put_where(archive, tmp_path):
 
 def test_where_it_may_not_be_fetched_it_says_so(archive, tmp_path):
     with pytest.raises(UserError, match="CIFAR-100 is not in .*or set data.download: true"):
-        cifar100(data(tmp_path / "none", download=False))
+        module.load(data(tmp_path / "none", download=False))
 
 
 @pytest.mark.parametrize("download", [False, True])
@@ -135,7 +139,7 @@ def test_a_damaged_archive_is_named(lying, download):
     path = lying / CIFAR100.filename
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=rf"{path} is damaged or cut short.*fetch "):
-        cifar100(data(lying, download=download))
+        module.load(data(lying, download=download))
 
 
 def test_a_damaged_folder_is_healed_from_the_archive_or_named(lying):
@@ -148,13 +152,13 @@ def test_a_damaged_folder_is_healed_from_the_archive_or_named(lying):
     batch.write_bytes(whole[:-5])
     (lying / CIFAR100.filename).unlink()
     with pytest.raises(UserError, match="cifar-100-python is incomplete or damaged; fetch "):
-        cifar100(data(lying, download=False))
+        module.load(data(lying, download=False))
 
 
 def test_the_time_limit_of_other_connections_is_left_alone(archive, tmp_path):
     before = module.socket.getdefaulttimeout()
     with pytest.raises(UserError):
-        cifar100(data(tmp_path / "none"))
+        module.load(data(tmp_path / "none"))
     assert module.socket.getdefaulttimeout() == before
 
 
