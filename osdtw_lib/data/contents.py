@@ -23,6 +23,7 @@ import numpy as np
 
 from ..artifacts.files import make_folder, write_text
 from ..errors import UserError
+from ..legible import legible
 from .in_threads import over_images
 
 SETTLED = 2e9  # nanoseconds: a file changed so shortly before it was read may change once more within the same tick
@@ -106,7 +107,7 @@ class Contents:
     def save(self) -> None:
         """Add what was read to the index, which others may have added to meanwhile; say which files have changed."""
         if self._other:
-            shown = ", ".join(self._other[:SHOWN]) + (" ..." if len(self._other) > SHOWN else "")
+            shown = legible(", ".join(self._other[:SHOWN])) + (" ..." if len(self._other) > SHOWN else "")
             print(f"contents: {len(self._other):,} files hold other bytes than when they were last read: {shown}", flush=True)
             self._other.clear()
         if not self.index or not self._new:

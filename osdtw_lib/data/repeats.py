@@ -11,6 +11,7 @@ import numpy as np
 from ..artifacts.files import make_folder, write_text
 from ..config.schema import Data
 from ..errors import UserError
+from ..legible import legible
 from .image_files import ImageFiles
 
 SHOWN = 3
@@ -54,14 +55,14 @@ def refuse_leaks(images, used: tuple[np.ndarray, np.ndarray], data: Data, folder
         return [_said(images, sets, kind) for kind, sets in found.items()]
     make_folder(folder)
     write_text(listing, "".join(
-        f"{kind}\t" + "\t".join(images.paths[m]) + "\n" for kind, sets in leaks.items() for m in sets))
+        f"{kind}\t" + "\t".join(map(legible, images.paths[m])) + "\n" for kind, sets in leaks.items() for m in sets))
     raise UserError(f"{'; '.join(_said(images, sets, kind) for kind, sets in leaks.items())}; all of them are in {listing}: "
                     "keep each image once, with the right label")
 
 
 def _said(images: ImageFiles, sets: list[np.ndarray], kind: str) -> str:
     first = ", ".join(" = ".join(images.paths[m][:2]) for m in sets[:SHOWN])
-    return f"{len(sets):,} images {kind} ({first}{' ...' if len(sets) > SHOWN else ''})"
+    return f"{len(sets):,} images {kind} ({legible(first)}{' ...' if len(sets) > SHOWN else ''})"
 
 
 def _alike(keys: Iterable[Hashable]) -> list[np.ndarray]:
