@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then
     cat <<'TEXT'
 usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [PARAMS.yaml ...]
-       ./run_all.sh --lab
+       ./run_all.sh --lab [--reproducible]
 
   PARAMS.yaml       parameter files, one after the other (default: params/mnist_lt.yaml);
                     a failure of one is reported and the next still runs
@@ -14,7 +14,7 @@ usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [PARAMS.yaml 
   --from NN         redo from this notebook on, for instance --from 05 for Stage 2 and what follows
   --ablations       notebook 08 too: every cell of the grid over C and w_A is trained, over
                     several seeds (about half an hour on 2 cores for the digits)
-  --lab             JupyterLab on notebooks/
+  --lab             JupyterLab on notebooks/; --reproducible: for parameter files with reproducible: true
   --help            this text
 
 Finished stages are found again and not repeated; a killed run goes on where it was.
@@ -26,6 +26,6 @@ fi
 
 . ./.environment.sh
 if [[ "${1:-}" == "--lab" ]]; then
-    exec "$PYTHON" -m osdtw_lib lab
+    exec "$PYTHON" -m osdtw_lib lab "${@:2}"
 fi
 exec "$PYTHON" -m osdtw_lib run "$@"
