@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then
     cat <<'TEXT'
 usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [--verify] [PARAMS.yaml ...]
-       ./run_all.sh --lab
+       ./run_all.sh --lab [--reproducible]
 
   PARAMS.yaml       parameter files, one after the other (default: params/mnist_lt.yaml);
                     a failure of one is reported and the next still runs
@@ -17,7 +17,7 @@ usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [--v
   --wait            where another process works on the same results, wait until it has ended
                     (without it: one line says who, and the status is 2)
   --verify          read every image file again, whether or not its size or times have moved
-  --lab             JupyterLab on notebooks/
+  --lab             JupyterLab on notebooks/; --reproducible: for parameter files with reproducible: true
   --help            this text
 
 Finished stages are found again and not repeated; a killed run goes on where it was.
@@ -29,6 +29,6 @@ fi
 
 . ./.environment.sh
 if [[ "${1:-}" == "--lab" ]]; then
-    exec "$PYTHON" -m osdtw_lib lab
+    exec "$PYTHON" -m osdtw_lib lab "${@:2}"
 fi
 exec "$PYTHON" -m osdtw_lib run "$@"

@@ -28,7 +28,7 @@ SETTINGS = {
     "NUMBA_CPU_NAME": "haswell",
     "NUMBA_CPU_FEATURES": "+avx2,+fma",
 }
-START = "start it by `python -m osdtw_lib` (run, lab --reproducible, or a stage), which sets what has to stand before torch is loaded"
+START = "start it by `python -m osdtw_lib run`, a stage, or `lab --reproducible`: what is set has to stand before torch is loaded"
 
 
 def active() -> bool:

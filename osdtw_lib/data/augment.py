@@ -139,8 +139,9 @@ def _cropped(images: Tensor, area: tuple[float, float], size: int) -> Tensor:
     share = torch.empty(batch).uniform_(*area)
     aspect = torch.empty(batch).uniform_(np.log(ASPECT[0]), np.log(ASPECT[1])).exp()
     pixels = share * height * width
-    # rsqrt: PyTorch's own is the same on every processor, its sqrt is MKL's and not
-    part = torch.stack([(aspect / pixels).rsqrt() / height, (pixels * aspect).reciprocal().rsqrt() / width]).clamp(max=1)  # (2, B)
+    # rsqrt is PyTorch's own and the same on every processor; sqrt is MKL's and is not
+    sides = (aspect / pixels).rsqrt() / height, (1 / (pixels * aspect)).rsqrt() / width
+    part = torch.stack(sides).clamp(max=1)  # (2, B)
     (tall, wide), (down, right) = part, (2 * torch.rand(2, batch) - 1) * (1 - part)
     return warped(images.float(), (wide, 0, right, 0, tall, down), size, "bicubic", "reflection").round_().clamp_(0, 255).byte()
 

@@ -17,13 +17,30 @@ from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
 
 # what a launcher or a batch system may have set; oneDNN's and glibc's are no settings of ours and stay as they are forced
-NARROW = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "DNNL_MAX_CPU_ISA": "SSE41", "OMP_NUM_THREADS": "1",
-          "MKL_CBWR": "COMPATIBLE", "OPENBLAS_CORETYPE": "Nehalem", "NUMBA_CPU_NAME": "generic",
-          "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"}
-MIDDLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2", "OMP_NUM_THREADS": "2",
-          "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512DQ"}
-WIDE = {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_CBWR": "AUTO", "OMP_NUM_THREADS": "2",
-        "MKL_NUM_THREADS": "2"}
+NARROW = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "DNNL_MAX_CPU_ISA": "SSE41",
+    "OMP_NUM_THREADS": "1",
+    "MKL_CBWR": "COMPATIBLE",
+    "OPENBLAS_CORETYPE": "Nehalem",
+    "NUMBA_CPU_NAME": "generic",
+    "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
+}
+MIDDLE = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "AVX2",
+    "OMP_NUM_THREADS": "2",
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX512BW,-AVX512DQ",
+}
+WIDE = {
+    "ATEN_CPU_CAPABILITY": "avx512",
+    "ONEDNN_MAX_CPU_ISA": "AVX512_CORE",
+    "MKL_CBWR": "AUTO",
+    "OMP_NUM_THREADS": "2",
+    "MKL_NUM_THREADS": "2",
+}
 STAGES = """
 import sys
 from osdtw_lib.config.load import load_config
@@ -129,7 +146,18 @@ def test_what_is_different_anyway_is_refused(refused, params, change):
 def test_only_a_reproducible_run_has_keys_of_its_own(params):
     plain, unsaid, own = (Run(load_config(params(c))) for c in ({"reproducible": False}, {}, {"reproducible": True}))
     where = {"stage2": {"head_weight": 0.4}, "stage3": {"head_weight": 0.4, "shared_depth": 2}}
-    computing = ("start", "stage1", "fisher", "direct", "proxy", "stage2", "stage3", "baselines/ce", "simulation", "label_dependence")
+    computing = (
+        "start",
+        "stage1",
+        "fisher",
+        "direct",
+        "proxy",
+        "stage2",
+        "stage3",
+        "baselines/ce",
+        "simulation",
+        "label_dependence",
+    )
     for name in ("split", *computing):
         artifacts = [run.artifact(name, **where.get(name, {})) for run in (plain, unsaid, own)]
         assert artifacts[0].key == artifacts[1].key
