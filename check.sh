@@ -17,6 +17,6 @@ fi
 "$PYTHON" -m ruff check --quiet .
 "$PYTHON" -m ruff format --quiet --check .
 types=("$PYTHON" -m pyrefly check --python-interpreter-path "$PYTHON" --output-format min-text --summary none)
-"${types[@]}" --preset basic osdtw_lib
-"${types[@]}" --preset default osdtw_lib/{errors,longtail}.py osdtw_lib/{config,inference}
+"${types[@]}" osdtw_lib
+"${types[@]}" --preset default osdtw_lib/{errors,legible,longtail}.py osdtw_lib/{config,inference}
 "$PYTHON" -m pytest --noconftest tests/test_house.py

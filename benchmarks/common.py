@@ -44,8 +44,11 @@ def machine() -> str:
 
 def compiling(*modules: str) -> str:
     """Seconds until the compiled loops of these modules can be called, for the first process and for the next."""
-    code = ("import time, osdtw_lib.fisher.diagonal, osdtw_lib.proxy.exact; from osdtw_lib.backend.compiled import kernels; start = time.perf_counter();"
-            f"there = all(map(kernels, {modules})); print(f'{{time.perf_counter() - start:.2g}} s' if there else 'not compiled')")
+    code = (
+        "import time, osdtw_lib.fisher, osdtw_lib.proxy; from osdtw_lib.backend.compiled import kernels; "
+        "start = time.perf_counter();"
+        f"there = all(map(kernels, {modules})); print(f'{{time.perf_counter() - start:.2g}} s' if there else 'not compiled')"
+    )
     with tempfile.TemporaryDirectory() as folder:
         command, places = [sys.executable, "-c", code], os.environ | {"NUMBA_CACHE_DIR": folder}
         first, later = (subprocess.run(command, env=places, capture_output=True, text=True).stdout.strip() for _ in range(2))

@@ -120,8 +120,10 @@ def main() -> None:
         _, *check = once(lambda: examine(files), files)
         cache, *build = once(lambda: decoded(files, SIDE, folder / "cache"), files)
         table = measure(files, cache, rounds=1 if options.quick else 5)
-    passes = pd.DataFrame([("check of all files", *check), ("building the cache", *build)],
-                          columns=["once a data set", "images_per_core_second", "images_per_second"])
+    passes = pd.DataFrame(
+        [("check of all files", *check), ("building the cache", *build)],
+        columns=["once a data set", "images_per_core_second", "images_per_second"],
+    )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     show("Images delivered by one core", table)
     show(f"Passes over a data set, {cores} cores", passes)

@@ -68,8 +68,10 @@ class Setup:
         g = torch.Generator().manual_seed(1)
         side, size = self.model.image_size or 224, size or self.batch_size
         shape = (size, self.model.channels, side, side)
-        made = [(torch.randn(shape, generator=g), torch.randint(self.classes, (size,), generator=g))
-                for _ in range(count or self.n_batches)]
+        made = [
+            (torch.randn(shape, generator=g), torch.randint(self.classes, (size,), generator=g))
+            for _ in range(count or self.n_batches)
+        ]
         return [(images.to(self.device), labels.to(self.device)) for images, labels in made]
 
 
@@ -165,8 +167,11 @@ def measure(setup: Setup) -> list[dict]:
         rows[name] |= {"ratio": median(values), "peak_memory_ratio": ratio(peak_of(setup, name), plain_peak)}
         rows[name]["note"] = f"{min(values):.2f} to {max(values):.2f} in {len(values)} rounds"
     images = setup.batch_size * setup.n_batches
-    print(f"{setup.name} ({setup.device}): {PLAIN} {median(times):.3g} s for {images} images in batches of {setup.batch_size}, "
-          f"peak {plain_peak / 2**20:.0f} MiB beyond model and batches", flush=True)
+    print(
+        f"{setup.name} ({setup.device}): {PLAIN} {median(times):.3g} s for {images} images in batches of {setup.batch_size}, "
+        f"peak {plain_peak / 2**20:.0f} MiB beyond model and batches",
+        flush=True,
+    )
     return list(rows.values())
 
 

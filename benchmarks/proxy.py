@@ -105,8 +105,11 @@ def measure(model: cfg.Model, asked: list[tuple[int, str]], rounds: int) -> list
     for (n_weights, form), times in searching.items():
         values = parameters, n_weights, median(times), median(reading), in_own_process(peak, model, n_weights, form)
         rows.append(dict(zip(COLUMNS, (*values, form, "measured"))))
-        print(f"{parameters / 1e6:.3g} M parameters, {n_weights} weights, {form}: {min(times):.3g} to {max(times):.3g} s "
-              f"in {rounds} rounds; one reading {min(reading):.3g} to {max(reading):.3g} s", flush=True)
+        print(
+            f"{parameters / 1e6:.3g} M parameters, {n_weights} weights, {form}: {min(times):.3g} to {max(times):.3g} s "
+            f"in {rounds} rounds; one reading {min(reading):.3g} to {max(reading):.3g} s",
+            flush=True,
+        )
     return rows
 
 
@@ -115,8 +118,10 @@ def sliders(model: cfg.Model, rounds: int) -> pd.DataFrame:
     exact, damping = Proxy(*statistics(model), 100_000), itertools.count(1)
     gathering, summary = timed(ProxySummary.of, exact)
     landscape = Landscape(summary, *[None] * 6)
-    grids = [[proxy.grid(form=form, damping=lam).set_index("head_weight")["total"] for proxy in (summary, exact)]
-             for form, lam in FORMS.items()]
+    grids = [
+        [proxy.grid(form=form, damping=lam).set_index("head_weight")["total"] for proxy in (summary, exact)]
+        for form, lam in FORMS.items()
+    ]
     off = pd.concat([(binned / whole - 1).abs() for binned, whole in grids])
     ends = off.index.isin((0.0, 1.0))
     asked = {

@@ -140,6 +140,7 @@ def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 def ours(setup: Setup, networks: nn.ModuleDict, batches: InMemory) -> Callable[[], None]:
     """The loop every stage and baseline goes through."""
+
     def losses(networks: nn.ModuleDict, part: Part) -> dict[str, Tensor]:
         return {name: loss(network, part.images, part.labels) for name, network in networks.items()}
 
@@ -208,8 +209,10 @@ def measure(setup: Setup) -> list[dict]:
 def measure_kind(setup: Setup, what: str, names: tuple[str, ...], methods: dict[str, Callable]) -> list[dict]:
     batches = setup.batches()
     images = setup.batch_size * setup.steps
-    rows = {m: dict.fromkeys(COLUMNS, math.nan) | {"model": setup.name, "device": setup.device, "method": m + what, "note": ""}
-            for m in methods}
+    rows = {
+        m: dict.fromkeys(COLUMNS, math.nan) | {"model": setup.name, "device": setup.device, "method": m + what, "note": ""}
+        for m in methods
+    }
     runs, rates = {}, {}
     for name, method in methods.items():
         if name.endswith(COMPILED) and not setup.compile:

@@ -14,6 +14,7 @@ from .stages import CONTENTS
 
 DEFAULT = str(PROJECT / "params" / "mnist_lt.yaml")
 
+
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with one line on stderr for bad input."""
     speak_legibly()
@@ -70,9 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--gpu", default="H100", metavar="NAME", help="which kind, where none is here (default H100)")
     plan.add_argument("--mfu", type=float, default=0.4, metavar="SHARE", help="assumed where none is here (default 0.4)")
     plan.set_defaults(function=_plan)
-    predict = commands.add_parser("predict", help="class and probability of image files, a line each as it comes",
-                                  epilog="A file that cannot be read is a line on stderr; the others are predicted all the "
-                                  "same, and the exit status is 2.")
+    predict = commands.add_parser(
+        "predict",
+        help="class and probability of image files, a line each as it comes",
+        epilog="A file that cannot be read is a line on stderr; the others are predicted all the same, and the exit status is 2.",
+    )
     predict.add_argument("folder", help="a finished run, for instance outputs/mnist_lt, or its parameter file")
     predict.add_argument("images", nargs="+", help="image files, or folders: all images below them")
     predict.add_argument("--method", default="osdtw", metavar="NAME", help="a row of the accuracy table (default osdtw)")
@@ -85,8 +88,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
-                        help="replace one key of the parameter file, for instance stage1.epochs=5")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="replace one key of the parameter file, for instance stage1.epochs=5",
+    )
 
 
 def _add_wait(parser: argparse.ArgumentParser) -> None:
@@ -94,8 +103,9 @@ def _add_wait(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--verify", action="store_true",
-                        help="read every image file again, whether or not its size or times have moved")
+    parser.add_argument(
+        "--verify", action="store_true", help="read every image file again, whether or not its size or times have moved"
+    )
 
 
 def _run(chosen) -> int:

@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_run import write_small
 
 from osdtw_lib.__main__ import main
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.stages import CONTENTS, execute
 from osdtw_lib.stages.run import Run
-
-from small_run import write_small
 
 torch.set_num_threads(1)
 
@@ -64,9 +63,19 @@ def write_params():
 
 
 TINY = (  # any parameter file, down to seconds; its recipe but for the sizes stays what it is
-    "model.image_size=32", "model.patch_size=16", "model.width=16", "model.depth=3", "model.heads=2", "recipe.batch_size=16",
-    "recipe.compile=false", "fisher.batch_size=16", "direct.images=24", "baselines=[balanced_bce]", "theory.repetitions=400",
-    "theory.images=40", *(f"{stage}.epochs=1" for stage in ("stage0", "stage1", "stage2", "stage3")),
+    "model.image_size=32",
+    "model.patch_size=16",
+    "model.width=16",
+    "model.depth=3",
+    "model.heads=2",
+    "recipe.batch_size=16",
+    "recipe.compile=false",
+    "fisher.batch_size=16",
+    "direct.images=24",
+    "baselines=[balanced_bce]",
+    "theory.repetitions=400",
+    "theory.images=40",
+    *(f"{stage}.epochs=1" for stage in ("stage0", "stage1", "stage2", "stage3")),
     *(f"{stage}.warmup_epochs=0" for stage in ("stage0", "stage1", "stage2")),
 )
 

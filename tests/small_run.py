@@ -11,7 +11,12 @@ SMALL = {
     "model": {"image_size": 28, "patch_size": 14, "width": 16, "depth": 3, "heads": 2, "channels": 1, "class_token": False},
     "recipe": {"batch_size": 32, "drop_path": 0.1},
     "stage0": {
-        "epochs": 2, "warmup_epochs": 1, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2, "normalize_patches": False,
+        "epochs": 2,
+        "warmup_epochs": 1,
+        "decoder_width": 16,
+        "decoder_depth": 1,
+        "decoder_heads": 2,
+        "normalize_patches": False,
     },
     "stage1": {"epochs": 2, "warmup_epochs": 1},
     "stage2": {"epochs": 2, "warmup_epochs": 1},

@@ -9,8 +9,18 @@ from osdtw_lib.config.paths import PROJECT
 LIBRARY = PROJECT / "osdtw_lib"
 # lowest first; a room imports lower floors only, and of its own floor only itself
 FLOORS = (
-    "legible", "errors longtail", "config backend", "artifacts", "data models fisher evaluation theory", "proxy training",
-    "methods", "inference stages", "ablation planning figures", "explorer", "report", "__main__ __init__",
+    "legible",
+    "errors longtail",
+    "config backend",
+    "artifacts",
+    "data models fisher evaluation theory",
+    "proxy training",
+    "methods",
+    "inference stages",
+    "ablation planning figures",
+    "explorer",
+    "report",
+    "__main__ __init__",
 )
 LEVEL = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}
 ONLY_IN = {"ipywidgets": "explorer", "papermill": "report", "nbconvert": "report", "pydantic": "config"}
@@ -31,7 +41,11 @@ def imported(file):
                 target = tuple((node.module or "").split(".")) if node.module else ()
                 inside = (*base, *target)
                 file_of = LIBRARY.joinpath(*inside, alias.name)
-                yield node, (*inside, alias.name) if file_of.is_dir() or file_of.with_suffix(".py").exists() else inside, alias.name
+                yield (
+                    node,
+                    (*inside, alias.name) if file_of.is_dir() or file_of.with_suffix(".py").exists() else inside,
+                    alias.name,
+                )
         elif isinstance(node, ast.ImportFrom):
             yield node, None, node.module
         elif isinstance(node, ast.Import):

@@ -17,11 +17,14 @@ def test_bytes_that_are_no_text_and_control_characters_are_written_out():
     legible("".join(map(chr, range(0x11000)))).encode("utf-8")
 
 
-@pytest.mark.parametrize(("encoding", "expected"), [
-    ("utf-8", "form “direct” é 日 \\xe9"),
-    ("latin-1", "form \"direct\" é \\u65e5 \\xe9"),
-    ("ascii", "form \"direct\" \\xe9 \\u65e5 \\xe9"),
-])
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("utf-8", "form “direct” é 日 \\xe9"),
+        ("latin-1", 'form "direct" é \\u65e5 \\xe9'),
+        ("ascii", 'form "direct" \\xe9 \\u65e5 \\xe9'),
+    ],
+)
 def test_any_text_can_be_printed(monkeypatch, encoding, expected):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding))

@@ -66,10 +66,14 @@ def _weights_at_full_sharing(full: pd.DataFrame, last: int, named: str) -> list[
     peak, few = curve["all"].idxmax(), curve["few"].dropna()
     where = f"at C = {last} ({named})"
     more, less = (full[side].groupby("seed")["all"].mean() for side in (full["head_weight"] > 0.5, full["head_weight"] < 0.5))
-    rows = [(
-        f"accuracy rises, then falls with w_A {where}", "peak at 0.6", f"peak at {peak:g}",
-        bool(curve.index.min() < peak < curve.index.max()) if len(curve) > 2 else None,
-    )]
+    rows = [
+        (
+            f"accuracy rises, then falls with w_A {where}",
+            "peak at 0.6",
+            f"peak at {peak:g}",
+            bool(curve.index.min() < peak < curve.index.max()) if len(curve) > 2 else None,
+        )
+    ]
     if len(more) and len(less):
         rows.append((f"more weight to the head beats more to the tail {where}", "yes", _said(more - less), _holds(more - less)))
     if len(few) > 1:

@@ -33,8 +33,10 @@ class Checkpoint:
         needed = 3 * bytes_of_one  # two are kept, and a third is written before one of them goes
         free = shutil.disk_usage(self.path.parent).free
         if free < needed:
-            raise UserError(f"{self.path.parent}: {size(free)} are free and about {size(needed)} needed for "
-                            "checkpoints; make room, or set `outputs` to a folder on another disk")
+            raise UserError(
+                f"{self.path.parent}: {size(free)} are free and about {size(needed)} needed for "
+                "checkpoints; make room, or set `outputs` to a folder on another disk"
+            )
 
     def save(self, tensors: dict[str, torch.Tensor], state: dict) -> None:
         """A checkpoint that cannot be written is said and done without: the training itself goes on."""

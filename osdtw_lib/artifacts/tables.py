@@ -61,7 +61,11 @@ def read_table(path: Path) -> pd.DataFrame:
         rest = io.StringIO(file.read(), newline="")
     places = range(len(heads))
     table = pd.read_csv(
-        rest, header=None, names=places, index_col=False, keep_default_na=False,
+        rest,
+        header=None,
+        names=places,
+        index_col=False,
+        keep_default_na=False,
         dtype=dict.fromkeys(text, str) | dict.fromkeys(truth, "boolean"),
         na_values={i: [""] for i in places if i not in text},
     )

@@ -173,9 +173,17 @@ def launch(function: Callable, arguments: tuple, processes: int, device: str) ->
         logging.getLogger(talker).setLevel(logging.CRITICAL)  # what went wrong is said once, below
     with tempfile.TemporaryDirectory(prefix="osdtw-") as folder, _printed_here(Path(folder)):
         config = LaunchConfig(
-            min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id=uuid.uuid4().hex, max_restarts=0,
-            rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="localhost", monitor_interval=0.1,
-            start_method="spawn", logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=Std.ALL),
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=uuid.uuid4().hex,
+            max_restarts=0,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            local_addr="localhost",
+            monitor_interval=0.1,
+            start_method="spawn",
+            logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=Std.ALL),
         )
         try:
             elastic_launch(config, _work)(os.getpid(), function, device, arguments)

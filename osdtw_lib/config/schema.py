@@ -9,8 +9,27 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from .paths import PROJECT
 from .values import (
-    Batch, Beta, Count, Depth, Deviations, Distinct, Epochs, Fraction, Layers, Magnitude, Means, NonNegative, Number, Rate, Ratio,
-    Seed, Shares, Side, Strength, Text, Warmup,
+    Batch,
+    Beta,
+    Count,
+    Depth,
+    Deviations,
+    Distinct,
+    Epochs,
+    Fraction,
+    Layers,
+    Magnitude,
+    Means,
+    NonNegative,
+    Number,
+    Rate,
+    Ratio,
+    Seed,
+    Shares,
+    Side,
+    Strength,
+    Text,
+    Warmup,
 )
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -281,7 +300,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _model_fits_the_images(self):
-        if isinstance(self.data, WholeSet) and any(getattr(self.model, key) != value for key, value in self.data.model_is.items()):
+        if isinstance(self.data, WholeSet) and any(
+            getattr(self.model, key) != value for key, value in self.data.model_is.items()
+        ):
             wanted = " and ".join(f"model.{key}: {value}" for key, value in self.data.model_is.items())
             raise ValueError(f"{self.data.images_are}: set {wanted}")
         for name in ("mean", "std"):

@@ -68,8 +68,18 @@ class Batches:
     `epoch(e)` gives the steps of one epoch of training, each an iterator over the parts that are this process's.
     """
 
-    def __init__(self, images: LabelledImages | ImageFiles, config: Config, size: tuple[int, int], n_classes: int, *,
-                 device="cpu", batch_size: int | None = None, recipe: Recipe | None = None, sampling: str = "images"):
+    def __init__(
+        self,
+        images: LabelledImages | ImageFiles,
+        config: Config,
+        size: tuple[int, int],
+        n_classes: int,
+        *,
+        device="cpu",
+        batch_size: int | None = None,
+        recipe: Recipe | None = None,
+        sampling: str = "images",
+    ):
         """size: (height, width) of what the network takes. recipe: what training batches go through, default config.recipe.
         sampling: how an epoch's images are drawn (sampling.py)."""
         self.recipe, self.n_classes, self.seed, self.sampling = recipe or config.recipe, n_classes, config.seed, sampling
@@ -166,8 +176,12 @@ class _Files:
         self.device, self.plan = device, _Plan()
         workers = readers(config.loader_workers, device)
         self.loader = torch.utils.data.DataLoader(
-            self.reading, batch_sampler=self.plan, collate_fn=_stacked, num_workers=workers,
-            persistent_workers=workers > 0, pin_memory=device.type == "cuda",
+            self.reading,
+            batch_sampler=self.plan,
+            collate_fn=_stacked,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
         )
 
     def read(self, chosen: list[Tensor], epoch: int | None = None) -> Iterator[Tensor]:

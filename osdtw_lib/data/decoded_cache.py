@@ -148,8 +148,9 @@ def _build(
             os.fsync(file.fileno())
             os.fsync(log.fileno())
     except OSError as error:
-        raise UserError(f"{data}: cannot be written ({error.strerror}); make room or give rights, then run again: "
-                        "what is there is kept") from None
+        raise UserError(
+            f"{data}: cannot be written ({error.strerror}); make room or give rights, then run again: what is there is kept"
+        ) from None
 
 
 def _announce(images: ImageFiles, shape: tuple[int, ...], data: Path, done: dict[int, int]) -> None:
@@ -161,8 +162,9 @@ def _announce(images: ImageFiles, shape: tuple[int, ...], data: Path, done: dict
     free = shutil.disk_usage(data.parent).free
     what = f"{len(images):,} images of {shape[1]} x {shape[2]}, {size(total)}"
     if needed + SPARE > free:
-        raise UserError(f"{data.parent}: the decoded cache needs {size(needed)} ({what}), {size(free)} are free; make room, "
-                        "set outputs to another disk, or data.cache: false")
+        raise UserError(
+            f"{data.parent}: the decoded cache needs {size(needed)} ({what}), {size(free)} are free; make room, "
+            "set outputs to another disk, or data.cache: false"
+        )
     rest = f", {size(needed)} still to be made" if done else ""
     print(f"decoded cache: {what}{rest} in {data} ({size(free)} free)", flush=True)
-

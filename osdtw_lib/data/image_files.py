@@ -111,8 +111,9 @@ def converted(image: Image.Image, channels: int) -> Image.Image:
     image = _upright(image)
     wide = image.mode.startswith("I;16") or (image.mode == "I" and kind in ("PNG", "PPM"))  # Pillow scales these to 16 bits
     if image.mode in ("I", "F") and not wide:
-        raise UserError(f"its pixels have {tags.get(BITS, (32,))[0]} bits and no known range; save it with 8 bits, or with 16 "
-                        "and no sign")
+        raise UserError(
+            f"its pixels have {tags.get(BITS, (32,))[0]} bits and no known range; save it with 8 bits, or with 16 and no sign"
+        )
     try:
         if wide:
             image = _in_8_bits(image, 2 ** tags.get(BITS, (16,))[0] - 1, tags.get(ZERO_IS) == 0)

@@ -64,8 +64,10 @@ def _files(images: ImageFiles, found: pd.DataFrame, side: int) -> Iterator[str]:
     yield f"files:     {len(images):,}, {images.sizes.clip(0).sum() / 1e6:,.1f} MB; formats: {_counted(good['format'])}"
     if len(good):
         shorter, longer = good[["width", "height"]].min(axis=1), good[["width", "height"]].max(axis=1)
-        yield (f"sizes:     shorter side {shorter.min()} to {shorter.max()}, median {shorter.median():.0f} pixels; "
-               f"the network sees {side} x {side}")
+        yield (
+            f"sizes:     shorter side {shorter.min()} to {shorter.max()}, median {shorter.median():.0f} pixels; "
+            f"the network sees {side} x {side}"
+        )
         yield f"pixels:    {_counted(good['mode'])}"
         kind = good["mode"].map(UNUSUAL)
         odd = {
@@ -100,4 +102,3 @@ def _counted(values: pd.Series) -> str:
 def _listed(values, most: int = SHOWN) -> str:
     first = ", ".join(legible(str(value)) for value in values[:most])
     return first + (f" and {len(values) - most:,} more" if len(values) > most else "")
-

@@ -43,9 +43,17 @@ def check_protocol(name: str, counts: dict[str, np.ndarray]) -> None:
                 f"data.{part}: this is the {looks} list of {known.title} ({total}, {balanced[looks]} a class); "
                 f"give it as data.{looks}"
             )
-        wrong = _train_differences(known, found) if part == "train" else _differences(
-            {"images": (found.sum(), known.classes * balanced[part]), "fewest images a class": (found.min(), balanced[part]),
-             "most images a class": (found.max(), balanced[part])})
+        wrong = (
+            _train_differences(known, found)
+            if part == "train"
+            else _differences(
+                {
+                    "images": (found.sum(), known.classes * balanced[part]),
+                    "fewest images a class": (found.min(), balanced[part]),
+                    "most images a class": (found.max(), balanced[part]),
+                }
+            )
+        )
         if wrong:
             raise UserError(
                 f"data.{part}: not {known.title} as published: {', '.join(wrong)}; take the published list, or leave out "
@@ -54,15 +62,20 @@ def check_protocol(name: str, counts: dict[str, np.ndarray]) -> None:
 
 
 def _train_differences(known: Protocol, found: np.ndarray) -> list[str]:
-    sizes = {f"classes in group {group}": (len(members), expected)
-             for (group, members), expected in zip(shot_groups(found).items(), known.groups)}
+    sizes = {
+        f"classes in group {group}": (len(members), expected)
+        for (group, members), expected in zip(shot_groups(found).items(), known.groups)
+    }
     assert len(sizes) == len(GROUPS)
-    return _differences({
-        "images": (found.sum(), known.images),
-        "classes": (len(found), known.classes),
-        "images in the largest class": (found.max(), known.largest),
-        "images in the smallest class": (found.min(), known.smallest),
-    } | sizes)
+    return _differences(
+        {
+            "images": (found.sum(), known.images),
+            "classes": (len(found), known.classes),
+            "images in the largest class": (found.max(), known.largest),
+            "images in the smallest class": (found.min(), known.smallest),
+        }
+        | sizes
+    )
 
 
 def _differences(pairs: dict[str, tuple[int, int]]) -> list[str]:

@@ -54,10 +54,14 @@ def refuse_leaks(images, used: tuple[np.ndarray, np.ndarray], data: Data, folder
         listing.unlink(missing_ok=True)
         return [_said(images, sets, kind) for kind, sets in found.items()]
     make_folder(folder)
-    write_text(listing, "".join(
-        f"{kind}\t" + "\t".join(map(legible, images.paths[m])) + "\n" for kind, sets in leaks.items() for m in sets))
-    raise UserError(f"{'; '.join(_said(images, sets, kind) for kind, sets in leaks.items())}; all of them are in {listing}: "
-                    "keep each image once, with the right label")
+    write_text(
+        listing,
+        "".join(f"{kind}\t" + "\t".join(map(legible, images.paths[m])) + "\n" for kind, sets in leaks.items() for m in sets),
+    )
+    raise UserError(
+        f"{'; '.join(_said(images, sets, kind) for kind, sets in leaks.items())}; all of them are in {listing}: "
+        "keep each image once, with the right label"
+    )
 
 
 def _said(images: ImageFiles, sets: list[np.ndarray], kind: str) -> str:

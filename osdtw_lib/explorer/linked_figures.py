@@ -65,7 +65,10 @@ def make(landscape: Landscape, ink: str) -> dict[str, go.Figure]:
     made["by_depth"] = proxy_figures.by_depth(landscape.by_depth).update_xaxes(title="depth")
     for view in made:
         made[view].update_layout(title=None, meta=None, paper_bgcolor="rgba(0,0,0,0)", font_color=ink, height=340)
-        made[view].update_layout(margin={"t": 75, "r": 15, "b": 50}, legend={"orientation": "h", "x": 0, "y": 1.03, "yanchor": "bottom", "font_size": 11})
+        made[view].update_layout(
+            margin={"t": 75, "r": 15, "b": 50},
+            legend={"orientation": "h", "x": 0, "y": 1.03, "yanchor": "bottom", "font_size": 11},
+        )
         made[view].update_xaxes(title_standoff=8, tickangle=0)
         if view != "map":  # the map's own background is what cells that are not finite show
             made[view].update_layout(plot_bgcolor="rgba(0,0,0,0)")
@@ -85,7 +88,9 @@ def _stack_figure(x: list, title: str, ink: str) -> go.Figure:
     figure.add_scatter(x=x, name="total", mode="lines", line={"color": ink})
     figure.add_scatter(name="minimum", mode="markers", marker={"symbol": "star", "size": 14, "color": style_figures.RED})
     figure.add_scatter(
-        name="current", mode="markers", marker={"symbol": "circle-open", "size": 12, "color": style_figures.RED, "line": {"width": 3}}
+        name="current",
+        mode="markers",
+        marker={"symbol": "circle-open", "size": 12, "color": style_figures.RED, "line": {"width": 3}},
     )
     margin = 0.6 if len(x) < 40 else 0.01
     figure.update_xaxes(title=title, dtick=1 if len(x) < 40 else 0.1, range=[x[0] - margin, x[-1] + margin])
@@ -98,7 +103,10 @@ def _marginal_figure(depths: list[int], ink: str) -> go.Figure:
     figure.add_bar(x=depths, name="saves (variance)", marker_color=style_figures.GREEN)
     figure.add_bar(x=depths, name="costs (bias)", marker_color=style_figures.ORANGE)
     figure.add_scatter(
-        name="next block", mode="markers", marker={"symbol": "triangle-up", "size": 14, "color": style_figures.RED}, cliponaxis=False
+        name="next block",
+        mode="markers",
+        marker={"symbol": "triangle-up", "size": 14, "color": style_figures.RED},
+        cliponaxis=False,
     )
     figure.update_xaxes(title="block shared as well", dtick=1, range=[0.4, len(depths) + 0.6])
     figure.update_yaxes(title="nats", exponentformat="power")

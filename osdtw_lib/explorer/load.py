@@ -22,9 +22,8 @@ def load_landscape(run: Run) -> Landscape:
     costs = pd.DataFrame(
         [
             # a shared depth counts once; what each network has for itself, in both
-            {"shared_depth": depth} | {
-                what: sum(head[i]) + sum(tail[i][depth:]) for i, what in enumerate(("parameters", "flops"))
-            }
+            {"shared_depth": depth}
+            | {what: sum(head[i]) + sum(tail[i][depth:]) for i, what in enumerate(("parameters", "flops"))}
             for depth in range(run.n_depths + 1)
         ]
     )

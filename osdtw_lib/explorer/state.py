@@ -45,7 +45,7 @@ class Landscape:
         """The damping the choice was made with; the evidence value where its form has none."""
         return self.summary.evidence() if self.selected["form"] == "paper" else self.selected["damping"]
 
-    @lru_cache(maxsize=32)
+    @lru_cache(maxsize=32)  # noqa: B019  one landscape a page
     def cells(self, form: str, damping: float) -> pd.DataFrame:
         """Search.grid over every depth and every hundredth of the head weight."""
         return self.summary.grid(None, HUNDREDTHS, form, damping, self.measured_bias)

@@ -50,11 +50,18 @@ class ProxyExplorer(widgets.VBox):
         self.form = widgets.ToggleButtons(options=FORMS, value=selected["form"], description="form", **buttons)
         middle = math.log10(evidence)
         self.damping = widgets.FloatLogSlider(
-            max(landscape.start_damping, evidence / 10**DECADES), min=middle - DECADES, max=middle + DECADES, step=0.05,
-            description="damping λ", readout_format=".3g", **wide,
+            max(landscape.start_damping, evidence / 10**DECADES),
+            min=middle - DECADES,
+            max=middle + DECADES,
+            step=0.05,
+            description="damping λ",
+            readout_format=".3g",
+            **wide,
         )
         self.evidence = widgets.Button(
-            description=f"evidence: λ = {evidence:.3g}", tooltip="set the damping to the evidence value", layout={"width": "180px"}
+            description=f"evidence: λ = {evidence:.3g}",
+            tooltip="set the damping to the evidence value",
+            layout={"width": "180px"},
         )
         self.use = widgets.Button(description="use this choice", tooltip="Stage 2 will use the current C and w_A", icon="check")
         self.back = widgets.Button(description="back to the proxy's choice", icon="undo", layout={"width": "210px"})

@@ -34,13 +34,19 @@ def maps(panels: dict[str, tuple[pd.DataFrame, str, bool]], title: str, caption:
         figure.add_heatmap(x=depths, y=weights, z=z, colorscale=scale, showscale=False, hovertemplate=hover, row=row, col=column)
         w, c = np.unravel_index(np.nanargmin(z if smaller else -z), z.shape)
         figure.add_shape(
-            type="rect", x0=c - 0.5, x1=c + 0.5, y0=w - 0.5, y1=w + 0.5, line={"color": "white", "width": 4},
-            row=row, col=column,
+            type="rect",
+            x0=c - 0.5,
+            x1=c + 0.5,
+            y0=w - 0.5,
+            y1=w + 0.5,
+            line={"color": "white", "width": 4},
+            row=row,
+            col=column,
         )
         low, high = np.nanmin(z), np.nanmax(z)
-        figure.layout.annotations[i].text += (
-            f"<br><sup>{low:.3g} to {high:.3g}, best at C = {depths[c]}, w_A = {weights[w]}</sup>"
-        )
+        figure.layout.annotations[
+            i
+        ].text += f"<br><sup>{low:.3g} to {high:.3g}, best at C = {depths[c]}, w_A = {weights[w]}</sup>"
         figure.update_xaxes(title="C" if row == rows else None, type="category", showgrid=False, row=row, col=column)
         figure.update_yaxes(title="w_A" if column == 1 else None, type="category", showgrid=False, row=row, col=column)
     figure.update_layout(title=title, height=310 * rows + 110, plot_bgcolor="#999999", margin={"t": 140})
@@ -54,8 +60,15 @@ def by_weight(panels: dict[str, pd.DataFrame], title: str, caption: str) -> go.F
         for group in (*GROUPS, "all"):
             if table[group].notna().any():
                 figure.add_scatter(
-                    x=table["head_weight"], y=table[group], error_y={"array": table[f"{group}_error"]}, name=group,
-                    mode="lines+markers", line={"color": GROUP_COLOURS[group]}, showlegend=column == 1, row=1, col=column,
+                    x=table["head_weight"],
+                    y=table[group],
+                    error_y={"array": table[f"{group}_error"]},
+                    name=group,
+                    mode="lines+markers",
+                    line={"color": GROUP_COLOURS[group]},
+                    showlegend=column == 1,
+                    row=1,
+                    col=column,
                 )
     figure.update_xaxes(title="head weight w_A")
     figure.update_yaxes(title="accuracy (%)", row=1, col=1)
@@ -70,8 +83,14 @@ def ranking(table: pd.DataFrame, ceiling: float, title: str, caption: str) -> go
     for column, (value, colour) in enumerate((("spearman", BLUE), ("regret", RED)), start=1):
         errors = {"array": table[f"{value}_error"]}
         figure.add_bar(
-            x=table[value], y=table["label"], error_x=errors, orientation="h", marker_color=colour, showlegend=False,
-            row=1, col=column,
+            x=table[value],
+            y=table["label"],
+            error_x=errors,
+            orientation="h",
+            marker_color=colour,
+            showlegend=False,
+            row=1,
+            col=column,
         )
     if math.isfinite(ceiling):
         figure.add_vline(ceiling, line={"color": GREEN, "dash": "dash"}, annotation_text="two seeds", row=1, col=1)
@@ -88,7 +107,10 @@ def likelihoods(table: pd.DataFrame, titles: dict[str, str], title: str, caption
     colours = {"bernoulli": BLUE, "categorical": ORANGE}
     figure = go.Figure(
         go.Bar(
-            x=table["all"], y=names, error_x={"array": table["all_error"]}, orientation="h",
+            x=table["all"],
+            y=names,
+            error_x={"array": table["all_error"]},
+            orientation="h",
             marker_color=[colours.get(likelihood, "#999999") for likelihood in table["likelihood"]],
         )
     )

@@ -49,7 +49,10 @@ def boundary_toy(points: dict, boundaries: np.ndarray, x: np.ndarray, title: str
     figure = go.Figure()
     for task, cloud in points.items():
         figure.add_scatter(
-            x=cloud[:, 0], y=cloud[:, 1], mode="markers", name=f"{task} ({len(cloud)})",
+            x=cloud[:, 0],
+            y=cloud[:, 1],
+            mode="markers",
+            name=f"{task} ({len(cloud)})",
             marker={"color": TASK_COLOURS[task], "size": 6, "opacity": 0.7},
         )
     for name, line, dash in (("5 %", low, "dash"), ("boundary", middle, "solid"), ("95 %", high, "dash")):

@@ -46,7 +46,10 @@ def heat_map(grid: pd.DataFrame, picks: dict[str, tuple[int, float]], title: str
     for label, (depth, weight) in picks.items():
         symbol = symbols.get(label) or next(others)
         figure.add_scatter(
-            x=[depth], y=[weight], name=label, mode="markers",
+            x=[depth],
+            y=[weight],
+            name=label,
+            mode="markers",
             marker={"symbol": symbol, "size": 16, "color": RED, "line": {"width": 3, "color": RED}},
         )
     # no margin round the cells: it would look as cells that are not finite do
@@ -69,7 +72,10 @@ def direct_bias(table: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     for loss, colour in (("prediction", PURPLE), ("balanced", ORANGE), ("training", BLUE)):
         figure.add_scatter(
-            x=table["shared_depth"], y=table[f"bias_{loss}"], name=loss, line={"color": colour},
+            x=table["shared_depth"],
+            y=table[f"bias_{loss}"],
+            name=loss,
+            line={"color": colour},
             error_y={"array": 2 * table[f"standard_error_{loss}"]},
         )
     weight = table["head_weight"].iloc[0]
@@ -90,7 +96,10 @@ def terms(grid: pd.DataFrame, over: str, title: str) -> go.Figure:
     if len(finite):
         best = finite.loc[finite["total"].idxmin()]
         figure.add_scatter(
-            x=[best[over]], y=[best["total"]], name="minimum", mode="markers",
+            x=[best[over]],
+            y=[best["total"]],
+            name="minimum",
+            mode="markers",
             marker={"symbol": "star", "size": 14, "color": RED},
         )
     figure.update_xaxes(title={"shared_depth": "shared depth C", "head_weight": "head weight w_A"}[over])

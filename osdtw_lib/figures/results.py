@@ -39,7 +39,11 @@ def confusion(counts: pd.DataFrame, title: str = "Confusion, OSDTW refined") -> 
     share = 100 * values / np.maximum(values.sum(1, keepdims=True), 1)
     figure = go.Figure(
         go.Heatmap(
-            x=names, y=names, z=share, colorscale="Cividis", colorbar={"title": "%"},
+            x=names,
+            y=names,
+            z=share,
+            colorscale="Cividis",
+            colorbar={"title": "%"},
             hovertemplate="true %{y}, predicted %{x}: %{z:.1f} %<extra></extra>",
             texttemplate="%{z:.0f}" if len(names) <= 20 else None,
         )

@@ -27,14 +27,27 @@ def bias_map(ratios: np.ndarray, weights: np.ndarray, values: np.ndarray) -> go.
     """values (weights, ratios): bias of Eq. (18) over the exact one."""
     figure = go.Figure(
         go.Heatmap(
-            x=np.log10(ratios), y=weights, z=np.log2(values), zmid=0, zmin=-2, zmax=2, colorscale="RdBu", reversescale=True,
+            x=np.log10(ratios),
+            y=weights,
+            z=np.log2(values),
+            zmid=0,
+            zmin=-2,
+            zmax=2,
+            colorscale="RdBu",
+            reversescale=True,
             colorbar={"title": "ratio", "tickvals": [-2, -1, 0, 1, 2], "ticktext": ["1/4", "1/2", "1", "2", "4"]},
-            customdata=values, hovertemplate="w_A %{y:.2f}: %{customdata:.2f} times the exact bias<extra></extra>",
+            customdata=values,
+            hovertemplate="w_A %{y:.2f}: %{customdata:.2f} times the exact bias<extra></extra>",
         )
     )
     figure.add_contour(
-        x=np.log10(ratios), y=weights, z=np.log2(values), contours={"coloring": "none", "start": 0, "end": 0, "size": 1},
-        line={"color": "black", "width": 2}, showscale=False, hoverinfo="skip",
+        x=np.log10(ratios),
+        y=weights,
+        z=np.log2(values),
+        contours={"coloring": "none", "start": 0, "end": 0, "size": 1},
+        line={"color": "black", "width": 2},
+        showscale=False,
+        hoverinfo="skip",
     )
     figure.update_xaxes(title=AXES["ratio"], tickvals=[-2, -1, 0, 1, 2], ticktext=["1/100", "1/10", "1", "10", "100"])
     figure.update_yaxes(title=AXES["head_weight"])
@@ -49,13 +62,27 @@ def at_a_glance(theorem: pd.DataFrame) -> go.Figure:
     for place, part in _by_model(theorem[theorem["swept"] == "ratio"]):
         band = 200 * part["standard_error"] / part["simulated"]
         figure.add_scatter(
-            x=part["ratio"], y=np.full(len(part), 100.0), error_y={"array": band}, mode="markers", name="simulated",
-            marker={"color": "black"}, legendgroup="simulated", showlegend=place == (1, 1), row=place[0], col=place[1],
+            x=part["ratio"],
+            y=np.full(len(part), 100.0),
+            error_y={"array": band},
+            mode="markers",
+            name="simulated",
+            marker={"color": "black"},
+            legendgroup="simulated",
+            showlegend=place == (1, 1),
+            row=place[0],
+            col=place[1],
         )
         for column, (name, colour, dash) in FORMULAS.items():
             figure.add_scatter(
-                x=part["ratio"], y=100 * part[column] / part["simulated"], name=name, line={"color": colour, "dash": dash},
-                legendgroup=name, showlegend=place == (1, 1), row=place[0], col=place[1],
+                x=part["ratio"],
+                y=100 * part[column] / part["simulated"],
+                name=name,
+                line={"color": colour, "dash": dash},
+                legendgroup=name,
+                showlegend=place == (1, 1),
+                row=place[0],
+                col=place[1],
             )
     _ratio_axis(figure)
     figure.update_yaxes(range=[0, 200], dtick=50)  # one scale, so that the panels compare
@@ -75,8 +102,14 @@ def error_over(theorem: pd.DataFrame, swept: str) -> go.Figure:
         _simulated(figure, part, swept, place)
         for column, (name, colour, dash) in (FORMULAS | {"separate": ("nothing shared", PURPLE, "dashdot")}).items():
             figure.add_scatter(
-                x=part[swept], y=part["samples"] * part[column], name=name, line={"color": colour, "dash": dash},
-                legendgroup=name, showlegend=place == (1, 1), row=place[0], col=place[1],
+                x=part[swept],
+                y=part["samples"] * part[column],
+                name=name,
+                line={"color": colour, "dash": dash},
+                legendgroup=name,
+                showlegend=place == (1, 1),
+                row=place[0],
+                col=place[1],
             )
     if swept == "ratio":
         _ratio_axis(figure)
@@ -102,8 +135,15 @@ def rate(table: pd.DataFrame) -> go.Figure:
         for ratio, regime, formula, name, colour, dash in lines:
             part = table[(table["model"] == model) & (table["ratio"] == ratio) & (table["regime"] == regime)]
             figure.add_scatter(
-                x=part["samples"], y=part[f"remainder_{formula}"].abs(), error_y={"array": 2 * part["standard_error"]},
-                name=name, line={"color": colour, "dash": dash}, legendgroup=name, showlegend=column == 1, row=1, col=column,
+                x=part["samples"],
+                y=part[f"remainder_{formula}"].abs(),
+                error_y={"array": 2 * part["standard_error"]},
+                name=name,
+                line={"color": colour, "dash": dash},
+                legendgroup=name,
+                showlegend=column == 1,
+                row=1,
+                col=column,
             )
     figure.update_xaxes(title="N", type="log", dtick=1, exponentformat="power")
     figure.update_yaxes(type="log", dtick=1, exponentformat="power")
@@ -122,17 +162,32 @@ def dependence(table: pd.DataFrame) -> go.Figure:
         x = part["dependence"] if column == 1 else part["model"].map(MODEL_NAMES)
         scale = part["samples"] if column == 1 else 100 / part["simulated"]
         figure.add_scatter(
-            x=x, y=scale * part["simulated"], error_y={"array": 2 * scale * part["standard_error"]}, mode="markers",
-            name="simulated", marker={"color": "black"}, legendgroup="s", showlegend=column == 1, row=1, col=column,
+            x=x,
+            y=scale * part["simulated"],
+            error_y={"array": 2 * scale * part["standard_error"]},
+            mode="markers",
+            name="simulated",
+            marker={"color": "black"},
+            legendgroup="s",
+            showlegend=column == 1,
+            row=1,
+            col=column,
         )
         for formula, name, colour, symbol in (
             ("no_blocks", "without the cross term", RED, "diamond-open"),
             ("no_blocks_with_cross", "with it", BLUE, "circle-open"),
         ):
             figure.add_scatter(
-                x=x, y=scale * part[formula], name=name, mode="lines+markers" if column == 1 else "markers",
-                line={"color": colour}, marker={"symbol": symbol, "size": 11, "line": {"width": 2}},
-                legendgroup=name, showlegend=column == 1, row=1, col=column,
+                x=x,
+                y=scale * part[formula],
+                name=name,
+                mode="lines+markers" if column == 1 else "markers",
+                line={"color": colour},
+                marker={"symbol": symbol, "size": 11, "line": {"width": 2}},
+                legendgroup=name,
+                showlegend=column == 1,
+                row=1,
+                col=column,
             )
     figure.update_xaxes(title="correlation", row=1, col=1)
     figure.update_yaxes(title="N × error (nats)", row=1, col=1)
@@ -151,7 +206,11 @@ def ridge(table: pd.DataFrame) -> go.Figure:
         ("from_truth", "from_truth_standard_error", "simulated, from the truth", PURPLE, "square"),
     ):
         figure.add_scatter(
-            x=x, y=table[column], error_y={"array": 2 * table[error]}, mode="markers", name=name,
+            x=x,
+            y=table[column],
+            error_y={"array": 2 * table[error]},
+            mode="markers",
+            name=name,
             marker={"color": colour, "symbol": symbol, "size": 9},
         )
     lines = (("damped", "damped", ORANGE), ("exact_bias", "exact bias", BLUE), ("eq18", "Eq. (18)", RED))
@@ -170,7 +229,10 @@ def cross_by_depth(table: pd.DataFrame) -> go.Figure:
     for (images, damping), part in table.groupby(["images", "damping"], sort=False):
         name = f"{images} images, " + (f"damping {damping:.2g}" if damping else "Eq. (18)")
         figure.add_bar(
-            x=part["depth"], y=part["share"], name=name, marker_color=colours[images, damping > 0],
+            x=part["depth"],
+            y=part["share"],
+            name=name,
+            marker_color=colours[images, damping > 0],
             error_y={"array": 2 * part["noise"], "thickness": 1, "width": 2},
         )
     figure.update_xaxes(title="depth", type="category")
@@ -189,7 +251,9 @@ def why_full_sharing(table: pd.DataFrame) -> go.Figure:
         if form != "direct":
             figure.add_scatter(x=part["shared_depth"], y=part["variance"], name=f"variance, {name}", line={"color": colour})
         figure.add_scatter(
-            x=part["shared_depth"], y=part["bias"].where(part["bias"] > 0), name=f"bias, {name}",
+            x=part["shared_depth"],
+            y=part["bias"].where(part["bias"] > 0),
+            name=f"bias, {name}",
             line={"color": colour, "dash": "dot"},
         )
     figure.update_xaxes(title="shared depth C", dtick=1)
@@ -204,9 +268,14 @@ def damping_sweep(table: pd.DataFrame, evidence: float) -> go.Figure:
     figure = make_subplots(1, 3, subplot_titles=("shared depth picked", "head weight picked", "parameters that count"))
     for column, (name, colour) in enumerate((("shared_depth", BLUE), ("head_weight", ORANGE), ("effective", GREEN)), start=1):
         figure.add_scatter(
-            x=table["damping"], y=table[name].where((name != "head_weight") | (table["shared_depth"] > 0)),
-            mode="lines+markers", marker={"size": 5}, line={"color": colour},
-            showlegend=False, row=1, col=column,
+            x=table["damping"],
+            y=table[name].where((name != "head_weight") | (table["shared_depth"] > 0)),
+            mode="lines+markers",
+            marker={"size": 5},
+            line={"color": colour},
+            showlegend=False,
+            row=1,
+            col=column,
         )
         figure.add_vline(x=evidence, line={"color": RED, "dash": "dash"}, row=1, col=column)
     figure.update_xaxes(title="damping λ", type="log", dtick=2, exponentformat="power")
@@ -230,9 +299,16 @@ def _by_model(table: pd.DataFrame):
 
 def _simulated(figure: go.Figure, part: pd.DataFrame, x: str, place: tuple[int, int]) -> None:
     figure.add_scatter(
-        x=part[x], y=part["samples"] * part["simulated"], error_y={"array": 2 * part["samples"] * part["standard_error"]},
-        mode="markers", name="simulated", marker={"color": "black"}, legendgroup="simulated", showlegend=place == (1, 1),
-        row=place[0], col=place[1],
+        x=part[x],
+        y=part["samples"] * part["simulated"],
+        error_y={"array": 2 * part["samples"] * part["standard_error"]},
+        mode="markers",
+        name="simulated",
+        marker={"color": "black"},
+        legendgroup="simulated",
+        showlegend=place == (1, 1),
+        row=place[0],
+        col=place[1],
     )
 
 

@@ -17,9 +17,23 @@ TILE, TOKENS = 128, 32
 
 @triton.jit
 def _kernel(
-    g, x, total, n_samples, n_tokens, n_out, n_in, per_program,
-    g_sample, g_token, g_out, x_sample, x_token, x_in,
-    tile: tl.constexpr, token_tile: tl.constexpr, exact: tl.constexpr,
+    g,
+    x,
+    total,
+    n_samples,
+    n_tokens,
+    n_out,
+    n_in,
+    per_program,
+    g_sample,
+    g_token,
+    g_out,
+    x_sample,
+    x_token,
+    x_in,
+    tile: tl.constexpr,
+    token_tile: tl.constexpr,
+    exact: tl.constexpr,
 ):
     rows = tl.program_id(0) * tile + tl.arange(0, tile)
     columns = tl.program_id(1) * tile + tl.arange(0, tile)
@@ -62,8 +76,20 @@ def add_squared_products_fused(total: Tensor, g: Tensor, x: Tensor) -> None:
     per_program = triton.cdiv(samples, splits)
     grid = (triton.cdiv(outs, tile), triton.cdiv(ins, tile), triton.cdiv(samples, per_program))
     _kernel[grid](
-        g, x, total, samples, tokens, outs, ins, per_program, *g.stride(), *x.stride(),
-        tile=tile, token_tile=TOKENS, exact=g.dtype == torch.float32, num_warps=8 if tile >= 128 else 4,
+        g,
+        x,
+        total,
+        samples,
+        tokens,
+        outs,
+        ins,
+        per_program,
+        *g.stride(),
+        *x.stride(),
+        tile=tile,
+        token_tile=TOKENS,
+        exact=g.dtype == torch.float32,
+        num_warps=8 if tile >= 128 else 4,
     )
 
 

@@ -124,8 +124,9 @@ def _pretrained(model: cfg.Model) -> Tensors:
         outline = timm.models.model_entrypoint(model.init.split(".")[0])()
     if not isinstance(outline, VisionTransformer):
         kind = type(outline).__name__
-        raise UserError(f"model.init '{model.init}': a {kind}, no timm VisionTransformer (nothing was fetched); "
-                        "try vit_base_patch16_224.mae")
+        raise UserError(
+            f"model.init '{model.init}': a {kind}, no timm VisionTransformer (nothing was fetched); try vit_base_patch16_224.mae"
+        )
     print(f"start: fetches '{model.init}' unless it was fetched before", flush=True)
     try:
         with _quiet("huggingface_hub"):
@@ -217,8 +218,11 @@ def _prefix_positions(length: int, prefix: int, patches: int) -> int | None:
 
 def _of_another_kind(tensors: Tensors, encoder: Tensors) -> str:
     """Which of the encoder's tensors hold no plain floating-point numbers (int8 weights have scales of their own)."""
-    odd = [f"{name} {tensors[name].dtype}".replace("torch.", "") for name in sorted(encoder.keys() & tensors.keys())
-           if tensors[name].dtype not in FLOATS or tensors[name].layout != torch.strided]
+    odd = [
+        f"{name} {tensors[name].dtype}".replace("torch.", "")
+        for name in sorted(encoder.keys() & tensors.keys())
+        if tensors[name].dtype not in FLOATS or tensors[name].layout != torch.strided
+    ]
     return f"no floating-point numbers {_listed(odd)}; give the weights before they were quantized or packed" if odd else ""
 
 

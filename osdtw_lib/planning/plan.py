@@ -177,5 +177,11 @@ class _Speed:
 
     def _row(self, stage: str, epochs: int, flops: float, rate: float, images: int, how: str) -> dict:
         total = rate * self.processes
-        return {"stage": stage, "epochs": epochs, "GFLOP an image": flops / 1e9, "images/s": total,
-                "hours": images / total / 3600, "how": how}
+        return {
+            "stage": stage,
+            "epochs": epochs,
+            "GFLOP an image": flops / 1e9,
+            "images/s": total,
+            "hours": images / total / 3600,
+            "how": how,
+        }

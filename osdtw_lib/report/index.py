@@ -16,9 +16,9 @@ import nbformat
 import pandas as pd
 from nbconvert.filters import markdown2html
 
+from .. import methods
 from ..artifacts.files import write_text
 from ..artifacts.manifest import damage, read_manifest
-from .. import methods
 from ..artifacts.tables import read_table
 from ..errors import UserError
 from ..evaluation import published as paper
@@ -59,9 +59,14 @@ def write_index(folder: Path) -> Path:
 def _facts(folder: Path) -> dict:
     """What both pages say about a run. Raises UserError where its tables are not as they were written."""
     manifest, _ = (_whole(folder, stage) for stage in ("tables", "split"))
-    read = {name: read_table(folder / path) for name, path in (
-        ("accuracy", "tables/accuracy.csv"), ("runtime", "tables/runtime.csv"), ("classes", "split/classes.csv"),
-    )}
+    read = {
+        name: read_table(folder / path)
+        for name, path in (
+            ("accuracy", "tables/accuracy.csv"),
+            ("runtime", "tables/runtime.csv"),
+            ("classes", "split/classes.csv"),
+        )
+    }
     selection = json.loads((folder / "tables" / "selection.json").read_text(encoding="utf-8"))
     score, counts = read["accuracy"].set_index("method"), read["classes"]["training_images"]
     best = score["all"].drop(list(ROWS)).dropna()
@@ -82,7 +87,8 @@ def _facts(folder: Path) -> dict:
         "table": read["accuracy"],
         "titles": titles,
         "images": counts.sum(),
-        "split": f"{counts.sum()} training images of {len(counts)} classes, from {counts.max()} to {counts.min()} a class: {tasks}.",
+        "split": f"{counts.sum()} training images of {len(counts)} classes, from {counts.max()} to {counts.min()} a class: "
+        f"{tasks}.",
         "headline": f"{headline}.",
         "osdtw": f"{score.at['osdtw', 'all']:.1f}",
         "few": f"{few:.1f}" if pd.notna(few) else "-",

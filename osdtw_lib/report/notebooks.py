@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from .. import methods
 from ..artifacts.files import make_folder, remove, write_text
 from ..artifacts.lock import held
 from ..backend import reproducible
@@ -16,7 +17,6 @@ from ..config.load import dump_config, load_config
 from ..config.paths import PROJECT
 from ..errors import UserError
 from ..evaluation.accuracy_table import how_to_run_missing, shown
-from .. import methods
 from ..legible import legible
 from ..stages import CONTENTS, NOTEBOOKS, OPTIONAL, execute
 from ..stages.networks import titles_of
@@ -29,8 +29,14 @@ from . import written
 FOLDER = PROJECT / "notebooks"
 
 
-def run_all(params_files: list[str], overrides: list[str] = (), first: str | None = None, ablations: bool = False,
-            wait: bool = False, verify: bool = False) -> int:
+def run_all(
+    params_files: list[str],
+    overrides: list[str] = (),
+    first: str | None = None,
+    ablations: bool = False,
+    wait: bool = False,
+    verify: bool = False,
+) -> int:
     """Run the notebooks for each parameter file, from `first` on ("05": redo Stage 2 and what follows), with
     `ablations` the optional ones too; where another process works on the same run, `wait` for its end. verify: every
     image file is read again before.

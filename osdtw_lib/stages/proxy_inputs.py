@@ -9,8 +9,8 @@ from ..models.vit import depth_of
 from ..models.weights import weights
 from ..proxy.binned import ProxySummary
 from ..proxy.exact import Proxy
-from .pipeline import require
 from .networks import stage1_networks, start_network
+from .pipeline import require
 from .run import Run
 
 

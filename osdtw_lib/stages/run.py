@@ -18,10 +18,10 @@ from ..artifacts.artifact import Artifact
 from ..backend import reproducible
 from ..config.load import load_config
 from ..config.schema import Config
+from ..data import sets
 from ..data.batches import Batches
 from ..data.decoded_cache import decoded
 from ..data.image_files import ImageFiles
-from ..data import sets
 from ..data.source import LabelledImages
 from ..errors import UserError
 from ..methods._base import Method, Problem
@@ -225,5 +225,7 @@ def first_make(name: str) -> str:
     """What to do where an earlier stage's results are not there."""
     stage = name.split("/")[0]
     book = CONTENTS[stage].notebook
-    return (f"run notebook {book} first (./run_all.sh --from {book[:2]}), or that stage alone: python -m osdtw_lib "
-            f"{stage} and the same parameter file")
+    return (
+        f"run notebook {book} first (./run_all.sh --from {book[:2]}), or that stage alone: python -m osdtw_lib "
+        f"{stage} and the same parameter file"
+    )

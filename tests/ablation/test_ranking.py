@@ -75,5 +75,9 @@ def test_cells_are_matched_by_name_not_by_row_and_only_where_both_have_them():
 
 def test_one_cell_at_zero():
     assert one_cell_at_zero(MEASURED)[["shared_depth", "head_weight"]].values.tolist() == [
-        [0, 0.0], [2, 0.3], [2, 0.7], [4, 0.3], [4, 0.7],
+        [0, 0.0],
+        [2, 0.3],
+        [2, 0.7],
+        [4, 0.3],
+        [4, 0.7],
     ]

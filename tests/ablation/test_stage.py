@@ -18,8 +18,8 @@ from osdtw_lib.config.load import load_config
 from osdtw_lib.evaluation.metrics import accuracy_by_group
 from osdtw_lib.evaluation.scores import class_scores, negative_log_likelihood, predict
 from osdtw_lib.longtail import class_priors
-from osdtw_lib.models.vit import encode
 from osdtw_lib.methods import osdtw
+from osdtw_lib.models.vit import encode
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.networks import stage1_networks, stage2_network
 from osdtw_lib.stages.proxy_inputs import load_proxy, measured_bias
@@ -28,8 +28,13 @@ from osdtw_lib.training import frozen_features
 from osdtw_lib.training.frozen_features import CACHE_BYTES, Features
 
 SMALL = {
-    "selection.shared_depth": None, "selection.head_weight": None, "selection.form": "direct",
-    "ablation.depths": [2], "ablation.head_weights": [0.4, 0.7], "ablation.seeds": [0, 1], "baselines": ["ce"],
+    "selection.shared_depth": None,
+    "selection.head_weight": None,
+    "selection.form": "direct",
+    "ablation.depths": [2],
+    "ablation.head_weights": [0.4, 0.7],
+    "ablation.seeds": [0, 1],
+    "baselines": ["ce"],
 }
 
 
@@ -130,8 +135,12 @@ def test_a_cells_scores_are_those_of_the_whole_network(measured):
 
 def test_a_variant_shares_what_does_not_depend_on_it(measured):
     run = measured[0]
-    folders = {(s, lik, name): Variant(run, s, lik).artifact(name).folder.relative_to(run.folder).as_posix()
-               for s in (0, 1) for lik in ("bernoulli", "categorical") for name in ("start", "stage1", "baselines/ce")}
+    folders = {
+        (s, lik, name): Variant(run, s, lik).artifact(name).folder.relative_to(run.folder).as_posix()
+        for s in (0, 1)
+        for lik in ("bernoulli", "categorical")
+        for name in ("start", "stage1", "baselines/ce")
+    }
     assert folders[0, "bernoulli", "start"] == folders[0, "categorical", "start"] == "start"
     assert folders[0, "bernoulli", "stage1"] == "stage1" and folders[0, "bernoulli", "baselines/ce"] == "baselines/ce"
     assert folders[1, "bernoulli", "start"] == folders[1, "categorical", "start"] == "ablation/seed1/start"
@@ -173,7 +182,15 @@ def test_the_tables_have_the_columns_and_every_cell(measured):
     run = measured[0]
     table = pd.read_csv(run.folder / "tables" / "ablation.csv")
     assert table.columns.tolist() == [
-        "shared_depth", "head_weight", "seed", "many", "medium", "few", "all", "nll_training_prior", "nll_balanced",
+        "shared_depth",
+        "head_weight",
+        "seed",
+        "many",
+        "medium",
+        "few",
+        "all",
+        "nll_training_prior",
+        "nll_balanced",
     ]
     cells = set(table[["shared_depth", "head_weight", "seed"]].itertuples(index=False, name=None))
     assert cells == {(c, w, s) for c in (0, 2, 3) for w in (0.4, 0.7) for s in (0, 1)} and len(table) == 12

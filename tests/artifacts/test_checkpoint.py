@@ -12,9 +12,12 @@ from osdtw_lib.artifacts.artifact import Artifact
 from osdtw_lib.errors import UserError
 
 TENSORS = {
-    "model.a": torch.arange(12.0).view(3, 4), "model.b": torch.ones(3, dtype=torch.bfloat16),
+    "model.a": torch.arange(12.0).view(3, 4),
+    "model.b": torch.ones(3, dtype=torch.bfloat16),
     "optimizer.0.step": torch.tensor(3.0),
-    "empty": torch.zeros(0, 2), "flags": torch.tensor([True, False]), "numbers": torch.arange(5),
+    "empty": torch.zeros(0, 2),
+    "flags": torch.tensor([True, False]),
+    "numbers": torch.arange(5),
 }
 OLD, NEW = {"history": [{"epoch": 1}]}, {"history": [{"epoch": 1}, {"epoch": 2}]}
 
@@ -75,8 +78,12 @@ def swapped_words(path):
     path.write_bytes(path.read_bytes().replace(b'"model.a"', b'"model.x"').replace(b'"numbers"', b'"model.a"'))
 
 
-HARMS = {"folder": as_folder, "garbage": lambda p: p.write_bytes(os.urandom(300)), "renamed": swapped_words,
-         "another epoch": lambda p: p.write_bytes(p.read_bytes().replace(b'\\"epoch\\": 2', b'\\"epoch\\": 9'))}
+HARMS = {
+    "folder": as_folder,
+    "garbage": lambda p: p.write_bytes(os.urandom(300)),
+    "renamed": swapped_words,
+    "another epoch": lambda p: p.write_bytes(p.read_bytes().replace(b'\\"epoch\\": 2', b'\\"epoch\\": 9')),
+}
 
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)

@@ -63,8 +63,13 @@ def test_the_second_is_told_who_holds_it_in_one_line_and_works_after_a_kill(para
 def test_wait_waits_until_the_first_has_ended(params, holder, python):
     path = params()
     first = holder(load_config(path).folder)
-    second = subprocess.Popen([sys.executable, "-m", "osdtw_lib", "split", "--wait", str(path)], cwd=PROJECT, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    second = subprocess.Popen(
+        [sys.executable, "-m", "osdtw_lib", "split", "--wait", str(path)],
+        cwd=PROJECT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     assert f"in use by process {first.pid}" in (line := second.stdout.readline()) and line.endswith("waits\n")
     first.communicate("end\n")
     out, err = second.communicate(timeout=120)
@@ -199,8 +204,13 @@ for _ in range(20):
 def test_interrupted_while_it_waits(params, holder):
     path = params()
     holder(load_config(path).folder)
-    second = subprocess.Popen([sys.executable, "-m", "osdtw_lib", "split", "--wait", str(path)], cwd=PROJECT, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    second = subprocess.Popen(
+        [sys.executable, "-m", "osdtw_lib", "split", "--wait", str(path)],
+        cwd=PROJECT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     second.stdout.readline()
     second.send_signal(signal.SIGINT)
     _, err = second.communicate(timeout=60)

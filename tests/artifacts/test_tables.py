@@ -9,9 +9,43 @@ import pytest
 from osdtw_lib.artifacts.artifact import Artifact
 from osdtw_lib.artifacts.tables import read_table, table_text
 
-NAMES = ["NA", "None", "null", "nan", "", " ", "00001", "1", "1e5", "100000.0", "True", "inf", "a", "a.1", "Unnamed: 0", "a,b",
-         '"', "''", "x\ny", "x\ry", "x\r\ny", "=HYPERLINK(1)", "@", "2024-01-01", "<!--<script>", "\U0001f600",
-         "method", "class", "holds", "\ufeff", "\u2028", "#", "\\", " lead", "trail "]
+NAMES = [
+    "NA",
+    "None",
+    "null",
+    "nan",
+    "",
+    " ",
+    "00001",
+    "1",
+    "1e5",
+    "100000.0",
+    "True",
+    "inf",
+    "a",
+    "a.1",
+    "Unnamed: 0",
+    "a,b",
+    '"',
+    "''",
+    "x\ny",
+    "x\ry",
+    "x\r\ny",
+    "=HYPERLINK(1)",
+    "@",
+    "2024-01-01",
+    "<!--<script>",
+    "\U0001f600",
+    "method",
+    "class",
+    "holds",
+    "\ufeff",
+    "\u2028",
+    "#",
+    "\\",
+    " lead",
+    "trail ",
+]
 
 
 def there_and_back(tmp_path, name, table):

@@ -61,11 +61,14 @@ def test_folders_that_cannot_be_written_break_nothing(copy):
     assert not list(copy.rglob("*.nbc"))
 
 
-@pytest.mark.parametrize("before, why", [
-    ("import sys; sys.modules['numba'] = sys.modules['llvmlite'] = None", "ModuleNotFoundError"),
-    ("import os; os.environ['NUMBA_DISABLE_JIT'] = '1'", ""),
-    ("import numba; numba.njit = lambda *a, **k: 1 / 0", "ZeroDivisionError"),
-])
+@pytest.mark.parametrize(
+    "before, why",
+    [
+        ("import sys; sys.modules['numba'] = sys.modules['llvmlite'] = None", "ModuleNotFoundError"),
+        ("import os; os.environ['NUMBA_DISABLE_JIT'] = '1'", ""),
+        ("import numba; numba.njit = lambda *a, **k: 1 / 0", "ZeroDivisionError"),
+    ],
+)
 def test_without_a_compiler_plain_pytorch_does_it_and_says_so_once(copy, before, why):
     done = run(copy, before + "\n")
     assert done.returncode == 0, done.stderr

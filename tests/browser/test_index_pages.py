@@ -46,7 +46,9 @@ def test_tables_sort_by_any_column_both_ways_with_what_is_missing_last(batch, ta
 
 def test_tables_are_copied_as_csv_and_as_latex(batch, tab):
     page = tab(batch[3].folder / "index.html")
-    page.evaluate("Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (words) => { window.copied = words; }}})")
+    page.evaluate(
+        "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (words) => { window.copied = words; }}})"
+    )
     accuracy = pd.read_csv(batch[3].folder / "tables" / "accuracy.csv").set_index("method")["all"]
     page.locator("button", has_text="copy CSV").first.click()
     lines = page.evaluate("copied").splitlines()
@@ -63,7 +65,8 @@ def test_latex_and_csv_escape_what_needs_it(batch, tab):
     made = page.evaluate(
         """() => {
             const table = document.createElement('table');
-            table.innerHTML = '<thead><tr><th>w_A</th><th>a, "b"</th></tr></thead><tbody><tr><td>5 % &amp; $</td><td>1</td></tr></tbody>';
+            table.innerHTML = '<thead><tr><th>w_A</th><th>a, "b"</th></tr></thead>'
+                + '<tbody><tr><td>5 % &amp; $</td><td>1</td></tr></tbody>';
             return [tableText.csv(table), tableText.latex(table)];
         }"""
     )
@@ -75,7 +78,9 @@ def test_what_is_printed_has_every_figure_whole(batch, tab, tmp_path):
     page = tab(batch[3].folder / "index.html")
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    widths = page.evaluate("[...document.querySelectorAll('.js-plotly-plot .main-svg')].map(s => s.getBoundingClientRect().width)")
+    widths = page.evaluate(
+        "[...document.querySelectorAll('.js-plotly-plot .main-svg')].map(s => s.getBoundingClientRect().width)"
+    )
     assert widths and max(widths) <= 681
     assert page.evaluate("[...document.querySelectorAll('figure')].every(f => getComputedStyle(f).breakInside === 'avoid')")
     page.evaluate("dispatchEvent(new Event('afterprint'))")

@@ -37,7 +37,9 @@ def cells(page):
 
 def drawn(page, view):
     """The traces that a figure of the page shows now."""
-    return page.evaluate(f"document.querySelector('[data-view={view}]').data.map(t => ({{name: t.name, x: t.x, y: t.y, z: t.z}}))")
+    return page.evaluate(
+        f"document.querySelector('[data-view={view}]').data.map(t => ({{name: t.name, x: t.x, y: t.y, z: t.z}}))"
+    )
 
 
 def choose_form(page, form):
@@ -95,7 +97,9 @@ def test_both_sliders_move_marker_numbers_and_words_by_keyboard(page, landscape)
         assert any(float(word) == pytest.approx(value, rel=1e-3) for word in re.findall(r"\d[\d.e-]*\b", shown)), shown
     assert "C = 1" in shown and "0.47" in shown and in_words(over_depth.iloc[1]).endswith("nats</b>")
     rule = page.locator("[data-show=rule]").inner_text()
-    assert [w for w in rule.split() if not w[0].isdigit()] == [w for w in marginal_rule(over_depth, 1).split() if not w[0].isdigit()]
+    assert [w for w in rule.split() if not w[0].isdigit()] == [
+        w for w in marginal_rule(over_depth, 1).split() if not w[0].isdigit()
+    ]
     assert "selection.shared_depth=1 --set selection.head_weight=0.47" in page.locator("[data-show=command]").inner_text()
 
 
@@ -123,14 +127,19 @@ def test_the_views_are_linked(page, landscape):
 def test_cells_that_are_not_finite_are_left_to_the_grey_behind(page, landscape):
     choose_form(page, "paper")
     z = np.array(drawn(page, "map")[0]["z"], dtype=float)
-    assert (np.isnan(z) == ~np.isfinite(landscape.map("paper", 0.0).pivot(index="head_weight", columns="shared_depth", values="total"))).all(axis=None)
+    assert (
+        np.isnan(z)
+        == ~np.isfinite(landscape.map("paper", 0.0).pivot(index="head_weight", columns="shared_depth", values="total"))
+    ).all(axis=None)
     assert page.evaluate("document.querySelector('[data-view=map]').layout.plot_bgcolor") == "#999999"
 
 
 def test_the_network_is_drawn_with_its_cost(page, landscape):
     for presses in range(2):
         depth = 2 + presses
-        assert page.locator(".network").inner_html() == page.evaluate("html => Object.assign(document.createElement('div'), {innerHTML: html}).innerHTML", landscape.schematic(depth))
+        assert page.locator(".network").inner_html() == page.evaluate(
+            "html => Object.assign(document.createElement('div'), {innerHTML: html}).innerHTML", landscape.schematic(depth)
+        )
         press(page, "depth", "ArrowRight")
 
 

@@ -38,7 +38,8 @@ DATA = {
 }
 OWN = [("digits", key) for key in KEYS] + [
     (kind.model_fields["dataset"].annotation.__args__[0], f"data.{name}")
-    for kind in (Digits, Cifar100, Files) for name in kind.model_fields
+    for kind in (Digits, Cifar100, Files)
+    for name in kind.model_fields
 ]
 
 
@@ -91,14 +92,30 @@ def test_a_value_nobody_means_is_refused_in_one_line_or_opens(opened, accepted, 
 
 
 NAMED = {  # what ended in a traceback or in nothing, by name
-    "recipe.betas": [1, 1], "recipe.random_crop": [2, 1], "recipe.learning_rate": 1e-320, "stage1.learning_rate": 1e-320,
-    "stage1.warmup_epochs": 1e308, "recipe.batch_size": 10**12, "recipe.micro_batch": 10**12, "fisher.batch_size": 10**12,
-    "workers": 10**12, "model.depth": 10**12, "model.width": 10**12, "name": "x" * 300, "outputs": "~nobody_here/x",
+    "recipe.betas": [1, 1],
+    "recipe.random_crop": [2, 1],
+    "recipe.learning_rate": 1e-320,
+    "stage1.learning_rate": 1e-320,
+    "stage1.warmup_epochs": 1e308,
+    "recipe.batch_size": 10**12,
+    "recipe.micro_batch": 10**12,
+    "fisher.batch_size": 10**12,
+    "workers": 10**12,
+    "model.depth": 10**12,
+    "model.width": 10**12,
+    "name": "x" * 300,
+    "outputs": "~nobody_here/x",
     "model.init": "\0.pth",
-    "fisher.buffer_megabytes": 1e308, "recipe.mixup": 1e-320, "data.std": [1e-320], "data.mean": [1e308],
+    "fisher.buffer_megabytes": 1e308,
+    "recipe.mixup": 1e-320,
+    "data.std": [1e-320],
+    "data.mean": [1e308],
     "ablation.seeds": [1, 1],
-    "recipe.rand_augment": [1e308, 0], "direct.power": 1e308, "data.imbalance_ratio": 1e308,
-    "seed": 10**400, "logit_adjustment": 1e308,
+    "recipe.rand_augment": [1e308, 0],
+    "direct.power": 1e308,
+    "data.imbalance_ratio": 1e308,
+    "seed": 10**400,
+    "logit_adjustment": 1e308,
 }
 
 
@@ -108,11 +125,17 @@ def test_a_value_that_would_end_a_run_in_its_middle_is_refused(params, key, valu
         load_config(write(params(), {key: value}))
 
 
-@pytest.mark.parametrize("key, value, said", [
-    ("recipe.learning_rate", 1e6, "less than or equal to 1000"), ("recipe.batch_size", 10**7, "less than or equal to 1000000"),
-    ("recipe.betas", [0.9, 1.0], "less than 1"), ("recipe.random_crop", [0.9, 0.1], "smallest share comes first"),
-    ("recipe.weight_decay", 1e-31, "1e-30 to 1e30"), ("outputs", "a/" + "b" * 256, "255 bytes"),
-])
+@pytest.mark.parametrize(
+    "key, value, said",
+    [
+        ("recipe.learning_rate", 1e6, "less than or equal to 1000"),
+        ("recipe.batch_size", 10**7, "less than or equal to 1000000"),
+        ("recipe.betas", [0.9, 1.0], "less than 1"),
+        ("recipe.random_crop", [0.9, 0.1], "smallest share comes first"),
+        ("recipe.weight_decay", 1e-31, "1e-30 to 1e30"),
+        ("outputs", "a/" + "b" * 256, "255 bytes"),
+    ],
+)
 def test_the_line_says_the_bound(params, key, value, said):
     with pytest.raises(UserError, match=said):
         load_config(write(params(), {key: value}))

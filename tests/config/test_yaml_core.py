@@ -7,11 +7,40 @@ from osdtw_lib.config.yaml_core import dump, parse
 from osdtw_lib.errors import UserError
 
 VALUES = {
-    "010": 10, "0o10": 8, "0x1F": 31, "-7": -7, "+7": 7, "1e5": 1e5, "1E-3": 1e-3, ".5": 0.5, "5.": 5.0, "-.inf": float("-inf"),
-    "on": "on", "off": "off", "yes": "yes", "No": "No", "y": "y", "true": True, "False": False, "TRUE": True, "~": None,
-    "null": None, "Null": None, "": None, "1:30": "1:30", "190:20:30": "190:20:30", "1_000": "1_000",
-    "0b1": "0b1", "2024-11-25": "2024-11-25",
-    "2024-13-45": "2024-13-45", "=": "=", "'010'": "010", '"on"': "on", "[010, on]": [10, "on"], "nULL": "nULL", "0o8": "0o8",
+    "010": 10,
+    "0o10": 8,
+    "0x1F": 31,
+    "-7": -7,
+    "+7": 7,
+    "1e5": 1e5,
+    "1E-3": 1e-3,
+    ".5": 0.5,
+    "5.": 5.0,
+    "-.inf": float("-inf"),
+    "on": "on",
+    "off": "off",
+    "yes": "yes",
+    "No": "No",
+    "y": "y",
+    "true": True,
+    "False": False,
+    "TRUE": True,
+    "~": None,
+    "null": None,
+    "Null": None,
+    "": None,
+    "1:30": "1:30",
+    "190:20:30": "190:20:30",
+    "1_000": "1_000",
+    "0b1": "0b1",
+    "2024-11-25": "2024-11-25",
+    "2024-13-45": "2024-13-45",
+    "=": "=",
+    "'010'": "010",
+    '"on"': "on",
+    "[010, on]": [10, "on"],
+    "nULL": "nULL",
+    "0o8": "0o8",
 }
 
 
@@ -40,16 +69,23 @@ def test_a_name_that_looks_like_a_number_survives_the_copy_of_the_parameter_file
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
 REFUSED = {
-    "date of no form": ("seed: !!timestamp foo", "no tag, got !!timestamp"), "number of no form": ("seed: !!int foo", "no tag"),
-    "truth of no form": ("seed: !!bool foo", "no tag"), "code": ("seed: !!python/object/apply:os.system [x]", "no tag"),
-    "own tag": ("seed: !mine 3", "no tag, got !mine"), "set": ("seed: !!set {a, b}", "no tag"),
+    "date of no form": ("seed: !!timestamp foo", "no tag, got !!timestamp"),
+    "number of no form": ("seed: !!int foo", "no tag"),
+    "truth of no form": ("seed: !!bool foo", "no tag"),
+    "code": ("seed: !!python/object/apply:os.system [x]", "no tag"),
+    "own tag": ("seed: !mine 3", "no tag, got !mine"),
+    "set": ("seed: !!set {a, b}", "no tag"),
     "bytes": ("x: !!binary =", "no tag"),
     "brackets": ("seed: " + "[" * 3000 + "]" * 3000, "20 levels"),
     "a few brackets": ("seed: " + "[" * 21 + "]" * 21, "20 levels"),
-    "braces": ("seed: " + "{a: " * 3000 + "}" * 3000, "20 levels"), "dashes": ("- " * 3000 + "x", "20 levels"),
-    "alias bomb": (BOMB, "10,000 values"), "a list in itself": ("seed: &a [*a]", "levels"),
-    "merge bomb": (BOMB.replace("[", "{<<: [").replace("]", "]}"), "values"), "NUL": ("name: a\0b", "#x0000"),
-    "digits": ("seed: " + "9" * 5000, "digits"), "no anchor": ("seed: *a", "alias"),
+    "braces": ("seed: " + "{a: " * 3000 + "}" * 3000, "20 levels"),
+    "dashes": ("- " * 3000 + "x", "20 levels"),
+    "alias bomb": (BOMB, "10,000 values"),
+    "a list in itself": ("seed: &a [*a]", "levels"),
+    "merge bomb": (BOMB.replace("[", "{<<: [").replace("]", "]}"), "values"),
+    "NUL": ("name: a\0b", "#x0000"),
+    "digits": ("seed: " + "9" * 5000, "digits"),
+    "no anchor": ("seed: *a", "alias"),
     "twice": ("a: 1\na: 2", "line 2: not valid YAML: key 'a'"),
 }
 
@@ -71,7 +107,12 @@ def test_an_alias_stands_for_what_it_names_and_set_changes_one_of_them(params, t
 
 
 LITERAL = {
-    "/data/my #1 set": "/data/my #1 set", "#1": "#1", "a # b # c": "a # b # c", " x #y ": "x #y", "a#b": "a#b", "'a #b'": "a #b",
+    "/data/my #1 set": "/data/my #1 set",
+    "#1": "#1",
+    "a # b # c": "a # b # c",
+    " x #y ": "x #y",
+    "a#b": "a#b",
+    "'a #b'": "a #b",
 }
 
 

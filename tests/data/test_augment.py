@@ -69,8 +69,10 @@ def test_rand_augment_changes_each_image_in_its_own_way():
 def test_a_random_crop_of_the_whole_is_the_whole():
     images = pixels(picture())
     flat = torch.full((8, 3, 64, 64), 77, dtype=torch.uint8)
-    assert torch.equal(augmented(flat, Recipe(random_crop=(0.1, 1.0), flip=True), (32, 32), 1.0, torch.zeros(3))[:, :, 4:-4, 4:-4],
-                       torch.full((8, 3, 24, 24), 77, dtype=torch.uint8))
+    assert torch.equal(
+        augmented(flat, Recipe(random_crop=(0.1, 1.0), flip=True), (32, 32), 1.0, torch.zeros(3))[:, :, 4:-4, 4:-4],
+        torch.full((8, 3, 24, 24), 77, dtype=torch.uint8),
+    )
     assert torch.equal(centred(images, (64, 64), 1.0), images)
     assert torch.equal(centred(images, (32, 32), 0.5), images[..., 16:48, 16:48])
 

@@ -149,7 +149,7 @@ def test_evaluation_sees_the_middle_of_a_photograph(photographs, tmp_path):
     pixels[:, 32:96] = 255  # the middle square
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     one = ImageFiles(np.array([str(tmp_path / "wide.png")]), np.zeros(1, np.int64), np.array(["wide.png"]))
-    (x, _), = of_files(one)
+    ((x, _),) = of_files(one)
     assert x.min() == 1.0 and x.shape == (1, 3, 32, 32)  # white throughout, normalised
 
 

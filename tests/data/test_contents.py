@@ -102,8 +102,16 @@ def test_verify_reads_everything_whatever_the_index_says(paths, index, settled, 
     assert Contents(index).digests(paths)[3] != first[3]  # the index has learnt it
 
 
-@pytest.mark.parametrize("damage", [lambda t: t[:-5], lambda t: t.replace('"', "'", 1), lambda t: "", lambda t: "[]",
-                                    lambda t: t[:-40] + ("0" if t[-40] != "0" else "1") + t[-39:]])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda t: t[:-5],
+        lambda t: t.replace('"', "'", 1),
+        lambda t: "",
+        lambda t: "[]",
+        lambda t: t[:-40] + ("0" if t[-40] != "0" else "1") + t[-39:],
+    ],
+)
 def test_a_damaged_index_is_said_and_not_used(paths, index, settled, capsys, damage):
     first = Contents(index).digests(paths)
     index.write_text(damage(index.read_text()))

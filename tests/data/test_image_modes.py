@@ -118,17 +118,30 @@ def test_a_pgm_of_10_to_16_bits_is_scaled_by_its_own_range(tmp_path, top, plain)
 
 def tiff(bits, white_is_zero, sign, data):
     """Four grey pixels in a row, as the cameras and scanners write them that Pillow does not imitate."""
-    tags = [(256, 4), (257, 1), (258, bits), (259, 1), (262, 0 if white_is_zero else 1), (273, 8), (277, 1), (278, 1),
-            (279, len(data)), (339, 2 if sign else 1)]
+    tags = [
+        (256, 4),
+        (257, 1),
+        (258, bits),
+        (259, 1),
+        (262, 0 if white_is_zero else 1),
+        (273, 8),
+        (277, 1),
+        (278, 1),
+        (279, len(data)),
+        (339, 2 if sign else 1),
+    ]
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
     return struct.pack("<2sHI", b"II", 42, 8 + len(data)) + data + directory + bytes(4)
 
 
-@pytest.mark.parametrize("bits, white_is_zero, data, shades", [
-    (16, False, struct.pack("<4H", 0, 257, 32768, 65535), [0, 1, 128, 255]),
-    (16, True, struct.pack("<4H", 0, 257, 32768, 65535), [255, 254, 127, 0]),
-    (12, False, bytes([0x00, 0x00, 0x10, 0x80, 0x0F, 0xFF]), [0, 1, 128, 255]),
-])
+@pytest.mark.parametrize(
+    "bits, white_is_zero, data, shades",
+    [
+        (16, False, struct.pack("<4H", 0, 257, 32768, 65535), [0, 1, 128, 255]),
+        (16, True, struct.pack("<4H", 0, 257, 32768, 65535), [255, 254, 127, 0]),
+        (12, False, bytes([0x00, 0x00, 0x10, 0x80, 0x0F, 0xFF]), [0, 1, 128, 255]),
+    ],
+)
 def test_a_grey_tiff_of_more_than_8_bits_is_scaled_by_its_own_range(tmp_path, bits, white_is_zero, data, shades):
     (tmp_path / "a.tif").write_bytes(tiff(bits, white_is_zero, False, data))
     for channels in (1, 3):

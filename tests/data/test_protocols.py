@@ -80,7 +80,8 @@ def test_a_deviation_names_what_differs():
     moved[last_medium] -= 40
     moved[1] += 40
     assert refusal("places_lt", train=moved).startswith(
-        "data.train: not Places-LT as published: 162 classes in group medium instead of 163, 72 classes in group few")
+        "data.train: not Places-LT as published: 162 classes in group medium instead of 163, 72 classes in group few"
+    )
     short = np.full(365, 100)
     short[7] -= 1
     assert "36,499 images instead of 36,500, 99 fewest images a class instead of 100" in refusal("places_lt", test=short)
@@ -94,4 +95,5 @@ def test_a_protocol_needs_the_part_that_is_evaluated(tree, files_params, refused
 def test_a_folder_that_is_not_the_protocols_is_refused(tree, files_params, refused):
     train, test = tree({"cat": 3, "dog": 3}), tree({"cat": 1, "dog": 1}, "test")
     assert "not ImageNet-LT as published: 6 images instead of 115,846" in refused(
-        "split", files_params(train=train, test=test, protocol="imagenet_lt"))
+        "split", files_params(train=train, test=test, protocol="imagenet_lt")
+    )

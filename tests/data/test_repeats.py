@@ -8,8 +8,8 @@ import pytest
 
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.schema import Files
-from osdtw_lib.data.sets import load_source
 from osdtw_lib.data import sets
+from osdtw_lib.data.sets import load_source
 from osdtw_lib.stages.run import Run
 
 
@@ -42,8 +42,13 @@ def spelt(own, how):
     (own / "cat 0.jpg").symlink_to("cat/cat 0.jpg")
     os.link(own / "cat" / "cat 0.jpg", own / "hard.jpg")
     return {
-        "dots": "own/../own/cat/cat 0.jpg", "dot": "./own/cat/cat 0.jpg", "folder link": "link/cat/cat 0.jpg",
-        "slashes": "own//cat/cat 0.jpg", "absolute": own / "cat" / "cat 0.jpg", "link": "own/cat 0.jpg", "hard link": "own/hard.jpg",
+        "dots": "own/../own/cat/cat 0.jpg",
+        "dot": "./own/cat/cat 0.jpg",
+        "folder link": "link/cat/cat 0.jpg",
+        "slashes": "own//cat/cat 0.jpg",
+        "absolute": own / "cat" / "cat 0.jpg",
+        "link": "own/cat 0.jpg",
+        "hard link": "own/hard.jpg",
     }[how]
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from osdtw_lib.config.schema import Digits as Data
 from osdtw_lib.config.schema import Files
+from osdtw_lib.data import sets
 from osdtw_lib.data.sets import load_source
 from osdtw_lib.data.source import LabelledImages, Source
-from osdtw_lib.data import sets
 from osdtw_lib.data.splits import index_hash, split_notes
 from osdtw_lib.errors import UserError
 from osdtw_lib.longtail import exponential_class_counts

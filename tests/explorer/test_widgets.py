@@ -25,7 +25,6 @@ def live(finished_copy):
     return run, explorer.proxy_explorer(run)
 
 
-
 def test_the_views_follow_the_sliders(live):
     run, shown = live
     shown.depth.value, shown.weight.value, shown.form.value = 1, 0.7, "direct"
@@ -105,10 +104,21 @@ def test_a_choice_by_hand_is_used_by_the_stages_and_said(live, capsys):
 @pytest.mark.parametrize(
     "change",
     [
-        {"shared_depth": 2}, {"head_weight": 0.47},
-        {"shared_depth": 4}, {"shared_depth": -1}, {"shared_depth": 1.0}, {"shared_depth": True}, {"head_weight": 1.2},
-        {"head_weight": "0.4"}, {"head_weight": None}, {"form": "other"}, {"damping": -1}, {"damping": float("nan")},
-        {"chosen_by": "me"}, {"proxy": "of another run"}, {"more": 1},
+        {"shared_depth": 2},
+        {"head_weight": 0.47},
+        {"shared_depth": 4},
+        {"shared_depth": -1},
+        {"shared_depth": 1.0},
+        {"shared_depth": True},
+        {"head_weight": 1.2},
+        {"head_weight": "0.4"},
+        {"head_weight": None},
+        {"form": "other"},
+        {"damping": -1},
+        {"damping": float("nan")},
+        {"chosen_by": "me"},
+        {"proxy": "of another run"},
+        {"more": 1},
     ],
     ids=str,
 )

@@ -236,7 +236,7 @@ def test_the_model_is_left_as_found(fails, how):
     before = as_it_is(model)
     if fails:
         with pytest.raises(RuntimeError, match="on purpose"):
-            diagonal_fisher(model, how(some_batches()), lambda s, l: (_ for _ in ()).throw(RuntimeError("on purpose")))
+            diagonal_fisher(model, how(some_batches()), lambda s, y: (_ for _ in ()).throw(RuntimeError("on purpose")))
     else:
         with torch.no_grad():
             diagonal_fisher(model, how(some_batches()), likelihood())
@@ -321,7 +321,7 @@ def test_names_layer_and_sample_of_a_score_that_overflows():
     images[5] = 1e25  # the score is finite, its square is not
     with warnings.catch_warnings(), pytest.raises(UserError, match=r"sample 5 .*layer\.weight"):
         warnings.simplefilter("ignore")
-        diagonal_fisher(Overflow(), [(images, labels)], lambda s, l: 1e-3 * s.sum(-1))
+        diagonal_fisher(Overflow(), [(images, labels)], lambda s, y: 1e-3 * s.sum(-1))
 
 
 class Memory:

@@ -154,7 +154,10 @@ def test_without_numba_the_sums_are_the_same(shape, monkeypatch):
 def test_the_gpu_kernel_equals_plain_pytorch_in_tritons_interpreter():
     run = subprocess.run(
         [sys.executable, "-c", INTERPRETED.format(shapes=SHAPES)],
-        env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True, timeout=300,
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert run.returncode == 0, run.stderr[-2000:]
     assert "every shape agrees" in run.stdout

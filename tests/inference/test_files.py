@@ -74,7 +74,9 @@ def test_a_folder_stands_for_all_images_below_it(finished, pictures, tmp_path, c
     status, out, err = command("predict", finished.folder, folder, pictures[1])
     assert (status, err) == (0, "")
     assert [line.split("\t")[0] for line in out.splitlines()] == [
-        str(folder / "a/deep/1.PNG"), str(folder / "b.png"), str(pictures[1])
+        str(folder / "a/deep/1.PNG"),
+        str(folder / "b.png"),
+        str(pictures[1]),
     ]
 
 

@@ -2,7 +2,6 @@
 
 import pathlib
 
-
 import numpy as np
 import pytest
 import torch
@@ -80,12 +79,20 @@ def test_no_image_gives_no_row(predictor):
 
 
 WRONG = {
-    "numbers with a point": np.zeros((2, 28, 28, 1)), "no batch": np.zeros((28, 28), np.uint8),
-    "tensor": torch.zeros(1, 28, 28, 1), "half": torch.zeros(1, 28, 28, 1, dtype=torch.bfloat16),
-    "two channels": np.zeros((1, 28, 28, 2), np.uint8), "channels first": np.zeros((1, 3, 28, 28), np.uint8),
-    "no rows": np.zeros((1, 0, 28, 1), np.uint8), "one number": np.uint8(3),
-    "list of arrays": [np.zeros((28, 28, 1), np.uint8)], "one image": Image.new("L", (28, 28)), "path": "image.png",
-    "nothing": None, "an empty image": [Image.new("L", (0, 5))], "paths": [pathlib.Path("image.png")],
+    "numbers with a point": np.zeros((2, 28, 28, 1)),
+    "no batch": np.zeros((28, 28), np.uint8),
+    "tensor": torch.zeros(1, 28, 28, 1),
+    "half": torch.zeros(1, 28, 28, 1, dtype=torch.bfloat16),
+    "two channels": np.zeros((1, 28, 28, 2), np.uint8),
+    "channels first": np.zeros((1, 3, 28, 28), np.uint8),
+    "no rows": np.zeros((1, 0, 28, 1), np.uint8),
+    "one number": np.uint8(3),
+    "list of arrays": [np.zeros((28, 28, 1), np.uint8)],
+    "one image": Image.new("L", (28, 28)),
+    "path": "image.png",
+    "nothing": None,
+    "an empty image": [Image.new("L", (0, 5))],
+    "paths": [pathlib.Path("image.png")],
 }
 
 
@@ -98,8 +105,9 @@ def test_images_of_another_kind_are_one_kind_of_error(predictor, images):
 
 def cropping(predictor, share):
     """The same network, of whose images the middle is kept."""
-    return Predictor(predictor.network, predictor.likelihoods, predictor.class_names, predictor.mean, predictor.std,
-                     predictor.channels, share)
+    return Predictor(
+        predictor.network, predictor.likelihoods, predictor.class_names, predictor.mean, predictor.std, predictor.channels, share
+    )
 
 
 def test_an_image_of_the_networks_size_is_cropped_as_an_array_and_as_a_picture(predictor, finished):

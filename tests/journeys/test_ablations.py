@@ -13,15 +13,27 @@ from osdtw_lib.report import notebooks as batch
 from osdtw_lib.stages.run import Run
 
 PLOTLY = "application/vnd.plotly.v1+json"
-TITLES = ["Measured", "Measured before the refinement", "Forms of the proxy", "Rank correlation and regret", "Accuracy over w_A",
-          "Likelihoods and single networks"]
+TITLES = [
+    "Measured",
+    "Measured before the refinement",
+    "Forms of the proxy",
+    "Rank correlation and regret",
+    "Accuracy over w_A",
+    "Likelihoods and single networks",
+]
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory, write_params):
     """(the executed notebook, the Run)."""
-    changes = {"selection.shared_depth": None, "selection.head_weight": None, "ablation.depths": [2],
-               "ablation.head_weights": [0.5, 0.7], "ablation.seeds": [0, 1], "baselines": ["ce"]}
+    changes = {
+        "selection.shared_depth": None,
+        "selection.head_weight": None,
+        "ablation.depths": [2],
+        "ablation.head_weights": [0.5, 0.7],
+        "ablation.seeds": [0, 1],
+        "baselines": ["ce"],
+    }
     path = write_params(tmp_path_factory.mktemp("ablations"), changes)
     run = Run(load_config(path))
     with contextlib.redirect_stdout(io.StringIO()):

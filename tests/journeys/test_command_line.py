@@ -53,7 +53,16 @@ def test_a_shell_sees_the_help_and_status_0(python):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["stage9"], ["plan", "--gpus", "two"], ["run", "--form", "05"], ["split", "--set"], ["predict"], ["predict", "folder"], ["predict", "f", "i", "--top", "x"]],
+    [
+        [],
+        ["stage9"],
+        ["plan", "--gpus", "two"],
+        ["run", "--form", "05"],
+        ["split", "--set"],
+        ["predict"],
+        ["predict", "folder"],
+        ["predict", "f", "i", "--top", "x"],
+    ],
 )
 def test_a_command_it_does_not_know_is_one_line(refused, arguments):
     assert "--help" in refused(*arguments)

@@ -21,15 +21,28 @@ PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BOOKS = list(NOTEBOOKS)
 FIGURES = {
-    "01_data_split": ["Training images a class", "Training images by group", "100 head images, 5 tail", "100 head images, 100 tail"],
+    "01_data_split": [
+        "Training images a class",
+        "Training images by group",
+        "100 head images, 5 tail",
+        "100 head images, 100 tail",
+    ],
     "02_starting_point": ["Masked autoencoding", "Masked, reconstructed, original"],
     "03_stage1_fisher": ["Stage 1", "Fisher trace"],
     "04_proxy_explorer": ["“paper”", "“damped”", "“direct”", "bias", "Eq. (18)", "damped form", "direct form"],
     "05_stage2_joint": ["Stage 2"],
     "06_stage3_tables": ["Refinement", "ccuracy", "onfusion"],
     "07_theory": [
-        "% of the simulated error", "Bias of Eq. (18)", "head weight", "mismatch", "How fast", "leaves out", "cross term",
-        "Variance and bias", "ridge", "damping does",
+        "% of the simulated error",
+        "Bias of Eq. (18)",
+        "head weight",
+        "mismatch",
+        "How fast",
+        "leaves out",
+        "cross term",
+        "Variance and bias",
+        "ridge",
+        "damping does",
     ],
 }
 WIDGETS = {"01_data_split": 1, "04_proxy_explorer": 1}
@@ -65,7 +78,10 @@ def test_a_source_has_one_parameters_cell_with_the_default_file(book):
 def test_a_source_starts_with_its_title_and_its_versions(book):
     cells = source(book).cells
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
-    assert "versions()" in next(c for c in cells[1:] if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])).source
+    assert (
+        "versions()"
+        in next(c for c in cells[1:] if c.cell_type == "code" and "parameters" not in c.metadata.get("tags", [])).source
+    )
 
 
 # run --------------------------------------------------------------------------------------------------------

@@ -16,8 +16,28 @@ from osdtw_lib.artifacts.tables import read_table
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.legible import legible
 
-NAMES = [b"NA", b"None", b"null", b"00001", b"1e5", b"100000", b"True", b"a", b"a.1", b"<!--<script>", b"-->", b"=HYPERLINK(1)",
-         b'a,"b"', b"<b>x &amp; $y$", b"2024-01-01", b"method", b"caf\xe9", "日本 “é”".encode(), b"two\nlines", b"\x1b[31mred"]
+NAMES = [
+    b"NA",
+    b"None",
+    b"null",
+    b"00001",
+    b"1e5",
+    b"100000",
+    b"True",
+    b"a",
+    b"a.1",
+    b"<!--<script>",
+    b"-->",
+    b"=HYPERLINK(1)",
+    b'a,"b"',
+    b"<b>x &amp; $y$",
+    b"2024-01-01",
+    b"method",
+    b"caf\xe9",
+    "日本 “é”".encode(),
+    b"two\nlines",
+    b"\x1b[31mred",
+]
 PLOTLY = "application/vnd.plotly.v1+json"
 
 
@@ -91,8 +111,13 @@ def test_the_tables_name_every_class_as_it_is_called(finished, names):
 
 def test_the_figures_name_every_class_as_it_is_called(finished, names):
     run = finished[0]
-    figures = [o["data"][PLOTLY] for book in ("01_data_split", "06_stage3_tables") for c in executed(run, book).cells
-               for o in c.get("outputs", []) if PLOTLY in o.get("data", {})]
+    figures = [
+        o["data"][PLOTLY]
+        for book in ("01_data_split", "06_stage3_tables")
+        for c in executed(run, book).cells
+        for o in c.get("outputs", [])
+        if PLOTLY in o.get("data", {})
+    ]
     counts, confusion = figures[0], figures[-1]
     assert sorted(html.unescape(x) for t in counts["data"] for x in t["x"]) == sorted(names)
     assert [html.unescape(x) for x in confusion["data"][0]["y"]] == names

@@ -44,17 +44,34 @@ def lists(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(lists):
     recipe = {
-        "batch_size": 16, "micro_batch": 4, "random_crop": [0.5, 1.0], "flip": True, "rand_augment": [9, 0.5],
-        "mixup": 0.8, "cutmix": 1.0, "random_erasing": 0.25, "layer_decay": 0.75,
+        "batch_size": 16,
+        "micro_batch": 4,
+        "random_crop": [0.5, 1.0],
+        "flip": True,
+        "rand_augment": [9, 0.5],
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "random_erasing": 0.25,
+        "layer_decay": 0.75,
     }
     values = {
-        "name": "photographs", "outputs": str(lists / "outputs"), "workers": 2, "loader_workers": 1,
-        "data": {"dataset": "files", "train": str(lists / "LT_train.txt"), "test": str(lists / "LT_val.txt"),
-                 "root": str(lists / "images")},
+        "name": "photographs",
+        "outputs": str(lists / "outputs"),
+        "workers": 2,
+        "loader_workers": 1,
+        "data": {
+            "dataset": "files",
+            "train": str(lists / "LT_train.txt"),
+            "test": str(lists / "LT_val.txt"),
+            "root": str(lists / "images"),
+        },
         "model": {"image_size": 32, "patch_size": 16, "width": 16, "depth": 3, "heads": 2, "head_init_std": 2e-5},
-        "recipe": recipe, "baselines": ["balanced_bce"],
+        "recipe": recipe,
+        "baselines": ["balanced_bce"],
         "stage0": {"epochs": 1, "warmup_epochs": 0, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
-        "stage1": {"epochs": 1, "warmup_epochs": 0}, "stage2": {"epochs": 1, "warmup_epochs": 0}, "stage3": {"epochs": 1},
+        "stage1": {"epochs": 1, "warmup_epochs": 0},
+        "stage2": {"epochs": 1, "warmup_epochs": 0},
+        "stage3": {"epochs": 1},
     }
     path = lists / "photographs.yaml"
     path.write_text(yaml.safe_dump(values))

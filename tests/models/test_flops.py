@@ -37,8 +37,16 @@ def test_freezing_every_block_leaves_a_forward_pass_and_the_decoder():
 
 @pytest.mark.parametrize(
     "name, tera",
-    [("NVIDIA H100 80GB HBM3", 989.4), ("NVIDIA H100 PCIe", 756.5), ("NVIDIA H200", 989.4), ("NVIDIA A100-SXM4-80GB", 312),
-     ("A100-SXM4-40GB", 312), ("NVIDIA L40S", 362.05), ("NVIDIA GeForce RTX 4090", 165.2), ("Tesla V100-SXM2-16GB", 125)],
+    [
+        ("NVIDIA H100 80GB HBM3", 989.4),
+        ("NVIDIA H100 PCIe", 756.5),
+        ("NVIDIA H200", 989.4),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("A100-SXM4-40GB", 312),
+        ("NVIDIA L40S", 362.05),
+        ("NVIDIA GeForce RTX 4090", 165.2),
+        ("Tesla V100-SXM2-16GB", 125),
+    ],
 )
 def test_the_peak_goes_by_torchs_name_of_the_device(name, tera):
     assert peak_flops(name) == tera * 1e12

@@ -40,19 +40,36 @@ def original_names(seed=1, patches=4):
 
     def block(prefix, width):
         shapes = {
-            "norm1.weight": (width,), "norm1.bias": (width,),
-            "attn.qkv.weight": (3 * width, width), "attn.qkv.bias": (3 * width,),
-            "attn.proj.weight": (width, width), "attn.proj.bias": (width,), "norm2.weight": (width,), "norm2.bias": (width,),
-            "mlp.fc1.weight": (4 * width, width), "mlp.fc1.bias": (4 * width,), "mlp.fc2.weight": (width, 4 * width),
+            "norm1.weight": (width,),
+            "norm1.bias": (width,),
+            "attn.qkv.weight": (3 * width, width),
+            "attn.qkv.bias": (3 * width,),
+            "attn.proj.weight": (width, width),
+            "attn.proj.bias": (width,),
+            "norm2.weight": (width,),
+            "norm2.bias": (width,),
+            "mlp.fc1.weight": (4 * width, width),
+            "mlp.fc1.bias": (4 * width,),
+            "mlp.fc2.weight": (width, 4 * width),
             "mlp.fc2.bias": (width,),
         }
         return {f"{prefix}.{name}": shape for name, shape in shapes.items()}
 
     shapes = {
-        "cls_token": (1, 1, WIDTH), "pos_embed": (1, 1 + patches, WIDTH), "mask_token": (1, 1, 8),
-        "decoder_pos_embed": (1, 1 + patches, 8), "patch_embed.proj.weight": (WIDTH, 2, 4, 4), "patch_embed.proj.bias": (WIDTH,),
-        "norm.weight": (WIDTH,), "norm.bias": (WIDTH,), "decoder_embed.weight": (8, WIDTH), "decoder_embed.bias": (8,),
-        "decoder_norm.weight": (8,), "decoder_norm.bias": (8,), "decoder_pred.weight": (32, 8), "decoder_pred.bias": (32,),
+        "cls_token": (1, 1, WIDTH),
+        "pos_embed": (1, 1 + patches, WIDTH),
+        "mask_token": (1, 1, 8),
+        "decoder_pos_embed": (1, 1 + patches, 8),
+        "patch_embed.proj.weight": (WIDTH, 2, 4, 4),
+        "patch_embed.proj.bias": (WIDTH,),
+        "norm.weight": (WIDTH,),
+        "norm.bias": (WIDTH,),
+        "decoder_embed.weight": (8, WIDTH),
+        "decoder_embed.bias": (8,),
+        "decoder_norm.weight": (8,),
+        "decoder_norm.bias": (8,),
+        "decoder_pred.weight": (32, 8),
+        "decoder_pred.bias": (32,),
     }
     for i in range(DEPTH):
         shapes |= block(f"blocks.{i}", WIDTH)
@@ -113,8 +130,19 @@ def test_the_original_masked_autoencoder(given, pooling, name):
         assert torch.equal(network.get_parameter(own), expected), own
 
 
-PREFIXES = ["", "module.", "encoder.", "module.encoder.", "model.", "backbone.", "_orig_mod.", "base_encoder.", "visual.",
-            "module._orig_mod.base_encoder.", "net.whoever.named.it."]
+PREFIXES = [
+    "",
+    "module.",
+    "encoder.",
+    "module.encoder.",
+    "model.",
+    "backbone.",
+    "_orig_mod.",
+    "base_encoder.",
+    "visual.",
+    "module._orig_mod.base_encoder.",
+    "net.whoever.named.it.",
+]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -123,7 +151,9 @@ def test_a_fine_tuning_checkpoint_with_its_arguments(given, prefix):
     content = {
         "model": {prefix + name: tensor for name, tensor in weights(source).items()},
         "optimizer": {"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 1e-3, "params": [0]}]},
-        "epoch": 99, "scaler": {"scale": 65536.0}, "args": argparse.Namespace(model="vit_base_patch16", lr=None, tau=1.0),
+        "epoch": 99,
+        "scaler": {"scale": 65536.0},
+        "args": argparse.Namespace(model="vit_base_patch16", lr=None, tau=1.0),
     }
     given_start(given(content, "checkpoint-99.pth"), network)
     assert torch.equal(encode(network, images(), DEPTH), encode(source, images(), DEPTH))
@@ -281,8 +311,10 @@ def test_a_tag_timm_does_not_know_names_those_it_does(init, words):
 
 @pytest.mark.parametrize(
     "init, file",
-    [("vit_base_patch16_224.mae", "mae_pretrain_vit_base.pth"),
-     ("vit_small_patch16_224.augreg_in1k", "vit_small_patch16_224.augreg_in1k.safetensors")],
+    [
+        ("vit_base_patch16_224.mae", "mae_pretrain_vit_base.pth"),
+        ("vit_small_patch16_224.augreg_in1k", "vit_small_patch16_224.augreg_in1k.safetensors"),
+    ],
 )
 def test_without_a_network_the_line_says_what_to_fetch_and_where_to_put_it(monkeypatch, init, file):
     def offline(*_, **__):
@@ -305,8 +337,10 @@ def test_a_tag_is_fetched_and_fitted(monkeypatch, capsys):
     monkeypatch.setattr(library.timm, "create_model", fetch)
     origin = given_start(Model(init="vit_base_patch16_224.mae", channels=2), network)
     assert asked["name"] == "vit_base_patch16_224.mae" and asked["pretrained"] and asked["in_chans"] == 2
-    assert origin == ("timm's pretrained weights 'vit_base_patch16_224.mae', 28 tensors, 2 left out (norm.weight, norm.bias), "
-                      "position embedding resampled from 3 x 3 to 2 x 2")
+    assert origin == (
+        "timm's pretrained weights 'vit_base_patch16_224.mae', 28 tensors, 2 left out (norm.weight, norm.bias), "
+        "position embedding resampled from 3 x 3 to 2 x 2"
+    )
     assert "fetches" in capsys.readouterr().out
     assert torch.equal(network.blocks[1].attn.qkv.weight, source.blocks[1].attn.qkv.weight)
 
@@ -379,12 +413,17 @@ def test_a_tag_of_another_architecture_is_refused_before_anything_is_fetched(mon
     assert "fetches" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"model.init": "nowhere/x.pth"}, "no such file"), ({"model.init": "vit_base_patch16_224.may"}, "timm has no such weights"),
-    ({"model.init": "a\0.pth"}, "control character"), ({"model.init": "~nobody_here/x.pth"}, "nobody"),
-    ({"model.init": "x" * 300 + ".pth"}, "too long"),
-    ({"model.architecture": "hf-hub:timm/vit_tiny_patch16_224.augreg_in21k"}, "no such model"),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"model.init": "nowhere/x.pth"}, "no such file"),
+        ({"model.init": "vit_base_patch16_224.may"}, "timm has no such weights"),
+        ({"model.init": "a\0.pth"}, "control character"),
+        ({"model.init": "~nobody_here/x.pth"}, "nobody"),
+        ({"model.init": "x" * 300 + ".pth"}, "too long"),
+        ({"model.architecture": "hf-hub:timm/vit_tiny_patch16_224.augreg_in21k"}, "no such model"),
+    ],
+)
 def test_a_start_that_cannot_be_is_said_when_the_run_is_opened(params, changes, words):
     with pytest.raises(UserError) as caught:
         Run(load_config(params(changes)))

@@ -23,6 +23,7 @@ def config(params):
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """published("imagenet_lt", recipe={...}) -> a Config of a data set that is not here, on a tiny network."""
+
     def absent(*_):
         raise UserError("data.train: no such file")
 
@@ -30,7 +31,8 @@ def published(tmp_path, monkeypatch):
 
     def write(protocol, **sections):
         values = {
-            "name": "large", "data": {"dataset": "files", "train": "no_list.txt", "protocol": protocol},
+            "name": "large",
+            "data": {"dataset": "files", "train": "no_list.txt", "protocol": protocol},
             "model": {"image_size": 32, "patch_size": 16, "width": 24, "depth": 1, "heads": 2, "init": "scratch"},
         } | sections
         (tmp_path / "large.yaml").write_text(yaml.safe_dump(values))
@@ -155,8 +157,11 @@ def test_several_gpus_of_a_machine_that_has_one_are_said_to_be_assumed(config, m
     monkeypatch.setattr(library, "measure", lambda step, config, micro, device: library.Measured(8, 0.5, 10**9))
     monkeypatch.setattr(library, "seconds_of", lambda run, device: 0.25)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: self)
-    monkeypatch.setattr(library, "synthetic", lambda network, size, device, real=library.synthetic: real(
-        network, size, "cpu" if str(device) == "cuda" else device))
+    monkeypatch.setattr(
+        library,
+        "synthetic",
+        lambda network, size, device, real=library.synthetic: real(network, size, "cpu" if str(device) == "cuda" else device),
+    )
     plan = make_plan(config(), gpus=2)
     stages = plan.stages.set_index("stage")
     assert "2 x NVIDIA L40S; one is measured, that each does as much is assumed" in plan.lines[0]

@@ -77,4 +77,6 @@ def test_tables_read_back_give_the_same_grid():
     made = ProxySummary.of(exact())
     tables = [pd.read_csv(io.StringIO(t.to_csv(index=False))) for t in (made.encoder, made.decoders)]
     again = ProxySummary(*tables, made.n_depths, made.n_samples, made.evidence())
-    assert np.allclose(again.grid(form="damped", damping=1e-3)["total"], made.grid(form="damped", damping=1e-3)["total"], rtol=1e-12)
+    assert np.allclose(
+        again.grid(form="damped", damping=1e-3)["total"], made.grid(form="damped", damping=1e-3)["total"], rtol=1e-12
+    )

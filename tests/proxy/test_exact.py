@@ -116,8 +116,7 @@ def test_the_exact_bias_and_variance_together_are_least_at_one_half():
 
 
 def test_select_takes_the_smallest_finite_total():
-    grid = pd.DataFrame({"shared_depth": [0, 1, 2, 3], "head_weight": [0.1, 0.2, 0.3, 0.4],
-                         "total": [np.nan, 2.0, 1.0, -np.inf]})
+    grid = pd.DataFrame({"shared_depth": [0, 1, 2, 3], "head_weight": [0.1, 0.2, 0.3, 0.4], "total": [np.nan, 2.0, 1.0, -np.inf]})
     choice = Proxy.select(grid)
     assert (choice.shared_depth, choice.head_weight, choice.total) == (2, 0.3, 1.0)
     with pytest.raises(ValueError, match="finite"):
@@ -148,8 +147,14 @@ def test_tensors_of_any_layout_and_type_give_the_same():
         return wide[..., 0].requires_grad_()
 
     nothing = {"none": torch.zeros(0)}
-    found = Proxy({n: apart(t) for n, t in head.items()} | nothing, tail | nothing, {n: apart(t) for n, t in mismatch.items()},
-                  DEPTH_OF | {"none": 4}, N, (3.0, 4.0))
+    found = Proxy(
+        {n: apart(t) for n, t in head.items()} | nothing,
+        tail | nothing,
+        {n: apart(t) for n, t in mismatch.items()},
+        DEPTH_OF | {"none": 4},
+        N,
+        (3.0, 4.0),
+    )
     for form, damping in (("paper", 0.0), ("damped", "evidence")):
         grids = [search.grid(form=form, damping=damping) for search in (found, expected)]
         pd.testing.assert_frame_equal(*grids, rtol=1e-6)
@@ -197,8 +202,13 @@ def test_refuses_what_does_not_fit(change, why):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"depths": [4]}, {"depths": [-1]}, {"head_weights": [1.1]}, {"head_weights": [float("nan")]},
-        {"form": "papers"}, {"form": "damped", "damping": -1.0}, {"form": "damped", "damping": "evidence"},
+        {"depths": [4]},
+        {"depths": [-1]},
+        {"head_weights": [1.1]},
+        {"head_weights": [float("nan")]},
+        {"form": "papers"},
+        {"form": "damped", "damping": -1.0},
+        {"form": "damped", "damping": "evidence"},
     ],
 )
 def test_refuses_cells_and_forms_that_do_not_exist(arguments):
@@ -255,7 +265,7 @@ def test_the_compiled_loop_equals_the_slow_way(case, dtype, form, lam, monkeypat
     a, b, d = (t.to(dtype) for t in (a, b, d))
     weights = np.concatenate([np.linspace(0, 1, 8), [1e-6, 1 - 1e-6]])
     monkeypatch.setattr(terms, "CHUNK", 600)
-    (quick, shares), = terms.encoder_sums([(a, b, d)], weights, lam, form)
+    ((quick, shares),) = terms.encoder_sums([(a, b, d)], weights, lam, form)
     slow = terms.careful_sums(a, b, d, weights, lam, form)
     assert np.allclose(quick, slow, rtol=1e-9, atol=0)
     assert np.isclose(shares, sum(terms.squared_shares(t, lam) for t in (a, b)), rtol=1e-9)

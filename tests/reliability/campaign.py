@@ -1,9 +1,9 @@
 """Kills, damaged and mutated files, full disks, odd surroundings: tried by the hundred on tiny runs, and counted.
 
-    python tests/reliability/campaign.py --long          everything, about half an hour on two idle cores
-    python tests/reliability/campaign.py                 a handful of each kind, as the tests do
-    python tests/reliability/campaign.py --trial NAME    one of them again, by the name the table gives
-    python tests/reliability/campaign.py --write-docs    the counts of the last long form into docs/reliability.md
+python tests/reliability/campaign.py --long          everything, about half an hour on two idle cores
+python tests/reliability/campaign.py                 a handful of each kind, as the tests do
+python tests/reliability/campaign.py --trial NAME    one of them again, by the name the table gives
+python tests/reliability/campaign.py --write-docs    the counts of the last long form into docs/reliability.md
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ import tempfile
 import time
 
 import torch
-
-from osdtw_lib.config.paths import PROJECT
-
 from reliability import damage, disk, kills, mutations, report, runs, surroundings
 from reliability.readers import pages
 from reliability.trials import Outcome, Trial, run_trials
+
+from osdtw_lib.config.paths import PROJECT
 
 PARTS = ("kills", "damage", "mutations", "disk", "surroundings")
 

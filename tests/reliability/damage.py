@@ -11,8 +11,13 @@ from .runs import Finished, ends_the_same, victim
 from .trials import Failed, Place, Trial, fork, wait
 
 CHECKPOINTS = {  # stage: (checkpoints written before it is killed, what they are called)
-    "start": (2, "training"), "stage1": (2, "training"), "fisher": (2, "head"), "direct": (3, "direct"),
-    "stage2": (2, "training"), "stage3": (2, "training"), "baselines": (2, "ce/training"),
+    "start": (2, "training"),
+    "stage1": (2, "training"),
+    "fisher": (2, "head"),
+    "direct": (3, "direct"),
+    "stage2": (2, "training"),
+    "stage3": (2, "training"),
+    "baselines": (2, "ce/training"),
 }
 
 
@@ -52,14 +57,29 @@ def trials(long: bool, runs: dict[str, Finished], seed: int) -> list[Trial]:
     for name, run in runs.items():
         files = [str(p.relative_to(run.folder.parent)) for p in sorted(run.folder.parent.rglob("*")) if p.is_file()]
         files = [file for file in files if name == "small" or _kind(name, file) != STAGE]  # a stage's are small's once more
-        found += [Trial(f"{_kind(name, file)}: {way}", f"damage/{name}/{file}/{way}",
-                        lambda place, run=run, file=file, way=way: _file(place, run, file, way), 1.5)
-                  for file in files for way in WAYS]
+        found += [
+            Trial(
+                f"{_kind(name, file)}: {way}",
+                f"damage/{name}/{file}/{way}",
+                lambda place, run=run, file=file, way=way: _file(place, run, file, way),
+                1.5,
+            )
+            for file in files
+            for way in WAYS
+        ]
     small = runs["small"]
-    found += [Trial(f"checkpoint: {way}", f"damage/checkpoint/{stage}/{which}/{way}-{n}",
-                    lambda place, stage=stage, which=which, way=way: _checkpoint(place, small, stage, which, way), 1.5)
-              for stage in CHECKPOINTS for which in ("newest", "before", "both") for way in WAYS
-              for n in range(4 if way == "flip" else 1)]
+    found += [
+        Trial(
+            f"checkpoint: {way}",
+            f"damage/checkpoint/{stage}/{which}/{way}-{n}",
+            lambda place, stage=stage, which=which, way=way: _checkpoint(place, small, stage, which, way),
+            1.5,
+        )
+        for stage in CHECKPOINTS
+        for which in ("newest", "before", "both")
+        for way in WAYS
+        for n in range(4 if way == "flip" else 1)
+    ]
     if not long:
         chosen = random.Random(f"{seed}/damage")
         found = [t for kind in sorted({t.kind for t in found}) for t in chosen.sample([t for t in found if t.kind == kind], 1)]

@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from osdtw_lib.stages.all import STAGES
+
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.fisher import diagonal
-from osdtw_lib.stages.all import STAGES
 from osdtw_lib.training import loop
 
 from . import mounts
@@ -26,15 +27,36 @@ HALF_WRITTEN = (".part", ".new", ".write-test")
 def trials(long: bool, run: Finished) -> list[Trial]:
     files = [p.stat().st_size for p in run.folder.rglob("*") if p.is_file()]
     whole = sum(-(-size // 4096) * 4096 for size in files)
-    found = [Trial("disk full: stages", f"disk/stages/{n}",
-                   lambda place, share=(n + 0.5) / moments: _stages(place, run, share * whole), 6)
-             for moments in (8 if long else 1,) for n in range(moments)]
+    found = [
+        Trial(
+            "disk full: stages",
+            f"disk/stages/{n}",
+            lambda place, share=(n + 0.5) / moments: _stages(place, run, share * whole),
+            6,
+        )
+        for moments in (8 if long else 1,)
+        for n in range(moments)
+    ]
     if long:  # two moments among the pages, which are larger than all else
-        found += [Trial("disk full: the job through the notebooks", f"disk/notebooks/{n}",
-                        lambda place, size=size: _notebooks(place, run, size), 120, 1, 900)
-                  for n, size in enumerate((3 * 2**20, 9 * 2**20))]
-    found.append(Trial("no file larger than a size: stages", "disk/limit",
-                       lambda place: _limited(place, run, place.random.choice(sorted(files)[-12:])), 6))
+        found += [
+            Trial(
+                "disk full: the job through the notebooks",
+                f"disk/notebooks/{n}",
+                lambda place, size=size: _notebooks(place, run, size),
+                120,
+                1,
+                900,
+            )
+            for n, size in enumerate((3 * 2**20, 9 * 2**20))
+        ]
+    found.append(
+        Trial(
+            "no file larger than a size: stages",
+            "disk/limit",
+            lambda place: _limited(place, run, place.random.choice(sorted(files)[-12:])),
+            6,
+        )
+    )
     return found
 
 
@@ -86,8 +108,14 @@ def _notebooks(place: Place, run: Finished, size: int) -> str | None:
     for room in (None, ROOM):
         if room:
             mounts.larger_disk(outputs, room)
-        done = subprocess.run([sys.executable, "-m", "osdtw_lib", "run", str(params)], cwd=PROJECT, env=environment,
-                              capture_output=True, text=True, timeout=600)
+        done = subprocess.run(
+            [sys.executable, "-m", "osdtw_lib", "run", str(params)],
+            cwd=PROJECT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
         if "Traceback" in done.stdout + done.stderr or (done.returncode and done.stderr.count("error: ") != 1):
             raise Failed(f"on {size / 1e6:.1f} MB: status {done.returncode}: {done.stderr[-300:]}")
         if not room:

@@ -11,11 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.stages.all import STAGES
-from osdtw_lib.stages.run import NOTEBOOKS
-
 from small_run import write_small
+
+from osdtw_lib.config.paths import PROJECT
+from osdtw_lib.stages.run import NOTEBOOKS
 
 from .runs import CHANGES, Finished, ends_the_same, kept, same, swept, victim
 from .trials import Failed, Place, Trial, alive, fork, nothing_left, wait
@@ -34,21 +34,40 @@ def trials(long: bool, alone: Finished, together: Finished | None) -> list[Trial
     found = []
     for name, (one, two, chains) in (LONG if long else SHORT).items():
         slug = name.replace(" -", "")
-        found += [Trial(f"{name}: stages, one process", f"kills/{slug}/one/{n}",
-                        lambda place, name=name, n=n: _one(place, name, alone, list(STAGES)[(5 * n + 1) % len(STAGES)]), 3)
-                  for n in range(one)]
-        found += [Trial(f"{name}: stages, two processes", f"kills/{slug}/two/{n}",
-                        lambda place, name=name, n=n: _two(place, name, together, SHARED[n % len(SHARED)]), 30)
-                  for n in range(two)]
-        found += [Trial(f"{name}: the job through the notebooks", f"kills/{slug}/notebooks/{n}",
-                        lambda place, name=name, kills=kills: _notebooks(place, name, kills, alone),
-                        90 * (1 + 0.57 * kills), kills, 1800)
-                  for n, kills in enumerate(chains)]
+        found += [
+            Trial(
+                f"{name}: stages, one process",
+                f"kills/{slug}/one/{n}",
+                lambda place, name=name, n=n: _one(place, name, alone, list(STAGES)[(5 * n + 1) % len(STAGES)]),
+                3,
+            )
+            for n in range(one)
+        ]
+        found += [
+            Trial(
+                f"{name}: stages, two processes",
+                f"kills/{slug}/two/{n}",
+                lambda place, name=name, n=n: _two(place, name, together, SHARED[n % len(SHARED)]),
+                30,
+            )
+            for n in range(two)
+        ]
+        found += [
+            Trial(
+                f"{name}: the job through the notebooks",
+                f"kills/{slug}/notebooks/{n}",
+                lambda place, name=name, kills=kills: _notebooks(place, name, kills, alone),
+                90 * (1 + 0.57 * kills),
+                kills,
+                1800,
+            )
+            for n, kills in enumerate(chains)
+        ]
     return found
 
 
 def _one(place: Place, name: str, run: Finished, stage: str) -> None:
-    stages = CHAIN[CHAIN.index(stage):] if stage in CHAIN else (stage,)
+    stages = CHAIN[CHAIN.index(stage) :] if stage in CHAIN else (stage,)
     eager, moment = place.random.random() < 0.7, place.random.uniform(0, 1.1 * run.seconds[stage])
     params = write_small(place.folder, run.changes)
     pid = _struck(place, name, moment, run, stages, lambda: victim(params, stages, eager))
@@ -145,8 +164,14 @@ def make_through_notebooks(place: Place, folder: Path) -> Finished:
 def _job(place: Place, params: Path) -> subprocess.Popen:
     environment = dict(os.environ) | {"PYTHONPATH": str(PROJECT), "HOME": str(place.folder)}
     with (place.folder / "job.txt").open("w") as log:
-        return subprocess.Popen([sys.executable, "-m", "osdtw_lib", "run", str(params)], cwd=PROJECT, env=environment,
-                                stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(
+            [sys.executable, "-m", "osdtw_lib", "run", str(params)],
+            cwd=PROJECT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def _said(place: Place) -> str:

@@ -16,11 +16,10 @@ import numpy as np
 import yaml
 from PIL import Image
 from safetensors.numpy import load_file
+from small_run import SMALL
 
 from osdtw_lib import load_predictor
 from osdtw_lib.config.load import load_config
-
-from small_run import SMALL
 
 from . import mutants, yaml_core
 from .kills import CHAIN
@@ -33,15 +32,27 @@ LONG = {"artifact": 300, "parameter file": 350, "list": 200, "image": 150}
 SHORT = {"artifact": 12, "parameter file": 20, "list": 10, "image": 8}
 MEMORY = 8 * 2**30  # bytes of address space a trial may take beside what it has
 # so much and no more is really trained; what is larger is split and planned only
-SIZES = {"stage0.epochs": 6, "stage1.epochs": 6, "stage2.epochs": 6, "stage3.epochs": 6, "model.width": 96, "model.depth": 8,
-         "stage0.decoder_width": 64, "stage0.decoder_depth": 4, "data.largest": 500, "data.test_per_class": 100}
+SIZES = {
+    "stage0.epochs": 6,
+    "stage1.epochs": 6,
+    "stage2.epochs": 6,
+    "stage3.epochs": 6,
+    "model.width": 96,
+    "model.depth": 8,
+    "stage0.decoder_width": 64,
+    "stage0.decoder_depth": 4,
+    "data.largest": 500,
+    "data.test_per_class": 100,
+}
 
 
 def trials(long: bool, run: Finished) -> list[Trial]:
     works = {"artifact": _artifact, "parameter file": _parameter_file, "list": _list, "image": _image}
-    return [Trial(f"mutated {kind}", f"mutations/{kind.replace(' ', '-')}/{n}",
-                  lambda place, kind=kind: works[kind](place, run), 0.7)
-            for kind, count in (LONG if long else SHORT).items() for n in range(count)]
+    return [
+        Trial(f"mutated {kind}", f"mutations/{kind.replace(' ', '-')}/{n}", lambda place, kind=kind: works[kind](place, run), 0.7)
+        for kind, count in (LONG if long else SHORT).items()
+        for n in range(count)
+    ]
 
 
 # artifacts --------------------------------------------------------------------------------------------------
@@ -185,8 +196,32 @@ def _relabelled(lines: list[str], is_csv: bool, rng: random.Random) -> str:
     lines, at = list(lines), rng.randrange(1, len(lines))
     mark = "," if is_csv else " "
     path, label = lines[at].rsplit(mark, 1)
-    odd = rng.choice(("NA", "None", "null", "nan", "00001", "1e5", "True", "0", "0.0", "-1", "1" + "0" * 20, "", " ",
-                      "x" * 300, "a b", "=1+1", "<!--<script>", "\"q\"", "..", "a/b", "é", "7"))
+    odd = rng.choice(
+        (
+            "NA",
+            "None",
+            "null",
+            "nan",
+            "00001",
+            "1e5",
+            "True",
+            "0",
+            "0.0",
+            "-1",
+            "1" + "0" * 20,
+            "",
+            " ",
+            "x" * 300,
+            "a b",
+            "=1+1",
+            "<!--<script>",
+            '"q"',
+            "..",
+            "a/b",
+            "é",
+            "7",
+        )
+    )
     kind = rng.randrange(4)
     if kind == 0:
         lines[at] = f"{path}{mark}{odd}"
@@ -269,5 +304,3 @@ def _as_pillow_reads_it(path: Path, said: str, run: Finished) -> None:
     found = [line.partition("\t")[2] for line in said.splitlines()]
     if sorted(wanted) != sorted(found):
         raise Failed(f"predicted {json.dumps(found)}, and from Pillow's pixels {json.dumps(wanted)}")
-
-

@@ -10,11 +10,17 @@ from PIL import Image
 
 CLASSES = {"Füchse": 9, "a dog": 7, "狼": 5, "NA": 4}  # name: images
 FORMATS = [  # (suffix, mode, options of Pillow's save)
-    *((".jpg", mode, {}) for mode in ("RGB", "L", "CMYK")), (".jpg", "RGB", {"progressive": True}),
-    *((".png", mode, {}) for mode in ("RGB", "L", "LA", "RGBA", "P", "1", "I;16")), (".gif", "P", {}),
-    *((".bmp", mode, {}) for mode in ("RGB", "L")), *((".tif", mode, {}) for mode in ("RGB", "F", "LAB")),
-    (".tif", "L", {"compression": "tiff_lzw"}), *((".webp", mode, {}) for mode in ("RGB", "RGBA")),
-    (".ppm", "RGB", {}), (".pgm", "L", {}), (".pbm", "1", {}),
+    *((".jpg", mode, {}) for mode in ("RGB", "L", "CMYK")),
+    (".jpg", "RGB", {"progressive": True}),
+    *((".png", mode, {}) for mode in ("RGB", "L", "LA", "RGBA", "P", "1", "I;16")),
+    (".gif", "P", {}),
+    *((".bmp", mode, {}) for mode in ("RGB", "L")),
+    *((".tif", mode, {}) for mode in ("RGB", "F", "LAB")),
+    (".tif", "L", {"compression": "tiff_lzw"}),
+    *((".webp", mode, {}) for mode in ("RGB", "RGBA")),
+    (".ppm", "RGB", {}),
+    (".pgm", "L", {}),
+    (".pbm", "1", {}),
 ]
 
 
@@ -33,8 +39,9 @@ def picture(path: Path, rng: random.Random, mode: str = "RGB", size: tuple[int, 
 
 def write_pictures(root: Path) -> list[tuple[str, str]]:
     """A folder a class below `root`/images; returns (path below root, class) of each."""
-    listed = [(f"images/{label}/{n}{'.png' if n % 2 else '.jpg'}", label)
-              for label, count in CLASSES.items() for n in range(count)]
+    listed = [
+        (f"images/{label}/{n}{'.png' if n % 2 else '.jpg'}", label) for label, count in CLASSES.items() for n in range(count)
+    ]
     for path, _ in listed:
         picture(root / path, random.Random(path))
     return listed

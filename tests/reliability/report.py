@@ -43,8 +43,10 @@ def write(outcomes: list[Outcome], chosen, seconds: float) -> int:
     print(f"\n{text}\n{seconds / 60:.1f} minutes; {chosen.out / 'campaign.json'}")
     for row in rows:
         if row["first_failed"]:
-            print(f"first failed, {row['kind']}: {row['first_failed']}: {row['why'][:500]}\n"
-                  f"    again: python tests/reliability/campaign.py --seed {chosen.seed} --trial '{row['first_failed']}'")
+            print(
+                f"first failed, {row['kind']}: {row['first_failed']}: {row['why'][:500]}\n"
+                f"    again: python tests/reliability/campaign.py --seed {chosen.seed} --trial '{row['first_failed']}'"
+            )
     if not said["failures"]:
         shutil.rmtree(chosen.out / "failed", ignore_errors=True)
     return 1 if said["failures"] else 0
@@ -69,8 +71,10 @@ def _rows(outcomes: list[Outcome]) -> list[dict]:
 def table(rows: list[dict]) -> str:
     """In Markdown, with a line of sums."""
     sums = {"kind": "**all**"} | {c: sum(row[c] for row in rows) for c in COLUMNS}
-    lines = ["| what | tried | passed | of them refused in one line | failed | could not be tried here |",
-             "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| what | tried | passed | of them refused in one line | failed | could not be tried here |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     lines += [f"| {row['kind']} | " + " | ".join(f"{row[c]:,}" for c in COLUMNS) + " |" for row in [*rows, sums]]
     return "\n".join(lines) + "\n"
 
@@ -86,8 +90,10 @@ def write_docs(folder: Path) -> int:
         print("these are not the counts of a whole long form; run it with --long and nothing else")
         return 2
     before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
-    when = (f"{said['finished']}, seed {said['seed']}, commit {said['commit']}, {said['machine']}, {said['minutes']} minutes "
-            f"with {said['lanes']} trials at a time.")
+    when = (
+        f"{said['finished']}, seed {said['seed']}, commit {said['commit']}, {said['machine']}, {said['minutes']} minutes "
+        f"with {said['lanes']} trials at a time."
+    )
     DOCS.write_text(f"{before}{BEGIN}\n{when}\n\n{table(said['rows'])}{END}{rest.partition(END)[2]}", encoding="utf-8")
     return 0
 

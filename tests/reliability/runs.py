@@ -16,14 +16,14 @@ import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from osdtw_lib.stages.all import STAGES
+from small_run import write_small
+
 from osdtw_lib.__main__ import main
 from osdtw_lib.artifacts.checkpoint import Checkpoint
 from osdtw_lib.data import sets
 from osdtw_lib.fisher import diagonal
-from osdtw_lib.stages.all import STAGES
 from osdtw_lib.training import loop
-
-from small_run import write_small
 
 from .pictures import picture, write_pictures
 from .trials import Failed
@@ -173,8 +173,11 @@ def same(folder: Path, expected: dict[str, str], within: tuple[str, ...] = ("",)
     """Raises Failed unless a run's results (those of the stages `within`) are the expected ones, to the bit."""
     chosen = lambda files: {n: d for n, d in files.items() if n.startswith(within)}  # noqa: E731
     found, wanted = chosen(digests(folder)), chosen(expected)
-    for what, names in (("missing", wanted.keys() - found.keys()), ("too many", found.keys() - wanted.keys()),
-                        ("other than it was", {n for n in wanted.keys() & found.keys() if wanted[n] != found[n]})):
+    for what, names in (
+        ("missing", wanted.keys() - found.keys()),
+        ("too many", found.keys() - wanted.keys()),
+        ("other than it was", {n for n in wanted.keys() & found.keys() if wanted[n] != found[n]}),
+    ):
         if names:
             raise Failed(f"{what}: {', '.join(sorted(names)[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}")
 

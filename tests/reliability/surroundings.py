@@ -43,19 +43,46 @@ for stage in sys.argv[2].split(","):
 
 def trials(long: bool, run: Finished, pictures: Finished) -> list[Trial]:
     stages = CHAIN if long else ("split", "start")
-    found = [Trial(f"surroundings: {what}", f"surroundings/{what}/{name}",
-                   lambda place, what=what, of=of: _stages(place, of, what, stages), 14, limit=300)
-             for name, of in (("digits", run), ("pictures", pictures)) for what in PLACES]
+    found = [
+        Trial(
+            f"surroundings: {what}",
+            f"surroundings/{what}/{name}",
+            lambda place, what=what, of=of: _stages(place, of, what, stages),
+            14,
+            limit=300,
+        )
+        for name, of in (("digits", run), ("pictures", pictures))
+        for what in PLACES
+    ]
     whole = "LC_ALL=C, no HOME, another folder and time zone, a clone under blanks and umlauts"
     if long:
-        found.append(Trial(f"surroundings: the job through the notebooks, {whole}", "surroundings/notebooks",
-                           lambda place: _notebooks(place, run), 100, limit=900))
+        found.append(
+            Trial(
+                f"surroundings: the job through the notebooks, {whole}",
+                "surroundings/notebooks",
+                lambda place: _notebooks(place, run),
+                100,
+                limit=900,
+            )
+        )
     else:
         found = [Trial(f"surroundings: {whole}", "surroundings/all", lambda place: _stages(place, pictures, None, stages), 8)]
-    found.append(Trial("surroundings: outputs that cannot be written", "surroundings/read-only/without",
-                       lambda place: _read_only(place, run, "stage3", "tables"), 2))
-    found.append(Trial("surroundings: outputs that cannot be written, all done", "surroundings/read-only/done",
-                       lambda place: _read_only(place, run), 2))
+    found.append(
+        Trial(
+            "surroundings: outputs that cannot be written",
+            "surroundings/read-only/without",
+            lambda place: _read_only(place, run, "stage3", "tables"),
+            2,
+        )
+    )
+    found.append(
+        Trial(
+            "surroundings: outputs that cannot be written, all done",
+            "surroundings/read-only/done",
+            lambda place: _read_only(place, run),
+            2,
+        )
+    )
     return found
 
 
@@ -83,8 +110,13 @@ def _stages(place: Place, run: Finished, what: str | None, stages: tuple[str, ..
         cwd = place.folder / "elsewhere"
         cwd.mkdir()
         given = Path("..") / params.name
-    done = subprocess.run([sys.executable, "-c", STAGES, str(given), ",".join(stages)], cwd=cwd, capture_output=True, timeout=280,
-                          env=_environment(place, what, project))
+    done = subprocess.run(
+        [sys.executable, "-c", STAGES, str(given), ",".join(stages)],
+        cwd=cwd,
+        capture_output=True,
+        timeout=280,
+        env=_environment(place, what, project),
+    )
     _went_well(done, place.folder, run, stages)
 
 
@@ -93,8 +125,13 @@ def _notebooks(place: Place, run: Finished) -> None:
     params = run.copy(place.folder, *(p.name for p in run.folder.iterdir()))
     values = yaml.safe_load(params.read_text()) | {"outputs": "outputs with ü"}  # counts from the clone
     (project / "here.yaml").write_text(yaml.safe_dump(values))
-    done = subprocess.run([sys.executable, "-m", "osdtw_lib", "run", os.path.relpath(project / "here.yaml", place.folder)],
-                          cwd=place.folder, capture_output=True, timeout=880, env=_environment(place, None, project))
+    done = subprocess.run(
+        [sys.executable, "-m", "osdtw_lib", "run", os.path.relpath(project / "here.yaml", place.folder)],
+        cwd=place.folder,
+        capture_output=True,
+        timeout=880,
+        env=_environment(place, None, project),
+    )
     shutil.rmtree(place.folder / "outputs")
     if (project / "outputs with ü").is_dir():
         (project / "outputs with ü").rename(place.folder / "outputs")
@@ -124,5 +161,3 @@ def _read_only(place: Place, run: Finished, *without: str) -> str | None:
     if str(place.folder / "outputs") not in answer.err:
         raise Failed(f"the line does not name the folder: {answer.err}")
     return "refused"
-
-

@@ -9,10 +9,9 @@ import sys
 import time
 
 import pytest
-
 from reliability import mutants, yaml_core
 from reliability.campaign import PARTS
-from reliability.runs import digests, same, sound, Answer
+from reliability.runs import Answer, digests, same, sound
 from reliability.trials import Failed, NotTried, Trial, fork, nothing_left, run_trials, wait
 
 
@@ -65,7 +64,12 @@ def test_every_way_to_fail_is_counted(tmp_path):
     works = {f.__name__: f for f in (fails, stumbles, hangs, dies, cannot)}
     found = outcomes(tmp_path, **works, passes=lambda place: "refused")
     assert {name: o.state for name, o in found.items()} == {
-        "fails": "failed", "stumbles": "failed", "hangs": "failed", "dies": "failed", "cannot": "not tried", "passes": "passed",
+        "fails": "failed",
+        "stumbles": "failed",
+        "hangs": "failed",
+        "dies": "failed",
+        "cannot": "not tried",
+        "passes": "passed",
     }
     assert found["fails"].said == "not so" and "a stone in the way" in found["stumbles"].said
     assert "no answer" in found["hangs"].said and found["passes"].said == "refused"
@@ -103,11 +107,17 @@ def test_another_bit_is_another_table(finished, finished_copy):
         same(copy, expected)
 
 
-@pytest.mark.parametrize("answer", [
-    Answer(None, "", "Traceback (most recent call last):\nKeyError: 'x'\n"),
-    Answer(0, "Traceback (most recent call last):\n", ""),
-    Answer(1, "", "error: x\n"), Answer(2, "", "error: x\nmore\n"), Answer(2, "", ""), Answer(2, "", "usage: x\n"),
-])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(None, "", "Traceback (most recent call last):\nKeyError: 'x'\n"),
+        Answer(0, "Traceback (most recent call last):\n", ""),
+        Answer(1, "", "error: x\n"),
+        Answer(2, "", "error: x\nmore\n"),
+        Answer(2, "", ""),
+        Answer(2, "", "usage: x\n"),
+    ],
+)
 def test_what_is_no_sound_answer(answer):
     with pytest.raises(Failed):
         sound(answer, "split")

@@ -38,9 +38,17 @@ def _value(node):
 
 def scalar(text: str):
     """A plain scalar."""
-    for pattern, meaning in ((NULL, lambda t: None), (TRUE, lambda t: True), (FALSE, lambda t: False), (INT, int),
-                             (OCTAL, lambda t: int(t[2:], 8)), (HEX, lambda t: int(t[2:], 16)), (FLOAT, float),
-                             (INFINITE, lambda t: -math.inf if t[0] == "-" else math.inf), (NAN, lambda t: math.nan)):
+    for pattern, meaning in (
+        (NULL, lambda t: None),
+        (TRUE, lambda t: True),
+        (FALSE, lambda t: False),
+        (INT, int),
+        (OCTAL, lambda t: int(t[2:], 8)),
+        (HEX, lambda t: int(t[2:], 16)),
+        (FLOAT, float),
+        (INFINITE, lambda t: -math.inf if t[0] == "-" else math.inf),
+        (NAN, lambda t: math.nan),
+    ):
         if pattern.fullmatch(text):
             return meaning(text)
     return text
@@ -49,8 +57,10 @@ def scalar(text: str):
 def differs(given, understood, where: str = "") -> str | None:
     """The first key of `given` that was understood as something else; None where there is none."""
     if isinstance(given, dict) and isinstance(understood, dict):
-        found = (f"{where}.{key}: not there" if key not in understood else differs(value, understood[key], f"{where}.{key}")
-                 for key, value in given.items())
+        found = (
+            f"{where}.{key}: not there" if key not in understood else differs(value, understood[key], f"{where}.{key}")
+            for key, value in given.items()
+        )
         return next(filter(None, found), None)
     if isinstance(given, (list, tuple)) and isinstance(understood, (list, tuple)) and len(given) == len(understood):
         return next(filter(None, (differs(a, b, f"{where}.{i}") for i, (a, b) in enumerate(zip(given, understood)))), None)

@@ -29,17 +29,20 @@ def _older(path):
     path.write_text(json.dumps(manifest | {"checksum": own_checksum(manifest)}))
 
 
-@pytest.mark.parametrize(("file", "harm", "said"), [
-    ("tables/accuracy.csv", _edit, "accuracy.csv was changed"),
-    ("tables/accuracy.csv", lambda p: p.unlink(), "accuracy.csv is missing"),
-    ("tables/accuracy.csv", _as_folder, "run it again"),
-    ("tables/manifest.json", lambda p: p.write_bytes(b"\xff{"), "its manifest is missing or damaged"),
-    ("tables/manifest.json", _as_folder, "its manifest is missing or damaged"),
-    ("tables/manifest.json", _older, "written by another version"),
-    ("split/classes.csv", _edit, "classes.csv was changed"),
-    ("split/manifest.json", lambda p: p.unlink(), "split: its manifest is missing"),
-    ("01_data_split.ipynb", lambda p: p.write_text("{"), None),
-])
+@pytest.mark.parametrize(
+    ("file", "harm", "said"),
+    [
+        ("tables/accuracy.csv", _edit, "accuracy.csv was changed"),
+        ("tables/accuracy.csv", lambda p: p.unlink(), "accuracy.csv is missing"),
+        ("tables/accuracy.csv", _as_folder, "run it again"),
+        ("tables/manifest.json", lambda p: p.write_bytes(b"\xff{"), "its manifest is missing or damaged"),
+        ("tables/manifest.json", _as_folder, "its manifest is missing or damaged"),
+        ("tables/manifest.json", _older, "written by another version"),
+        ("split/classes.csv", _edit, "classes.csv was changed"),
+        ("split/manifest.json", lambda p: p.unlink(), "split: its manifest is missing"),
+        ("01_data_split.ipynb", lambda p: p.write_text("{"), None),
+    ],
+)
 def test_what_happened_to_another_run_is_a_line_and_no_more(finished_copy, capsys, file, harm, said):
     run = finished_copy()
     other = run.folder.parent / "other"

@@ -104,7 +104,13 @@ def page(tmp_path):
 
 
 def test_a_page_shows_text_formulas_figures_and_what_was_printed(page):
-    assert "<h1" in page and page.count("<math display") == 2 and ":math" not in page and page.count("Plotly.newPlot(box") == 2 and "said aloud" in page
+    assert (
+        "<h1" in page
+        and page.count("<math display") == 2
+        and ":math" not in page
+        and page.count("Plotly.newPlot(box") == 2
+        and "said aloud" in page
+    )
 
 
 def test_a_page_holds_plotly_once_and_leaves_parameters_and_widgets_out(page):

@@ -18,7 +18,10 @@ def said(page):
 
 
 def test_a_training_is_one_line_with_its_curve_and_its_log_is_kept():
-    lines = ["stage1: runs, no result yet", *(epoch("stage1", n, 40, f"head {1 / n:.4f}  tail {2 / n:.4f}") for n in range(1, 41))]
+    lines = [
+        "stage1: runs, no result yet",
+        *(epoch("stage1", n, 40, f"head {1 / n:.4f}  tail {2 / n:.4f}") for n in range(1, 41)),
+    ]
     lines.append("stage1: 700 images/s, 1 % of the time waiting for data")
     page = log_html("\n".join(lines))
     assert said(page) == lines

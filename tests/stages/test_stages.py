@@ -10,10 +10,9 @@ import torch
 from osdtw_lib.data.batches import Part
 from osdtw_lib.data.splits import index_hash
 from osdtw_lib.errors import UserError
-from osdtw_lib.models.vit import depth_of
 from osdtw_lib.methods import osdtw
-from osdtw_lib.stages import CONTENTS, execute, open_run
-from osdtw_lib.stages import pipeline
+from osdtw_lib.models.vit import depth_of
+from osdtw_lib.stages import CONTENTS, execute, open_run, pipeline
 from osdtw_lib.stages.proxy_inputs import load_proxy
 from osdtw_lib.stages.run import module_of
 

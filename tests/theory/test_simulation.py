@@ -115,6 +115,7 @@ def test_the_batched_fit_is_the_maximum_a_plain_optimiser_finds(make):
     ones = share * bernoulli_tasks._sigmoid(f(theta[None])[0]) * rng.uniform(0.98, 1.02, size=(3, 64))
     found = bernoulli_tasks._fit([(f, slice(None), 1.0, ones)], share, np.tile(theta, (3, 1)))
     for row, weight, y in zip(found, share, ones):
+
         def loss(x, weight=weight, y=y):
             z = f(x[None])[0][0]
             return float((weight * np.logaddexp(0, z) - y * z).sum())

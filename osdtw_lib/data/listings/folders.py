@@ -50,8 +50,10 @@ def _folder(where: str, folder: Path) -> Part:
     if not classes:
         raise _refusal(walk, "holds no folder; an own folder is needed for the images of each class")
     if set(map(str.lower, classes)) <= PARTS:
-        raise UserError(f"{where}: its folders are parts, not classes; set " +
-                        ", ".join(f"data.{_part_key(c)}: {folder / c}" for c in classes))
+        raise UserError(
+            f"{where}: its folders are parts, not classes; set "
+            + ", ".join(f"data.{_part_key(c)}: {folder / c}" for c in classes)
+        )
     names, labels, empty = [], [], []
     for label in classes:
         found = walk.images(label)
@@ -60,8 +62,10 @@ def _folder(where: str, folder: Path) -> Part:
         names += found
         labels += [label] * len(found)
     if empty:
-        raise _refusal(walk, f"no image in the class folder {_first(empty)}; add images (.jpg, .png, .tif, .webp ...) or take "
-                             "the folder away")
+        raise _refusal(
+            walk,
+            f"no image in the class folder {_first(empty)}; add images (.jpg, .png, .tif, .webp ...) or take the folder away",
+        )
     return Part(where, folder, names, labels, False, walk.notes())
 
 
@@ -93,8 +97,10 @@ def _list_rows(where: str, place: Path) -> Iterator[tuple[int, str, str]]:
         if len(fields) < 2:
             raise UserError(f"{where}, line {number}: a line is `path label`, got '{_short(line)}'; a CSV is named *.csv")
         if not re.fullmatch(r"\d+", fields[1]):
-            raise UserError(f"{where}, line {number}: the label is a number from 0 on, got '{_short(fields[1])}'; "
-                            "for names of classes give a CSV (path,label)")
+            raise UserError(
+                f"{where}, line {number}: the label is a number from 0 on, got '{_short(fields[1])}'; "
+                "for names of classes give a CSV (path,label)"
+            )
         yield number, fields[0].strip(), fields[1]
 
 
@@ -104,8 +110,9 @@ def _csv_rows(where: str, place: Path) -> Iterator[tuple[int, str, str]]:
     try:
         header = [h.strip().lower() for h in next(reader, [])]
         if not {"path", "label"} <= set(header):
-            raise UserError(f"{where}: its first line names the columns, `path,label` among them, "
-                            f"got '{_short(','.join(header))}'")
+            raise UserError(
+                f"{where}: its first line names the columns, `path,label` among them, got '{_short(','.join(header))}'"
+            )
         path, label = header.index("path"), header.index("label")
         for row in reader:
             if not any(field.strip() for field in row):
@@ -123,8 +130,9 @@ def _table(where: str, root: Path, rows: Iterator[tuple[int, str, str]], is_csv:
     for number, name, label in rows:
         before = seen.setdefault(name, (label, number))
         if before[0] != label:
-            raise UserError(f"{where}, lines {before[1]} and {number}: {name} has label {before[0]} and label {label}; "
-                            "take one of them out")
+            raise UserError(
+                f"{where}, lines {before[1]} and {number}: {name} has label {before[0]} and label {label}; take one of them out"
+            )
         if before[1] != number:
             twice.append(number)
     if not seen:

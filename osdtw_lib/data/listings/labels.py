@@ -28,20 +28,26 @@ def labels_of(where: str, rows: list[tuple[str, int]], named: bool = True) -> li
         missing = [label for label in lines if label.lower() in _MISSING]
         others = [label for label in lines if label.lower() not in _MISSING]
         if missing and others and all(_NUMBER.fullmatch(label) for label in others):
-            raise UserError(f"{where}, line {lines[missing[0]]}: the label is '{missing[0]}' where the others are numbers; "
-                            "give the image's class, or take the line out")
+            raise UserError(
+                f"{where}, line {lines[missing[0]]}: the label is '{missing[0]}' where the others are numbers; "
+                "give the image's class, or take the line out"
+            )
         negative = [label for label in lines if label.startswith("-") and _WHOLE.fullmatch(label[1:])]
         if negative and all(_WHOLE.fullmatch(label.removeprefix("-")) for label in lines):
-            raise UserError(f"{where}, line {lines[negative[0]]}: the label is '{negative[0]}'; the classes are numbered from 0 "
-                            "on, and an image without a class is left out")
+            raise UserError(
+                f"{where}, line {lines[negative[0]]}: the label is '{negative[0]}'; the classes are numbered from 0 "
+                "on, and an image without a class is left out"
+            )
         if not all(_WHOLE.fullmatch(label) for label in lines):
             _one_spelling(where, lines)
             return [label for label, _ in rows]
         numbers = {label: label.partition(".")[0] for label in lines}
     for label, number in numbers.items():
         if len(number) > _DIGITS:
-            raise UserError(f"{where}, line {lines[label]}: '{number[:30]}{'...' * (len(number) > 30)}' is too large for the "
-                            "number of a class; the classes are numbered 0, 1, 2 ... without gaps")
+            raise UserError(
+                f"{where}, line {lines[label]}: '{number[:30]}{'...' * (len(number) > 30)}' is too large for the "
+                "number of a class; the classes are numbered 0, 1, 2 ... without gaps"
+            )
     return [int(numbers[label]) for label, _ in rows]
 
 
@@ -52,5 +58,7 @@ def _one_spelling(where: str, lines: dict[str, int]) -> None:
         if _NUMBER.fullmatch(label):
             before = spelt.setdefault(Decimal(label), label)
             if before != label:
-                raise UserError(f"{where}, lines {lines[before]} and {lines[label]}: the labels '{before}' and '{label}' are one "
-                                "number and would be two classes; write it in one way")
+                raise UserError(
+                    f"{where}, lines {lines[before]} and {lines[label]}: the labels '{before}' and '{label}' are one "
+                    "number and would be two classes; write it in one way"
+                )

@@ -82,8 +82,10 @@ def _classes(parts: dict[str, Part], names: list[str]) -> tuple[tuple[str, ...],
     words = [part for part in parts.values() if not part.numbered]
     if words and len(words) < len(parts) and not names:
         numbered = next(part for part in parts.values() if part.numbered)
-        raise UserError(f"{words[0].where}: its classes have names, those of {numbered.where.split(':')[0]} have numbers; "
-                        "give data.class_names, or the same kind in both")
+        raise UserError(
+            f"{words[0].where}: its classes have names, those of {numbered.where.split(':')[0]} have numbers; "
+            "give data.class_names, or the same kind in both"
+        )
     if words and not names:
         names = sorted(set(train.labels))
     number = {name: i for i, name in enumerate(names)}
@@ -109,8 +111,10 @@ def _every_class_trains(train: Part, labels: np.ndarray, classes: int, names: li
     if len(present) < classes:
         gap = int(np.argmax(np.append(present, classes) != np.arange(len(present) + 1)))
         named = f"'{names[gap]}'" if names else str(gap)
-        raise UserError(f"{train.where}: no training image of class {named} ({classes - len(present)} of {classes} classes have "
-                        "none); add one, or number the classes without gaps")
+        raise UserError(
+            f"{train.where}: no training image of class {named} ({classes - len(present)} of {classes} classes have "
+            "none); add one, or number the classes without gaps"
+        )
     if classes < 2:
         raise UserError(f"{train.where}: one class only; a head and a tail need at least two")
 
@@ -152,13 +156,17 @@ def _again(images: ImageFiles, part_of: np.ndarray, parts: dict[str, Part], name
             both = [m for m in sets if {one, other} <= set(part_of[m])]
             if both:
                 first = " = ".join(dict.fromkeys(images.paths[both[0]]))
-                raise UserError(f"data.{keys[other]}: {len(both):,} of its images are in data.{keys[one]} too (first: {first}); "
-                                "an image belongs to one part")
+                raise UserError(
+                    f"data.{keys[other]}: {len(both):,} of its images are in data.{keys[one]} too (first: {first}); "
+                    "an image belongs to one part"
+                )
     torn = [m for m in sets if len(set(images.labels[m])) > 1]
     if torn:
         first = " and ".join(f"{images.paths[i]} as '{names[images.labels[i]]}'" for i in torn[0][:2])
-        raise UserError(f"data.{keys[part_of[torn[0][0]]]}: {len(torn):,} images have more than one label (first: {first}, "
-                        "which are one file); take one of them out")
+        raise UserError(
+            f"data.{keys[part_of[torn[0][0]]]}: {len(torn):,} images have more than one label (first: {first}, "
+            "which are one file); take one of them out"
+        )
     return np.array([i for m in sets for i in m[1:]], np.int64)
 
 
@@ -167,6 +175,8 @@ def _left_out(images: ImageFiles, part_of: np.ndarray, parts: dict[str, Part], a
     for number, part in enumerate(parts.values()):
         some = images.names[again[part_of[again] == number]]
         if len(some):
-            notes.append(f"{part.where}: left out {len(some):,} images that are there already, by another path or a link "
-                         f"({', '.join(some[:3])}{' ...' if len(some) > 3 else ''})")
+            notes.append(
+                f"{part.where}: left out {len(some):,} images that are there already, by another path or a link "
+                f"({', '.join(some[:3])}{' ...' if len(some) > 3 else ''})"
+            )
     return notes

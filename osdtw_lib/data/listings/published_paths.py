@@ -34,8 +34,10 @@ def way_to_files(names: list[str], folders: list[str], root: Path, where: str) -
             break
     first = names[tried[0]]
     if best is None:
-        raise UserError(f"{where}: no image of it lies under {root} (first: {first}, tried {len(tried)} lines and the "
-                        "folders other copies have); set data.root to the folder its paths count from")
+        raise UserError(
+            f"{where}: no image of it lies under {root} (first: {first}, tried {len(tried)} lines and the "
+            "folders other copies have); set data.root to the folder its paths count from"
+        )
     there = best(first, folders[tried[0]])
     return best, None if there == first else f"{where}: {first} was found as {there} under {root}, and so the others"
 

@@ -94,8 +94,9 @@ class Walk:
         if may_be_missing:
             return "missing"
         target = f" ({os.readlink(entry.path)})" if entry.is_symlink() else ""
-        raise UserError(f"{self.where}: {self._name(entry.path)} leads nowhere{target}; connect the disk it lies on, or take "
-                        "the link away")
+        raise UserError(
+            f"{self.where}: {self._name(entry.path)} leads nowhere{target}; connect the disk it lies on, or take the link away"
+        )
 
     def _leave_out_hidden(self, entry: os.DirEntry) -> None:
         is_folder = os.path.isdir(entry.path)

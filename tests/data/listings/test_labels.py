@@ -13,13 +13,16 @@ def csv(tmp_path, picture, *labels):
     return path
 
 
-@pytest.mark.parametrize(("labels", "expected"), [
-    (["0", "0.0", " 0 ", "1."], [0, 0, 0, 1]),
-    (["00001", "00002"], ["00001", "00002"]),
-    (["NA", "None", "null", "nan", "True"], ["NA", "None", "null", "nan", "True"]),
-    (["1e5", "x"], ["1e5", "x"]),
-    (["0", "1", "a"], ["0", "1", "a"]),
-])
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["0", "0.0", " 0 ", "1."], [0, 0, 0, 1]),
+        (["00001", "00002"], ["00001", "00002"]),
+        (["NA", "None", "null", "nan", "True"], ["NA", "None", "null", "nan", "True"]),
+        (["1e5", "x"], ["1e5", "x"]),
+        (["0", "1", "a"], ["0", "1", "a"]),
+    ],
+)
 def test_labels_are_numbers_where_all_are_and_names_as_spelt_otherwise(labels, expected):
     assert labels_of("data.train", [(label.strip(), i) for i, label in enumerate(labels)]) == expected
 
@@ -29,16 +32,19 @@ def test_two_spellings_of_a_whole_number_are_one_class(tmp_path, picture, files_
     assert "2 classes" in out and "4 to 4 a class" not in err
 
 
-@pytest.mark.parametrize(("labels", "said"), [
-    (["0", "1", "nan"], "line 4: the label is 'nan' where the others are numbers"),
-    (["0", "NULL", "1"], "line 3: the label is 'NULL'"),
-    (["0", "1", "1" + "0" * 20], "line 4: '100000000000000000000' is too large for the number of a class"),
-    (["0", "1", "9" * 5000], "... without gaps"),
-    (["0", "-1", "1"], "line 3: the label is '-1'; the classes are numbered from 0 on"),
-    (["1", "2", "01"], "lines 2 and 4: the labels '1' and '01' are one number and would be two classes"),
-    (["cat", "0", "dog", "0.0"], "lines 3 and 5: the labels '0' and '0.0' are one number"),
-    (["1e2", "100", "x"], "lines 2 and 3"),
-])
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["0", "1", "nan"], "line 4: the label is 'nan' where the others are numbers"),
+        (["0", "NULL", "1"], "line 3: the label is 'NULL'"),
+        (["0", "1", "1" + "0" * 20], "line 4: '100000000000000000000' is too large for the number of a class"),
+        (["0", "1", "9" * 5000], "... without gaps"),
+        (["0", "-1", "1"], "line 3: the label is '-1'; the classes are numbered from 0 on"),
+        (["1", "2", "01"], "lines 2 and 4: the labels '1' and '01' are one number and would be two classes"),
+        (["cat", "0", "dog", "0.0"], "lines 3 and 5: the labels '0' and '0.0' are one number"),
+        (["1e2", "100", "x"], "lines 2 and 3"),
+    ],
+)
 def test_labels_that_would_be_other_classes_are_refused(tmp_path, picture, files_params, refused, labels, said):
     assert said in refused("split", files_params(train=csv(tmp_path, picture, *labels)))
 

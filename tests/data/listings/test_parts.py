@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from osdtw_lib.config.schema import Files
-from osdtw_lib.data.sets import load_source
 from osdtw_lib.data import sets
+from osdtw_lib.data.sets import load_source
 from osdtw_lib.data.splits import split_notes
 
 
@@ -49,8 +49,10 @@ def test_hidden_files_and_what_is_no_image_are_left_out_and_counted(tree, pictur
     assert "dog/deeper/below/x.PNG" in made.images.names
     assert [note.split(": ")[-1] for note in made.notes] == [
         "left out 2 folders whose names begin with . or __ (.git, __MACOSX)",
-        "left out 1 files beside the class folders (readme.md)", "left out 1 hidden files (cat/.hidden.jpg)",
-        "left out 1 files that are no images (cat/notes.txt)"]
+        "left out 1 files beside the class folders (readme.md)",
+        "left out 1 hidden files (cat/.hidden.jpg)",
+        "left out 1 files that are no images (cat/notes.txt)",
+    ]
 
 
 def test_a_class_folder_without_an_image_is_named(tree, refusal):
@@ -92,8 +94,11 @@ def listed(tree, tmp_path):
     return write
 
 
-LINES = [f"images/{label}/{label} {i}.jpg {k}" for k, (label, n) in enumerate((("cat", 4), ("big dog", 3), ("owl", 2)))
-         for i in range(n)]
+LINES = [
+    f"images/{label}/{label} {i}.jpg {k}"
+    for k, (label, n) in enumerate((("cat", 4), ("big dog", 3), ("owl", 2)))
+    for i in range(n)
+]
 
 
 def test_a_list_with_spaces_in_paths_blank_lines_and_crlf(listed):
@@ -163,8 +168,12 @@ def test_an_image_in_two_parts_is_refused(listed, refusal):
 
 
 def test_parts_are_kept_as_they_are_given(listed):
-    data = Files(dataset="files", train=str(listed("\n".join(LINES[0::2]))), test=str(listed(LINES[1], "test.txt")),
-                 val=str(listed(LINES[5], "val.txt")))
+    data = Files(
+        dataset="files",
+        train=str(listed("\n".join(LINES[0::2]))),
+        test=str(listed(LINES[1], "test.txt")),
+        val=str(listed(LINES[5], "val.txt")),
+    )
     made = load_source(data)
     train, test = split_of(made, data, 0)
     assert made.images.names[test].tolist() == ["images/cat/cat 1.jpg"] and len(train) == 5
@@ -255,14 +264,22 @@ def published(tmp_path, picture, files, lines, **data):
 
 
 IMAGENET = {"train": [(f"train/n0144076{k + 4}/n0144076{k + 4}_{i}.JPEG", k) for k in (0, 1) for i in range(3)]}
-PLACES = {"train": [(f"data_256/{path}/0000000{i}.jpg", k) for k, path in
-                    enumerate(("a/airfield", "a/apartment_building/outdoor", "b/barn")) for i in range(3)]}
+PLACES = {
+    "train": [
+        (f"data_256/{path}/0000000{i}.jpg", k)
+        for k, path in enumerate(("a/airfield", "a/apartment_building/outdoor", "b/barn"))
+        for i in range(3)
+    ]
+}
 
 
-@pytest.mark.parametrize("copy", [
-    lambda path: path,
-    lambda path: path.removeprefix("train/"),
-])
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda path: path,
+        lambda path: path.removeprefix("train/"),
+    ],
+)
 def test_imagenet_lists_find_both_copies(tmp_path, picture, copy):
     made = published(tmp_path, picture, [copy(path) for path, _ in IMAGENET["train"]], IMAGENET)
     assert (made.images.sizes > 0).all() and made.class_names == ("n01440764", "n01440765")
@@ -282,13 +299,16 @@ def test_imagenet_val_lists_with_and_without_class_folders(tmp_path, picture, li
         assert f"{name(listed_flat, 0, 0)} was found as {name(lying_flat, 0, 0)} under" in made.notes[0]
 
 
-@pytest.mark.parametrize("copy", [
-    lambda path: path,
-    lambda path: path.replace("data_256/", ""),
-    lambda path: path.replace("data_256/", "data_large/"),
-    lambda path: path.replace("data_256/a/", "train/").replace("data_256/b/", "train/"),
-    lambda path: path.replace("data_256/a/", "train/").replace("data_256/b/", "train/").replace("/outdoor", "-outdoor"),
-])
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda path: path,
+        lambda path: path.replace("data_256/", ""),
+        lambda path: path.replace("data_256/", "data_large/"),
+        lambda path: path.replace("data_256/a/", "train/").replace("data_256/b/", "train/"),
+        lambda path: path.replace("data_256/a/", "train/").replace("data_256/b/", "train/").replace("/outdoor", "-outdoor"),
+    ],
+)
 def test_places_lists_find_every_copy_and_the_other_way_round(tmp_path, picture, copy):
     rows = [(copy(path), k) for path, k in PLACES["train"]]
     forth = published(tmp_path / "forth", picture, [path for path, _ in rows], PLACES)

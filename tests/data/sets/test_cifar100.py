@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from osdtw_lib.config.schema import Cifar100
+from osdtw_lib.data import sets
 from osdtw_lib.data.sets import cifar100 as module
 from osdtw_lib.data.sets import load_source
 from osdtw_lib.data.sets.cifar100 import CIFAR100
-from osdtw_lib.data import sets
 from osdtw_lib.errors import UserError
 from osdtw_lib.longtail import exponential_class_counts
 
@@ -30,8 +30,12 @@ def entry(each: int, seed: int) -> dict:
     """As the python version stores a batch: rows of 3072 bytes, the red plane first."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(CLASSES), each)).tolist()
-    return {"data": rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8), "fine_labels": labels,
-            "coarse_labels": [k // 5 for k in labels], "filenames": [f"{i}.png" for i in range(len(labels))]}
+    return {
+        "data": rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8),
+        "fine_labels": labels,
+        "coarse_labels": [k // 5 for k in labels],
+        "filenames": [f"{i}.png" for i in range(len(labels))],
+    }
 
 
 @pytest.fixture
