@@ -10,7 +10,11 @@ _CONTROL = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)  # a name with one
 _UNSEEN = {c: ascii(chr(c))[1:-1] for c in _CONTROL}
 _UNSEEN |= {c: f"\\u{c:04x}" for c in range(0xD800, 0xE000)}
 _UNSEEN |= {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}  # how Python keeps a byte that is no UTF-8
-_PLAIN: dict[str, str] = dict(zip(tuple("“”‘’–—−×·"), tuple("\"\"''---x."))) | {"±": "+-", "→": "->", "…": "..."}
+_PLAIN: dict[str, str] = {str(fine): str(plain) for fine, plain in zip(tuple("“”‘’–—−×·"), tuple("\"\"''---x."))} | {
+    "±": "+-",
+    "→": "->",
+    "…": "...",
+}
 
 
 def legible(text: str) -> str:
