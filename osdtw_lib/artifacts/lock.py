@@ -22,7 +22,6 @@ from pathlib import Path
 
 from ..backend import distributed
 from ..errors import UserError
-from .files import make_folder
 
 TOKEN = "OSDTW_LOCK"  # the variable with the token of the lock a process works under
 LOOK = 0.5  # seconds between two looks for a lock that is waited for
@@ -101,17 +100,29 @@ def _taken(folder: Path, wait: bool) -> Iterator[None]:
 
 def _opened(path: Path):
     """The lock's file; None where this process cannot write to its folder anyway."""
-    if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+    if not _writable(path.parent):
         return None
-    while True:
-        if not path.parent.is_dir():
-            make_folder(path.parent)
+    for _ in range(100):
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
-        except FileNotFoundError:  # the folder was empty, and its holder has just removed it
-            continue
+        except FileNotFoundError as error:  # the folder was empty, and its holder has just removed it; or it cannot be made
+            missing = error
         except OSError as error:
             raise _unwritable(path, error) from None
+    raise _unwritable(path, missing)
+
+
+def _writable(folder: Path) -> bool:
+    """Whether this process may write to a folder; one that its holder has just removed, or that is to be made, counts as such."""
+    try:
+        itself = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return True
+    try:
+        return os.access(".", os.W_OK, dir_fd=itself)
+    finally:
+        os.close(itself)
 
 
 def _unwritable(path: Path | str, error: OSError) -> UserError:

@@ -155,7 +155,7 @@ def test_a_folder_in_its_place_is_one_line(tmp_path):
 
 def test_where_nothing_can_be_written_none_is_taken(finished_copy, params, command, monkeypatch):
     run = finished_copy()
-    monkeypatch.setattr(lock.os, "access", lambda path, mode: not mode & os.W_OK)  # a superuser may write everywhere
+    monkeypatch.setattr(lock.os, "access", lambda path, mode, dir_fd=None: not mode & os.W_OK)  # a superuser may write everywhere
     mode = stat.S_IMODE(run.folder.stat().st_mode)
     status, out, err = command("stage1", params())
     assert status == 0 and "stage1: up to date" in out and not err
