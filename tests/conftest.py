@@ -27,16 +27,14 @@ from osdtw_lib.stages.run import Run
 torch.set_num_threads(1)
 
 JOURNEYS = {"journeys", "browser", "reliability"}  # folders of tests that go a whole way; --fast leaves them out
-TOGETHER = ("batch", "finished")  # session fixtures that are made once: their tests stay in one process
 
 
 def pytest_collection_modifyitems(items):
+    """A file's tests share one process, for the fixtures of its module; and so do all that read the notebooks' run."""
     for item in items:
         if JOURNEYS & set(item.path.relative_to(PROJECT / "tests").parts):
             item.add_marker("journey")
-        shared = [name for name in TOGETHER if name in item.fixturenames]
-        if shared:
-            item.add_marker(pytest.mark.xdist_group(shared[0]))
+        item.add_marker(pytest.mark.xdist_group("batch" if "batch" in item.fixturenames else str(item.path)))
 
 
 def run_all_stages(params: Path) -> Run:
