@@ -12,7 +12,7 @@ import os
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load_predictor(folder, method="osdtw"):
