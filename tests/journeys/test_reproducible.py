@@ -178,3 +178,24 @@ def test_jupyterlab_is_started_with_the_settings(monkeypatch, command):
     command("lab")
     assert started[0].items() >= reproducible.SETTINGS.items()
     assert not started[1].items() >= reproducible.SETTINGS.items()
+
+
+def test_run_gives_its_notebooks_the_settings(params, monkeypatch):
+    from osdtw_lib.report import notebooks
+
+    class Seen(Exception):
+        pass
+
+    def execute(book, *rest):
+        given.append({name: os.environ.get(name) for name in reproducible.SETTINGS})
+        raise Seen
+
+    given: list[dict] = []
+    monkeypatch.setattr(notebooks, "_execute", execute)
+    before = dict(os.environ)
+    for wanted in (True, False):
+        with pytest.raises(Seen):
+            notebooks._run_one(load_config(params({"reproducible": wanted})), None, False)
+        assert dict(os.environ) == before
+    assert given[0] == reproducible.SETTINGS
+    assert given[1] == {name: before.get(name) for name in reproducible.SETTINGS}
