@@ -66,19 +66,19 @@ def _say_up_to_date(artifact: Artifact) -> None:
 
 
 def _make(run: Run, artifact: Artifact, module: ModuleType) -> None:
-    reason, together = _why_not_done(artifact), CONTENTS[artifact.name.split("/")[0]].together
+    reason, stage = _why_not_done(artifact), CONTENTS[artifact.name.split("/")[0]]
     if reason is None:  # another process has made it meanwhile
         return _say_up_to_date(artifact)
-    if run.config.reproducible:
+    if run.config.reproducible and not stage.light:  # a light one adds nothing up, and `run` makes it itself
         reproducible.require()
     for before in (one for need in run.needs_of(artifact.name) for one in run.artifacts_of(need)):
         require(run, before)
-    if together and run.workers > 1 and distributed.world_size() == 1:
+    if stage.together and run.workers > 1 and distributed.world_size() == 1:
         print(f"{artifact.name}: {run.workers} processes start", flush=True)
         distributed.launch(_again, (artifact.name, run.config), run.workers, run.config.device)
         artifact.require()
         return
-    if together or distributed.rank() == 0:
+    if stage.together or distributed.rank() == 0:
         print(f"{artifact.name}: runs, {reason}", flush=True)
         with artifact.making(str(run.device)) as writer:
             module.make(run, writer)

@@ -132,6 +132,19 @@ def test_a_process_without_the_settings_computes_nothing(params, monkeypatch):
         execute(run, "split")
 
 
+def test_a_choice_by_hand_needs_no_settings(reference, params):
+    """What the explorer and `run --from` do in their own process; the stages after it still refuse."""
+    path = params({"reproducible": True})
+    shutil.copytree(load_config(reference[0]).folder, load_config(path).folder)
+    run = Run(load_config(path))
+    shutil.rmtree(run.folder / "selection", ignore_errors=True)
+    run.artifact("proxy").require()
+    assert execute(run, "selection").why_not_done() is None
+    shutil.rmtree(run.folder / "stage2")
+    with pytest.raises(UserError, match="reproducible: true, but"):
+        execute(run, "stage2")
+
+
 def test_other_processors_are_refused(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(UserError, match="needs an x86-64 processor with AVX2"):
@@ -178,3 +191,24 @@ def test_jupyterlab_is_started_with_the_settings(monkeypatch, command):
     command("lab")
     assert started[0].items() >= reproducible.SETTINGS.items()
     assert not started[1].items() >= reproducible.SETTINGS.items()
+
+
+def test_run_gives_its_notebooks_the_settings(params, monkeypatch):
+    from osdtw_lib.report import notebooks
+
+    class Seen(Exception):
+        pass
+
+    def execute(book, *rest):
+        given.append({name: os.environ.get(name) for name in reproducible.SETTINGS})
+        raise Seen
+
+    given: list[dict] = []
+    monkeypatch.setattr(notebooks, "_execute", execute)
+    before = dict(os.environ)
+    for wanted in (True, False):
+        with pytest.raises(Seen):
+            notebooks._run_one(Run(load_config(params({"reproducible": wanted}))), None, False, False)
+        assert dict(os.environ) == before
+    assert given[0] == reproducible.SETTINGS
+    assert given[1] == {name: before.get(name) for name in reproducible.SETTINGS}
