@@ -9,15 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from osdtw_lib.stages.all import STAGES
-
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.fisher import diagonal
 from osdtw_lib.training import loop
 
 from . import mounts
 from .kills import CHAIN
-from .runs import Finished, ends_the_same, finish, same, sound
+from .runs import STAGES, Finished, ends_the_same, finish, same, sound
 from .trials import Failed, Place, Trial
 
 ROOM = 256 * 2**20

@@ -11,13 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-from osdtw_lib.stages.all import STAGES
 from small_run import write_small
 
 from osdtw_lib.config.paths import PROJECT
-from osdtw_lib.stages.run import NOTEBOOKS
+from osdtw_lib.stages import NOTEBOOKS
 
-from .runs import CHANGES, Finished, ends_the_same, kept, same, swept, victim
+from .runs import CHANGES, STAGES, Finished, ends_the_same, kept, same, swept, victim
 from .trials import Failed, Place, Trial, alive, fork, nothing_left, wait
 
 CHAIN = tuple(s for s in STAGES if s not in ("simulation", "label_dependence"))  # each needs what stands before it

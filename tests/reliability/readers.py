@@ -60,10 +60,11 @@ def _text(page: Path) -> str:
 def _index(outputs: Path) -> str:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        try:
-            write_index(outputs)
-        except UserError as error:
-            print(f"error: {error}")
-        except Exception as error:
-            raise Failed(f"the report stops: {type(error).__name__}: {error}") from error
+        for run in (outputs / "whole", outputs / "small"):
+            try:
+                write_index(run)
+            except UserError as error:
+                print(f"error: {run.name}: {error}")
+            except Exception as error:
+                raise Failed(f"the report stops: {type(error).__name__}: {error}") from error
     return said.getvalue()

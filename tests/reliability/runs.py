@@ -16,18 +16,19 @@ import traceback
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from osdtw_lib.stages.all import STAGES
 from small_run import write_small
 
 from osdtw_lib.__main__ import main
 from osdtw_lib.artifacts.checkpoint import Checkpoint
-from osdtw_lib.data import sets
+from osdtw_lib.data.sets import digits
 from osdtw_lib.fisher import diagonal
+from osdtw_lib.stages import CONTENTS
 from osdtw_lib.training import loop
 
 from .pictures import picture, write_pictures
 from .trials import Failed
 
+STAGES = [name for name, stage in CONTENTS.items() if not stage.optional]
 # three epochs, so that a stage leaves two checkpoints behind
 CHANGES = {f"stage{n}.epochs": 3 for n in range(4)}
 TOGETHER = CHANGES | {f"stage{n}.epochs": 30 for n in range(4)} | {"workers": 2, "baselines": ["balanced_bce"]}
@@ -66,7 +67,7 @@ class Finished:
 
 def prepare() -> None:
     """Read the digits once for all trials of this process and those forked from it."""
-    sets.digits = functools.cache(sets.digits)
+    digits.load = functools.cache(digits.load)
 
 
 def make(folder: Path, changes: dict = CHANGES) -> Finished:
