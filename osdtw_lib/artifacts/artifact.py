@@ -161,8 +161,10 @@ class Writer:
         return self.seconds_before + time.monotonic() - self._started
 
     def _path(self, name: str) -> Path:
-        self.files[name] = self.artifact.folder / name
-        return self.files[name]
+        path = self.files[name] = self.artifact.folder / name
+        if path.is_dir():
+            remove(path)
+        return path
 
 
 def _change(name: str, old, new) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import write_text
@@ -28,7 +29,7 @@ def make(run: Run, write: Writer) -> None:
     text = json.dumps(by_hand, indent=1) if by_hand else _proposal(run)
     chosen = json.loads(text)
     print(f"selection: shared_depth {chosen['shared_depth']}, head_weight {chosen['head_weight']}, {origin(chosen)}", flush=True)
-    _show(run, text, last.read_text(encoding="utf-8") if last.exists() else text)
+    _show(run, text, _text(last) or text)
     write.text("selection.json", text)
 
 
@@ -40,7 +41,8 @@ def publish(run: Run, artifact: Artifact) -> None:
 
 def _show(run: Run, text: str, last: str) -> None:
     """outputs/NAME/selection.json as selected; where it is neither that nor what was selected last, somebody edited it."""
-    shown, there = run.folder / "selection.json", _shown(run)
+    shown = run.folder / "selection.json"
+    there = _text(shown)
     if shown.exists() and there not in (text, last):
         print(
             "selection.json is not what was selected: put right (name shared_depth and head_weight in the "
@@ -50,10 +52,10 @@ def _show(run: Run, text: str, last: str) -> None:
         write_text(shown, text)
 
 
-def _shown(run: Run) -> str | None:
-    """selection.json as it lies there; None where it cannot be read."""
+def _text(path: Path) -> str | None:
+    """A file as it lies there; None where it cannot be read."""
     try:
-        return (run.folder / "selection.json").read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
 
@@ -101,7 +103,7 @@ def _by_hand(run: Run) -> dict | None:
     """What selection.json holds if it is a choice by hand made from this very proxy, with the checksum it was written with;
     None for anything else."""
     try:
-        chosen = json.loads(_shown(run) or "null")
+        chosen = json.loads(_text(run.folder / "selection.json") or "null")
     except ValueError:
         return None
     if not isinstance(chosen, dict) or chosen.get("checksum") != own_checksum(chosen):

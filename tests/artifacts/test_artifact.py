@@ -186,14 +186,15 @@ def test_a_folder_in_the_place_of_a_file_is_seen(made, name):
 
 
 def test_a_stage_is_made_again_over_folders(made):
-    for name in ("manifest.json", "c.checkpoint", "c.before.checkpoint", "x.new", ".x.part"):
+    for name in ("manifest.json", "about.json", "c.checkpoint", "c.before.checkpoint", "x.new", ".x.part"):
         as_folder(made.folder / name)
     with made.making() as write:
         checkpoint = write.checkpoint("c")
         assert checkpoint.load() is None
         checkpoint.save({"a": torch.ones(2)}, {})
         assert checkpoint.load() is not None
-    assert made.why_not_done() is None
+        write.json("about", {"x": 2})
+    assert made.why_not_done() is None and json.loads((made.folder / "about.json").read_text()) == {"x": 2}
     assert {p.name for p in made.folder.iterdir()} == {"manifest.json", "weights.safetensors", "curve.csv", "about.json"}
 
 

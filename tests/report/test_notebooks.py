@@ -1,6 +1,7 @@
 """Several parameter files in one go, and what --from stands on."""
 
 import json
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -94,8 +95,8 @@ def test_a_failure_that_is_nobodys_input_is_status_1_and_the_next_still_runs(fin
     finished_copy()
     tried = []
 
-    def fail(config, first, ablations):
-        tried.append(config.folder)
+    def fail(run, *_):
+        tried.append(run.folder)
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr(batch, "_run_one", fail)
@@ -124,6 +125,17 @@ def test_a_notebook_that_fails_is_kept_under_another_name(book, tmp_path, capsys
         book("print('so far')\n1 / 0")
     assert sorted(p.name for p in (tmp_path / "results").iterdir()) == ["book.failed.ipynb"]
     assert "  so far" in capsys.readouterr().out
+
+
+def test_a_disk_that_fills_up_is_one_line_and_leaves_no_half_notebook(book, tmp_path, monkeypatch):
+    def full(_, half, **__):
+        Path(half).write_text("{")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("papermill.execute_notebook", full)
+    with pytest.raises(UserError, match="cannot be written .*No space left"):
+        book("1")
+    assert not list((tmp_path / "results").iterdir())
 
 
 def test_a_user_error_in_a_notebook_stays_one_line(book):

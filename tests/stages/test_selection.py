@@ -102,3 +102,17 @@ def test_at_a_fixed_choice_nothing_is_selected(picked_copy, tmp_path):
     execute(elsewhere, "stage2")
     assert (tmp_path / "stage2" / "manifest.json").exists() and not (run.folder / "selection").exists()
     assert elsewhere.artifact("stage3").parameters["shared_depth"] == 1
+
+
+@pytest.mark.parametrize("harm", ["folder", "bytes"])
+def test_a_selection_that_cannot_be_read_is_made_again(finished_copy, finished, harm):
+    run = finished_copy()
+    for path in (run.folder / "selection" / "selection.json", run.folder / "selection.json"):
+        if harm == "folder" and path.parent != run.folder:
+            path.unlink()
+            (path / "below").mkdir(parents=True)
+        else:
+            path.write_bytes(b"\xff" + path.read_bytes())
+    execute(run, "selection")
+    assert selection(run) == selection(finished)
+    assert (run.folder / "selection.json").read_text() == (finished.folder / "selection.json").read_text()
