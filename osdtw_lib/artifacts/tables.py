@@ -23,6 +23,7 @@ TEXT = {
     "claims": ("claim", "paper", "here"),
     "classes": ("class", "task", "group"),
     "cross": ("depth", "images"),
+    "curves": ("phase",),
     "dependence": ("model",),
     "evidence": ("ridge",),
     "forms": _FORM,

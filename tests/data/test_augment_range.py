@@ -28,7 +28,7 @@ def picture(mode, side=24):
 
 def of_file(mode, name, magnitude, deviation=0.0, side=24):
     """The operation as a photograph meets it, done for certain."""
-    recipe = Recipe(rand_augment=(magnitude, deviation))
+    recipe = Recipe().model_copy(update={"rand_augment": (magnitude, deviation)})
     steps = photograph(recipe, (side, side), 1.0, torch.tensor(FILL[mode])).transforms
     (operation,) = [op for op in steps[-1].ops if op.name == name]
     operation.prob = 1.0
@@ -76,7 +76,9 @@ def test_both_ways_take_any_magnitude_and_deviation(magnitude, deviation, channe
     images = tensor(picture(mode)).repeat(400, 1, 1, 1)
     with seeded(magnitude, deviation):
         out = rand_augment(images, magnitude, deviation, torch.tensor(FILL[mode]))
-        transform = photograph(Recipe(rand_augment=(magnitude, deviation)), (24, 24), 1.0, torch.tensor(FILL[mode]))
+        transform = photograph(
+            Recipe().model_copy(update={"rand_augment": (magnitude, deviation)}), (24, 24), 1.0, torch.tensor(FILL[mode])
+        )
         files = [transform(picture(mode)) for _ in range(400)]
     assert out.shape == images.shape and out.dtype == torch.uint8
     assert {file.mode for file in files} == {mode}
@@ -86,7 +88,7 @@ def test_both_ways_take_any_magnitude_and_deviation(magnitude, deviation, channe
 
 @pytest.mark.parametrize("magnitude, deviation", [(9, 0.5), (8, 0), (10, 3)])
 def test_what_timm_itself_makes_of_a_photograph_stays_as_it_is(magnitude, deviation):
-    recipe, fill = Recipe(rand_augment=(magnitude, deviation)), tuple(map(int, FILL["RGB"]))
+    recipe, fill = Recipe().model_copy(update={"rand_augment": (magnitude, deviation)}), tuple(map(int, FILL["RGB"]))
     ours = photograph(recipe, (24, 24), 1.0, torch.tensor(FILL["RGB"]))
     theirs = timm.data.auto_augment.rand_augment_transform(f"rand-m{magnitude}-mstd{deviation}-inc1", {"img_mean": fill})
     refused = 0

@@ -1,5 +1,6 @@
 """The trained model on new images: Algorithm 1 with probabilities, from a folder of results."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -103,15 +104,14 @@ def test_images_of_another_kind_are_one_kind_of_error(predictor, images):
     assert "\n" not in str(caught.value)
 
 
-def cropping(predictor, share):
+def cropping(predictor, run, share):
     """The same network, of whose images the middle is kept."""
-    return Predictor(
-        predictor.network, predictor.likelihoods, predictor.class_names, predictor.mean, predictor.std, predictor.channels, share
-    )
+    about = json.loads((run.folder / "stage3" / "predictor.json").read_text(encoding="utf-8"))
+    return Predictor(predictor.row, predictor.network, about | {"crop_share": share})
 
 
 def test_an_image_of_the_networks_size_is_cropped_as_an_array_and_as_a_picture(predictor, finished):
-    pixels, half = finished.test.pixels[:3], cropping(predictor, 0.5)
+    pixels, half = finished.test.pixels[:3], cropping(predictor, finished, 0.5)
     expected = half([Image.fromarray(p[..., 0]) for p in pixels])
     assert np.array_equal(half(pixels), expected) and np.array_equal(half(torch.from_numpy(pixels)), expected)
     assert not np.array_equal(predictor(pixels), expected)
