@@ -31,7 +31,7 @@ from PIL import Image
 from osdtw_lib.backend.timm_import import timm
 from osdtw_lib.data.decoded_cache import decoded
 from osdtw_lib.config.schema import IMAGENET_MEAN, IMAGENET_STD
-from osdtw_lib.data.splits import LabelledImages
+from osdtw_lib.data.source import LabelledImages
 from osdtw_lib.data.image_check import examine
 from osdtw_lib.data.image_files import ImageFiles
 

@@ -15,7 +15,7 @@ def test_the_caption_says_which_share_is_shown():
     groups = {"many": np.array([0]), "medium": np.array([], int), "few": np.array([1])}
     found = accuracy_by_group(predicted, labels, groups)
     assert round(found["all"], 1) == round(100 * 9 / 11, 1) != 45.0
-    caption = accuracy(pd.DataFrame([{"method": "osdtw"} | found])).layout.meta["caption"]
+    caption = accuracy(pd.DataFrame([{"method": "osdtw"} | found]), {}).layout.meta["caption"]
     assert "balanced" not in caption and "share of its test images" in caption and "not the mean over classes" in caption
 
 

@@ -54,7 +54,7 @@ def test_every_cell_ran_and_only_the_stages_cell_trained(executed):
     assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
     assert not [o for c in cells for o in c.outputs if o.output_type == "error" or o.get("name") == "stderr"]
     trained = [c.source for c in cells if any("images/s" in o.get("text", "") for o in c.outputs)]
-    assert trained == ["made = ablation(run)"]
+    assert trained == ['made = execute(run, "ablation")']
 
 
 def test_every_figure_has_title_caption_and_data(executed):

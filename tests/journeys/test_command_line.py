@@ -85,7 +85,7 @@ def test_set_reaches_the_stage(params, command, tmp_path):
 def test_lab_opens_the_first_notebook_from_the_projects_folder(monkeypatch, project, tmp_path):
     started = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(__main__.os, "execv", lambda program, arguments: started.append((os.getcwd(), arguments)))
+    monkeypatch.setattr(__main__.os, "execve", lambda program, arguments, environment: started.append((os.getcwd(), arguments)))
     __main__.main(["lab"])
     folder, arguments = started[0]
     assert folder == str(project) and "jupyterlab" in arguments
