@@ -106,11 +106,11 @@ def _opened(path: Path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
-        except FileNotFoundError as error:  # the folder was empty, and its holder has just removed it; or it cannot be made
-            missing = error
+        except (FileNotFoundError, FileExistsError) as error:  # its holder has just removed the empty folder; or none can be made
+            failed = error
         except OSError as error:
             raise _unwritable(path, error) from None
-    raise _unwritable(path, missing)
+    raise _unwritable(path, failed)
 
 
 def _writable(folder: Path) -> bool:

@@ -23,7 +23,8 @@ def class_scores(network, tasks: dict, batches) -> np.ndarray:
 
 def in_class_order(logits: dict[str, torch.Tensor], tasks: dict) -> torch.Tensor:
     """{task: logits} -> every class's raw score, in class order (B, K)."""
-    joined = torch.cat([likelihood.log_odds(logits[t].float()) for t, likelihood in tasks.items()], dim=-1)
+    wide = {t: own.to(torch.promote_types(own.dtype, torch.float32)) for t, own in logits.items()}
+    joined = torch.cat([likelihood.log_odds(wide[t]) for t, likelihood in tasks.items()], dim=-1)
     columns = torch.cat([likelihood.classes for likelihood in tasks.values()]).to(joined.device)
     return torch.empty_like(joined).index_copy_(1, columns, joined)
 

@@ -51,6 +51,7 @@ def run_all(
             twin = names.setdefault(config.folder, params_file)
             if twin != params_file:
                 raise UserError(f"{params_file}: writes {config.folder}, as {twin} does; give it another `name`")
+            _refuse_illegible(config)
             run = Run(config)
             with held(run.folder, wait):
                 _run_one(run, first, ablations, verify)
@@ -63,10 +64,13 @@ def run_all(
     return status
 
 
-def _run_one(run: Run, first: str | None, ablations: bool, verify: bool) -> None:
-    started, config = time.monotonic(), run.config
+def _refuse_illegible(config) -> None:
     if str(config.folder) != legible(str(config.folder)):  # the path goes into the notebooks, which are UTF-8
         raise UserError(f"outputs: {config.folder}: this path is no text in UTF-8; set `outputs` to a folder whose path is")
+
+
+def _run_one(run: Run, first: str | None, ablations: bool, verify: bool) -> None:
+    started, config = time.monotonic(), run.config
     if verify:
         run.verify()
     books = _books_from(run, first, ablations)

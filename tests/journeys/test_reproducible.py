@@ -157,8 +157,9 @@ def test_what_is_different_anyway_is_refused(refused, params, change):
 
 
 def test_only_a_reproducible_run_has_keys_of_its_own(params):
-    plain, unsaid, own = (Run(load_config(params(c))) for c in ({"reproducible": False}, {}, {"reproducible": True}))
-    where = {"stage2": {"head_weight": 0.4}, "stage3": {"head_weight": 0.4, "shared_depth": 2}}
+    choice = {"shared_depth": 2, "head_weight": 0.4}
+    settings = ({"reproducible": False}, {}, {"reproducible": True})
+    plain, unsaid, own = (Run(load_config(params(changed))).at(choice) for changed in settings)
     computing = (
         "start",
         "stage1",
@@ -172,7 +173,7 @@ def test_only_a_reproducible_run_has_keys_of_its_own(params):
         "label_dependence",
     )
     for name in ("split", *computing):
-        artifacts = [run.artifact(name, **where.get(name, {})) for run in (plain, unsaid, own)]
+        artifacts = [run.artifact(name) for run in (plain, unsaid, own)]
         assert artifacts[0].key == artifacts[1].key
         assert "reproducible" not in artifacts[0].parameters
         assert (artifacts[2].key != artifacts[0].key) == (name in computing), name
