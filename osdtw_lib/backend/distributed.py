@@ -85,12 +85,13 @@ def sum_over_processes(tensors: list[torch.Tensor], count: int) -> int:
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Sum the gradients over all processes; one that had no part of the batch adds nought."""
-    if not _on():
-        return
+    """Sum the gradients over all processes; one that had no part of the batch adds nought, and so does a parameter that was not
+    used: with one process or several, the optimizer steps on all."""
     for p in (parameters := list(parameters)):
         if p.grad is None:
             p.grad = torch.zeros_like(p)
+    if not _on():
+        return
     for bucket in _buckets([p.grad for p in parameters]):
         flat = torch.cat([g.reshape(-1) for g in bucket])
         dist.all_reduce(flat)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Part:
     """images float32 (B, C, H, W); labels (B,), or (B, K) where mixed; `share` of the batch's images; `number` in it.
 
     own: the images' own labels (B,), mixed or not; indices (B,): which of the data set's they are; batch: the own labels of
-    the whole batch, whatever part of it this is.
+    the whole batch, whatever part of it this is. more: the further streams' part beside this one.
     """
 
     images: Tensor
@@ -50,6 +51,7 @@ class Part:
     own: Tensor | None = None
     indices: Tensor | None = None
     batch: Tensor | None = None
+    more: tuple[Part, ...] = ()
 
     def two_labels(self) -> tuple[Tensor, Tensor, Tensor]:
         """(own labels (B,), those mixed in (B,), the share of the own (B,)); unmixed: the own twice, the very same tensor."""
@@ -59,6 +61,23 @@ class Part:
         share = self.labels.gather(1, at)[:, 0]
         other = torch.where(share < 1, self.labels.scatter(1, at, -1.0).argmax(1), at[:, 0])
         return at[:, 0], other, share
+
+
+class Places(NamedTuple):
+    """A part's images: its number in the batch, their indices, and how often each was drawn before in the epoch, (B,)."""
+
+    number: int
+    indices: Tensor
+    before: Tensor
+
+
+def times_before(chosen: Tensor) -> Tensor:
+    """How often each of these (N,) stands before its place: 0, or more where it is drawn again."""
+    ordered, at = chosen.sort(stable=True)
+    places = torch.arange(len(chosen))
+    first = torch.ones_like(chosen, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return torch.empty_like(chosen).scatter_(0, at, places - torch.where(first, places, 0).cummax(0).values)
 
 
 class Batches:
@@ -78,11 +97,15 @@ class Batches:
         device="cpu",
         batch_size: int | None = None,
         recipe: Recipe | None = None,
-        sampling: str = "images",
+        sampling: str | tuple[float, ...] = "images",
+        streams: tuple[str, ...] = (),
+        draw: int = 0,
     ):
         """size: (height, width) of what the network takes. recipe: what training batches go through, default config.recipe.
-        sampling: how an epoch's images are drawn (sampling.py)."""
-        self.recipe, self.n_classes, self.seed, self.sampling = recipe or config.recipe, n_classes, config.seed, sampling
+        sampling: how an epoch's images are drawn (sampling.py). streams: beside each image another, in Part.more: "again", the
+        same augmented anew, or drawn by a sampling. draw: another order and augmentation of the same seed."""
+        self.recipe, self.n_classes, self.sampling, self.streams = recipe or config.recipe, n_classes, sampling, streams
+        self.seed = seed_of(config.seed, "draw", draw) if draw else config.seed
         self.batch_size = batch_size or self.recipe.batch_size
         self.labels = torch.from_numpy(np.ascontiguousarray(images.labels))
         self._mean, self._std = config.data.mean, config.data.std
@@ -97,35 +120,54 @@ class Batches:
 
     def share(self, first: int, every: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches number first, first + every, ..., in order and as they are; the others are not read."""
-        chosen = list(torch.arange(len(self.labels)).split(self.batch_size))[first::every]
-        for pixels, indices in zip(self._reader.read(chosen), chosen):
+        chosen = self._in_order()[first::every]
+        for pixels, (_, indices, _) in zip(self._reader.read(chosen), chosen):
             yield normalized(pixels, self._mean, self._std), self.labels[indices].to(pixels.device)
+
+    def _in_order(self) -> list[Places]:
+        return [Places(0, i, torch.zeros_like(i)) for i in torch.arange(len(self.labels)).split(self.batch_size)]
 
     def pictures(self) -> np.ndarray:
         """uint8 (N, H, W, C): the images as evaluation sees them, for the eye."""
-        chosen = torch.arange(len(self.labels)).split(self.batch_size)
-        return torch.cat([p.cpu() for p in self._reader.read(list(chosen))]).permute(0, 2, 3, 1).numpy()
+        return torch.cat([p.cpu() for p in self._reader.read(self._in_order())]).permute(0, 2, 3, 1).numpy()
 
     def epoch(self, number: int) -> Iterator[Iterator[Part]]:
-        steps = self.plan(number)
-        own = [[part for part in step if part[0] % distributed.world_size() == distributed.rank()] for step in steps]
-        read = self._reader.read([indices for step in own for _, indices in step], number)
-        for i, (step, parts) in enumerate(zip(steps, own)):
-            batch = self.labels[torch.cat([indices for _, indices in step])]
-            yield (self._part(next(read), indices, batch, number, i, part) for part, indices in parts)
+        plans = [self.plan(number, stream) for stream in range(1 + len(self.streams))]
+        steps = [[parts for parts in zip(*step) if is_own(parts[0].number)] for step in zip(*plans)]
+        read = self._reader.read([places for step in steps for parts in step for places in parts], number)
+        for i, step in enumerate(steps):
+            batches = [self.labels[torch.cat([places.indices for places in plan[i]])] for plan in plans]
+            yield (self._parts(read, parts, batches, number, i) for parts in step)
 
-    def plan(self, epoch: int) -> list[list[tuple[int, Tensor]]]:
-        """For each step of an epoch its parts: (number, indices of its images)."""
-        chosen = torch.from_numpy(order(self.sampling, self.labels.numpy(), self.seed, epoch))
+    def plan(self, epoch: int, stream: int = 0) -> list[list[Places]]:
+        """For each step of an epoch the places of its parts, of the images or of a further stream."""
+        sampling, seed = self.sampling, self.seed
+        if stream and self.streams[stream - 1] != "again":
+            sampling, seed = self.streams[stream - 1], seed_of(self.seed, "stream", stream)
+        chosen = torch.from_numpy(order(sampling, self.labels.numpy(), seed, epoch))
+        before = len(self.labels) * stream + (times_before(chosen) if sampling != "images" else torch.zeros_like(chosen))
         part = self.recipe.micro_batch or -(-self.batch_size // distributed.world_size())
-        return [list(enumerate(batch.split(part))) for batch in chosen.split(self.batch_size)]
+        steps = zip(chosen.split(self.batch_size), before.split(self.batch_size))
+        return [[Places(i, *both) for i, both in enumerate(zip(a.split(part), b.split(part)))] for a, b in steps]
 
-    def _part(self, pixels: Tensor, indices: Tensor, batch: Tensor, epoch: int, step: int, number: int) -> Part:
+    def _parts(self, read: Iterator[Tensor], parts, batches: list[Tensor], epoch: int, step: int) -> Part:
+        first, *others = (
+            self._part(next(read), places.indices, batch, (epoch, step, places.number), stream)
+            for stream, (places, batch) in enumerate(zip(parts, batches))
+        )
+        return replace(first, more=tuple(others)) if others else first
+
+    def _part(self, pixels: Tensor, indices: Tensor, batch: Tensor, at: tuple[int, int, int], stream: int) -> Part:
         own = labels = self.labels[indices].to(pixels.device)
-        with seeded(self.seed, epoch, step, number, "augmentation"):
+        with seeded(self.seed, *at, "augmentation", *([stream] if stream else [])):
             pixels = self._reader.augmented(pixels)
             images, labels = mixed_and_erased(normalized(pixels, self._mean, self._std), labels, self.recipe, self.n_classes)
-        return Part(images, labels, len(indices) / len(batch), number, epoch, own, indices, batch)
+        return Part(images, labels, len(indices) / len(batch), at[2], at[0], own, indices, batch)
+
+
+def is_own(number: int) -> bool:
+    """Whether a part of this number is this process's."""
+    return number % distributed.world_size() == distributed.rank()
 
 
 class _Arrays:
@@ -138,14 +180,15 @@ class _Arrays:
         if images.pixels.nbytes <= ON_DEVICE_BYTES:
             self.whole = torch.from_numpy(np.ascontiguousarray(images.pixels)).to(device).permute(0, 3, 1, 2).contiguous()
 
-    def read(self, chosen: list[Tensor], epoch: int | None = None) -> Iterator[Tensor]:
-        """uint8 (B, C, H, W) on the device, for each of the lists of indices; as evaluation sees them without an epoch."""
+    def read(self, chosen: list[Places], epoch: int | None = None) -> Iterator[Tensor]:
+        """uint8 (B, C, H, W) on the device, for each of the places; as evaluation sees them without an epoch."""
         gathered = map(self._gather, chosen) if self.whole is not None else _ahead(self._gather, chosen)
         for pixels in gathered:
             pixels = pixels.to(self.device, non_blocking=True)
             yield pixels if epoch is not None else centred(pixels, self.size, self.crop_share)
 
-    def _gather(self, indices: Tensor) -> Tensor:
+    def _gather(self, places: Places) -> Tensor:
+        indices = places.indices
         if self.whole is not None:
             return self.whole[indices.to(self.whole.device)]
         pixels = torch.from_numpy(self.pixels[indices.numpy()]).permute(0, 3, 1, 2).contiguous()
@@ -184,8 +227,8 @@ class _Files:
             pin_memory=device.type == "cuda",
         )
 
-    def read(self, chosen: list[Tensor], epoch: int | None = None) -> Iterator[Tensor]:
-        self.plan.batches = [[(int(i), epoch) for i in indices] for indices in chosen]
+    def read(self, chosen: list[Places], epoch: int | None = None) -> Iterator[Tensor]:
+        self.plan.batches = [[(i, epoch, n) for i, n in zip(c.indices.tolist(), c.before.tolist())] for c in chosen]
         for pixels in self.loader:
             if isinstance(pixels, str):
                 raise UserError(pixels)
@@ -198,7 +241,7 @@ class _Files:
 class _Plan:
     """Which images to read next: set before each pass, so that the reading processes live on."""
 
-    batches: list[list[tuple[int, int | None]]] = []
+    batches: list[list[tuple[int, int | None, int]]] = []
 
     def __iter__(self):
         return iter(self.batches)
@@ -214,12 +257,14 @@ class _Reading(torch.utils.data.Dataset):
     evaluation: object
     seed: int
 
-    def __getitems__(self, batch: list[tuple[int, int | None]]) -> list[np.ndarray | str]:
-        """Each image of a batch, given as (index, epoch): putting the generators back once, not once an image, is cheap."""
+    def __getitems__(self, batch: list[tuple[int, int | None, int]]) -> list[np.ndarray | str]:
+        """Each image of a batch, given as (index, epoch, how often it was drawn before in it).
+
+        Putting the generators back once, not once an image, is cheap."""
         with generators_kept():
             return [self._one(*at) for at in batch]
 
-    def _one(self, index: int, epoch: int | None) -> np.ndarray | str:
+    def _one(self, index: int, epoch: int | None, before: int) -> np.ndarray | str:
         """uint8 (C, H, W), or the one line that says what is wrong with the file."""
         try:
             image = self.images.read(index)
@@ -228,7 +273,7 @@ class _Reading(torch.utils.data.Dataset):
         if epoch is None:
             pixels = np.asarray(self.evaluation(image))
         else:
-            seed_all(seed_of(self.seed, epoch, "image", index))
+            seed_all(seed_of(self.seed, epoch, "image", index, *([before] if before else [])))
             pixels = np.asarray(self.training(image))
         return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
 

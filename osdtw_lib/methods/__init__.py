@@ -55,19 +55,22 @@ def load(name: str) -> type[Method]:
 
 
 def asked(config) -> dict[str, tuple]:
-    """{name: (class, its parameters)} of the methods a parameter file's `baselines` names, in order.
+    """{name: (class, its parameters)} of the methods a parameter file's `baselines` names, in order; one that starts from
+    another's network brings that one along, before it.
 
     Raises UserError, one line: `load`'s, and for parameters that a method does not have.
     """
     from ..config.load import read_section
 
-    found = {}
+    found: dict[str, tuple] = {}
     for name, values in config.baselines.items():
         method = load(name)
-        if method.name in found:
+        if method.after and method.after not in found:
+            found[method.after] = load(method.after), None
+        if found.get(method.name, (None, None))[1] is not None:
             raise UserError(f"baselines: two methods are called '{method.name}'; rename a file")
         found[method.name] = method, read_section(method.Parameters, values, f"baselines.{method.name}")
-    return found
+    return {name: (method, values or method.Parameters()) for name, (method, values) in found.items()}
 
 
 def _checked(module, name: str, file: Path | None) -> type[Method]:

@@ -16,7 +16,7 @@ from ..longtail import TASKS, class_priors, head_tail_partition
 from ..models.likelihoods import Bernoulli, Categorical, task_likelihoods
 from ..models.vit import VisionTransformer, build_vit
 from ..models.weights import load_weights
-from ..training.phase import Phase
+from ..training.phase import UNMIXED, Phase, hard
 
 Read = Callable[[str, str], dict[str, Tensor]]  # (stage, file) -> the tensors that were kept
 
@@ -105,9 +105,13 @@ class Row(ABC):
 
 
 class Method(Row):
-    """A row that is trained by its phases alone, one after the other. Its name is that of its file."""
+    """A row that is trained by its phases alone, one after the other. Its name is that of its file.
+
+    after: a method whose trained network it starts from; that one is trained, and has its row, too.
+    """
 
     file: Path | None = None  # of a method that lies elsewhere
+    after: str | None = None
 
     class Parameters(Section):
         """Its own keys in the parameter file, with its paper's values."""
@@ -121,10 +125,46 @@ class Method(Row):
         """The network to be trained, from `problem.vit`."""
 
     @abstractmethod
-    def phases(self) -> list[Phase]: ...
+    def phases(self) -> list[Phase]:
+        """The trainings, in order; none where `build`'s network is finished as it is."""
+
+    def begin(self, network: nn.Module, trained: dict[str, Tensor]) -> None:
+        """The weights of `after`'s network into the built one; where that is of another kind, into what holds them."""
+        load_weights(network, trained)
 
     def network(self, read: Read) -> nn.Module:
         return load_weights(self.build(), read(f"baselines/{self.name}", "network"))
+
+
+class OneNetwork(Method):
+    """One network over all classes and one training as long as Stage 2, for a loss of hard labels, one number an image.
+
+    mixing: whether the recipe's mixup and cutmix stay on; the loss is then that of both labels, each with its share.
+    """
+
+    mixing = True
+    sampling: str | tuple[float, ...] = "images"
+
+    @abstractmethod
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """scores float32 (B, K), labels (B,) -> (B,)."""
+
+    def class_weights(self, epoch: int) -> Tensor | None:
+        """(K,), or None where all classes count alike."""
+
+    def build(self) -> VisionTransformer:
+        return self.problem.vit(self.problem.n_classes)
+
+    def phases(self) -> list[Phase]:
+        def losses(network, part):
+            scores = network(part.images).float()
+            return {self.name: hard(part, lambda labels: self.loss(scores, labels))}
+
+        recipe = {} if self.mixing else UNMIXED
+        return [Phase(self.problem.length, losses, class_weights=self.class_weights, sampling=self.sampling, recipe=recipe)]
+
+    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
+        return network(images).float()
 
 
 class SingleNetwork(Method):

@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import methods
 from ..config.schema import Config
-from ..data.batches import Part
 from ..errors import UserError
 from ..methods import osdtw
 from ..methods._base import Problem
@@ -41,8 +40,7 @@ class Step:
 
     def loss(self, network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """What a step minimises, of images as the loss is given them."""
-        part = Part(images, labels, 1.0, 0, own=labels, batch=labels, indices=torch.zeros_like(labels))
-        return sum(means(self.phase, network, part).values())
+        return sum(means(self.phase, network, self.phase.part_of(images, labels)).values())
 
 
 def steps_of(config: Config, n_classes: int) -> list[Step]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..artifacts.artifact import Writer
+from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import checksum
+from ..errors import UserError
 from ..models.weights import weights
 from .networks import started
 from .pipeline import train
@@ -17,11 +18,26 @@ def parameters(run: Run, name: str) -> dict:
     return {"method": name} | own | file | run.dump("stage2", "logit_adjustment", "recipe")
 
 
+def inputs(run: Run, name: str) -> tuple[Artifact, ...]:
+    after = run.asked[name][0].after
+    return (run.artifact("start"), *([run.artifact(f"baselines/{after}")] if after else []))
+
+
+def before(run: Run) -> None:
+    """Raises UserError where several processes would train something else than one."""
+    if run.workers > 1:
+        coupled = [name for name, method in run.methods.items() if any(phase.coupled for phase in method.phases())]
+        if coupled:
+            raise UserError(f"baselines: {', '.join(coupled)}: what one image costs depends on its batch; set workers: 1")
+
+
 def make(run: Run, write: Writer) -> None:
     name = write.artifact.name.split("/")[1]
     kind, parameters = run.asked[name]
     method = kind(started(run), parameters)
     network = method.build()
+    if kind.after:
+        method.begin(network, run.read(f"baselines/{kind.after}", "network"))
     train(run, write, network, method.phases(), "stage2", write.artifact.name)
     write.tensors("network", weights(network))
     row = {"method": name, "parameters": parameters.model_dump(mode="json")}

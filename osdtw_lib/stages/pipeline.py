@@ -7,18 +7,18 @@ from types import ModuleType
 import pandas as pd
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.lock import held
 from ..backend import distributed, reproducible
 from ..backend.progress import clock
 from ..config.schema import Config
-from ..data.batches import Part
 from ..models.flops import step_flops
 from ..models.weights import load_weights, weights
-from ..training.frozen_features import Features
+from ..training.frozen_features import Views
 from ..training.loop import fit
-from ..training.phase import Phase, means
+from ..training.phase import UNMIXED, Phase, means
 from . import CONTENTS
 from .run import Run, first_make, module_of
 
@@ -113,22 +113,39 @@ def train(run: Run, write: Writer, network: nn.Module, phases: list[Phase], purp
             continue
         curves.append(_trained(run, write, network, phase, seed, f"{label}, {phase.name}").assign(phase=phase.name))
         end.save(weights(network), {"curve": curves[-1].to_dict("records")})
-    write.table("curves", pd.concat(curves, ignore_index=True))
+    nothing = [pd.DataFrame(columns=["epoch", "learning_rate"])]  # a method that trains nothing of its own
+    write.table("curves", pd.concat(curves or nothing, ignore_index=True))
 
 
 def _trained(run: Run, write: Writer, network: nn.Module, phase: Phase, seed: int, label: str) -> pd.DataFrame:
     recipe = run.config.recipe.model_copy(update=phase.recipe)
-    batches = run.batches(run.train, recipe=recipe, sampling=phase.sampling)
-    black = phase.seen(network, torch.zeros(2, run.config.model.channels, *run.image_size, device=run.device))
-
-    def losses(images, labels):
-        return means(phase, network, Part(images, labels, 1.0, 0, own=labels, batch=labels))
-
-    flops = step_flops(network, losses, tuple(black.shape[1:]), run.device)
-    if phase.above:
-        encoder, depth = phase.above(network)
-        batches = Features(batches, encoder, [depth], phase.length.epochs, recipe.precision).at(depth)
+    how = {"sampling": phase.sampling, "streams": phase.streams, "draw": phase.draw}
+    batches = run.batches(run.train, recipe=recipe, **how)
+    flops, before = _flops(run, network, phase)
+    if phase.frozen:
+        plain = recipe.model_copy(update=UNMIXED)
+        shown = run.batches(run.train, recipe=plain, draw=phase.draw)
+        network.eval()
+        batches = Views(shown, batches, lambda images: phase.seen(network, images), phase.views, recipe.precision)
     if recipe.compile:
         for called in network.values() if isinstance(network, nn.ModuleDict) else [network]:
             called.compile()
+    count_flops(write, len(run.train) * (flops * phase.length.epochs + before * phase.views))
     return fit(network, phase, batches, recipe, write.checkpoint(phase.name), seed, label, flops)
+
+
+def _flops(run: Run, network: nn.Module, phase: Phase) -> tuple[float, float]:
+    """FLOPs an image of a training step, and of what is made of a view of it before; counted over two black images."""
+    images = torch.zeros(2, run.config.model.channels, *run.image_size, device=run.device)
+    with FlopCounterMode(display=False) as counter:
+        black = phase.seen(network, images)
+
+    def losses(images, labels):
+        return means(phase, network, phase.part_of(images, labels))
+
+    return step_flops(network, losses, tuple(black.shape[1:]), run.device), counter.get_total_flops() / 2
+
+
+def count_flops(write: Writer, flops: float) -> None:
+    """Add to the FLOPs that a stage's notes say it took: matrix products and convolutions, two a multiply-add."""
+    write.notes["flops"] = write.notes.get("flops", 0.0) + flops

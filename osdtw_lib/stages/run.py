@@ -182,7 +182,7 @@ class Run:
             raise ValueError(f"no stage '{stage}'")
         module = module_of(stage)
         if hasattr(module, "inputs"):
-            inputs = module.inputs(self)
+            inputs = module.inputs(self, *method)
         else:  # of a light stage the values enter the key, among the parameters
             needs = [need for need in CONTENTS[stage].needs if not CONTENTS[need].light]
             inputs = tuple(self.artifact(one) for need in needs for one in self.artifacts_of(need))

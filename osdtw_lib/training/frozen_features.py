@@ -1,13 +1,14 @@
-"""Training on what a frozen encoder makes of the images: run once for all depths, kept where it fits."""
+"""Training on what a frozen network makes of the images: run once for all depths or epochs, kept where it fits."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
-from ..data.batches import Batches, Part
+from ..backend import distributed
+from ..data.batches import Batches, Part, is_own
 from ..longtail import TASKS
 from ..models.two_branch import TwoBranchViT
 from ..models.vit import VisionTransformer, decode, embed
@@ -93,3 +94,40 @@ class AtDepth:
 
     def epoch(self, number: int) -> Iterator[Iterator[Part]]:
         return self.features.epoch(number, self.depth)
+
+
+class Views:
+    """Batches of what does not train any more makes of the images: `views` augmentations of each, in turn from epoch to epoch.
+
+    shown: batches over every image once, unmixed; drawn: batches in the order to train in. seen(images) -> (B, ...).
+    A view is made when it is first asked for, by all processes together, and stays in memory: views x N x what `seen` gives.
+    """
+
+    def __init__(self, shown: Batches, drawn: Batches, seen: Callable[[torch.Tensor], torch.Tensor], views: int, precision: str):
+        self.shown, self.drawn, self.seen, self.views, self.precision = shown, drawn, seen, views, precision
+        self.labels, self.batch_size = drawn.labels, drawn.batch_size
+        self.made: dict[int, torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def epoch(self, number: int) -> Iterator[Iterator[Part]]:
+        view = self.view(number % self.views)
+        labels = self.labels.to(view.device)
+        for step in self.drawn.plan(number):
+            batch = self.labels[torch.cat([places.indices for places in step])]
+            own = [places for places in step if is_own(places.number)]
+            yield (Part(view[i], labels[i], len(i) / len(batch), n, number, labels[i], i, batch) for n, i, _ in own)
+
+    @torch.no_grad()
+    def view(self, number: int) -> torch.Tensor:
+        """(N, ...): view `number` of every image, in the data set's order."""
+        if number not in self.made:
+            for part in (part for step in self.shown.epoch(number) for part in step):
+                with torch.autocast(part.images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    found = self.seen(part.images).float()
+                if number not in self.made:
+                    self.made[number] = found.new_zeros(len(self.labels), *found.shape[1:])
+                self.made[number][part.indices.to(found.device)] = found
+            distributed.sum_over_processes([self.made[number]], 0)
+        return self.made[number]

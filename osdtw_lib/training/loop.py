@@ -46,7 +46,11 @@ def fit(
     """
     length = phase.length
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe, parameter_depths(model)), betas=recipe.betas, fused=True)
+    groups = parameter_groups(model, recipe, parameter_depths(model))
+    if phase.momentum is None:
+        optimizer = torch.optim.AdamW(groups, betas=recipe.betas, fused=True)
+    else:
+        optimizer = torch.optim.SGD(groups, lr=0.0, momentum=phase.momentum)
     peak = length.learning_rate or recipe.learning_rate
     saved = checkpoint.load()
     history = _restore(model, optimizer, *saved) if saved else []
@@ -71,6 +75,8 @@ def fit(
                         sums[name] = sums.get(name, 0.0) + loss.detach().double() * len(part.labels)
                 distributed.sum_gradients(trained)
                 optimizer.step()
+                if phase.after_step:
+                    phase.after_step(model)
                 progress.step(min(batches.batch_size, len(batches.labels) - step * batches.batch_size))
             row = _means(sums, len(batches.labels))
             if not all(math.isfinite(loss) for loss in row.values()):

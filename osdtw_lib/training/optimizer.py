@@ -18,13 +18,15 @@ def learning_rate(epoch: float, length: Training, peak: float, final: float) -> 
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe, depths: dict[str, int]) -> list[dict]:
-    """Parameter groups: layer decay by depth; no weight decay on vectors, tokens and position embedding."""
+    """Parameter groups: layer decay by depth; no weight decay on vectors, tokens, position embedding, and where a parameter
+    has `undecayed` set."""
     last = max(depths.values())
     groups: dict[tuple, dict] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         flat = parameter.ndim <= 1 or name.split(".")[-1] in ("pos_embed", "cls_token", "reg_token")
+        flat = flat or getattr(parameter, "undecayed", False)
         scale = recipe.layer_decay ** (last - depths[name])
         decay = 0.0 if flat else recipe.weight_decay
         key = (scale, decay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 from ..config.schema import Training
 from ..data.batches import Part
-from ..models.vit import VisionTransformer, encode
 
+UNMIXED = {"mixup": 0.0, "cutmix": 0.0}  # of a recipe, for a loss that knows hard labels only
 Losses = Callable[[nn.Module, Part], dict[str, Tensor]]
 
 
@@ -24,9 +25,13 @@ class Phase:
     class_weights(epoch): (K,) or None; the losses of one number an image then become sum w l / sum w over the whole batch,
     however it is cut into parts, w by the image's own label.
     prepare(network): before the training: freeze, a new head. What is frozen stands in evaluation mode.
-    sampling: how an epoch's images are drawn, a name of data/sampling.py. recipe: what differs from the run's recipe.
-    above(network) -> (its frozen encoder, depth): the loss is given that depth's tokens (B, T, D) for images; the encoder runs
-    once an epoch's images, and what it gives is kept where it fits.
+    after_step(network): after every step of the optimizer: a projection, a moving average.
+    sampling: how an epoch's images are drawn, a name of data/sampling.py or a share a class (K,). recipe: what differs from
+    the run's recipe. momentum: SGD with it, instead of AdamW. draw: another order and augmentation of the same images.
+    streams: beside every image another one, in part.more: "again", the same image augmented anew, or drawn by a sampling.
+    frozen(network, images) -> what the loss is given for images, first axis (B, ...), by what does not train here; made once
+    of each of `views` augmentations of every image and kept, epoch e sees view e mod views. Nothing is mixed then.
+    coupled: the loss of an image depends on the others of its part, so that several processes would train differently.
     """
 
     length: Training
@@ -34,9 +39,15 @@ class Phase:
     name: str = "training"
     class_weights: Callable[[int], Tensor | None] | None = None
     prepare: Callable[[nn.Module], object] | None = None
-    sampling: str = "images"
+    after_step: Callable[[nn.Module], object] | None = None
+    sampling: str | tuple[float, ...] = "images"
     recipe: dict = field(default_factory=dict)
-    above: Callable[[nn.Module], tuple[VisionTransformer, int]] | None = None
+    momentum: float | None = None
+    draw: int = 0
+    streams: tuple[str, ...] = ()
+    frozen: Callable[[nn.Module, Tensor], Tensor] | None = None
+    views: int = 4
+    coupled: bool = False
 
     def prepared(self, network: nn.Module, seed: int = 0) -> nn.Module:
         """The network, ready for this training; what `prepare` draws depends on the seed alone."""
@@ -48,12 +59,13 @@ class Phase:
 
     @torch.no_grad()
     def seen(self, network: nn.Module, images: Tensor) -> Tensor:
-        """What the loss is given for these images: themselves, or the tokens of `above`."""
-        return encode(*self._encoded(network, images)) if self.above else images
+        """What the loss is given for these images: themselves, or what `frozen` makes of them."""
+        return self.frozen(network, images) if self.frozen else images
 
-    def _encoded(self, network: nn.Module, images: Tensor):
-        encoder, depth = self.above(network)
-        return encoder, images, depth
+    def part_of(self, images: Tensor, labels: Tensor) -> Part:
+        """A whole batch as one part, of images as the loss is given them; the further streams show the same images."""
+        one = Part(images, labels, 1.0, 0, own=labels, batch=labels, indices=torch.zeros_like(labels))
+        return dataclasses.replace(one, more=(one,) * len(self.streams))
 
 
 def means(phase: Phase, network: nn.Module, part: Part) -> dict[str, Tensor]:

@@ -138,10 +138,10 @@ def test_cheap_seeds_give_the_pixels_of_the_costly_ones_and_leave_the_generators
     data = Files(dataset="files", train="x", mean=[0.5] * 3, std=[0.5] * 3)
     config = Config.model_construct(seed=7, data=data, recipe=recipe, loader_workers=workers)
     batches = Batches(photographs, config, (16, 16), 3)
-    read = [part for step in batches.plan(2) for _, part in step]
+    read = [part for step in batches.plan(2) for places in step for part in [places.indices]]
     pixels = torch.cat([part.images for step in batches.epoch(2) for part in step])
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    assert len(batches._reader.reading.__getitems__([(0, 2), (1, None), (5, 3)])) == 3
+    assert len(batches._reader.reading.__getitems__([(0, 2, 0), (1, None, 0), (5, 3, 0)])) == 3
     assert random.getstate() == before[0] and torch.equal(torch.get_rng_state(), before[2])
     assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), before[1]))
     transform, expected = photograph(recipe, (16, 16), 0.875, 255 * torch.tensor([0.5] * 3)), []

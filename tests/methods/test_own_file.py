@@ -68,7 +68,7 @@ METHOD = Deferred
 RETRAINED = '''"""Two phases: cross-entropy, then a new head on the frozen encoder's features, every class drawn as often."""
 import torch.nn.functional as F
 from osdtw_lib.methods._base import Method
-from osdtw_lib.models.vit import decode
+from osdtw_lib.models.vit import decode, encode
 from osdtw_lib.training.phase import Phase, hard
 
 
@@ -97,7 +97,7 @@ class Retrained(Method):
         return [
             Phase(length, whole, name="representation"),
             Phase(again, on_features, name="classifier", prepare=new_head, sampling="classes", recipe={"mixup": 0.0},
-                  above=lambda network: (network, depth)),
+                  frozen=lambda network, images: encode(network, images, depth)),
         ]
 
     def scores(self, network, images):

@@ -1,0 +1,77 @@
+"""What several methods are made of: a cosine head, class weights, experts over one trunk, features for a second stage."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.vit import VisionTransformer, decode, encode
+
+
+class CosineHead(nn.Module):
+    """Features (B, D) -> scale times the cosine with each class's direction (B, K); no bias, no weight decay.
+
+    Its length says nothing, so that decay would but raise the rate. The directions are those of the linear head it replaces.
+    """
+
+    def __init__(self, head: nn.Linear, scale: float):
+        super().__init__()
+        self.scale = scale
+        self.weight = nn.Parameter(F.normalize(head.weight.detach(), dim=1).clone())
+        self.weight.undecayed = True
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scale * F.linear(F.normalize(features.float(), dim=-1), F.normalize(self.weight.float(), dim=-1))
+
+
+def with_cosine_head(vit: VisionTransformer, scale: float) -> VisionTransformer:
+    vit.head = CosineHead(vit.head, scale)
+    return vit
+
+
+def features(vit: VisionTransformer, images: Tensor) -> Tensor:
+    """images -> what the head is given (B, D)."""
+    return vit.forward_head(vit.forward_features(images), pre_logits=True)
+
+
+def effective_weights(counts, beta: float = 0.9999) -> Tensor:
+    """(1 - beta) / (1 - beta^n) a class (K,), of mean 1 over classes (Cui et al. 2019, Eq. 2)."""
+    weights = -1 / torch.expm1(torch.as_tensor(counts, dtype=torch.float64) * math.log(beta))
+    return (weights / weights.mean()).float()
+
+
+def is_late(epoch: int, epochs: int, share: float = 0.8) -> bool:
+    """Whether the last part of a training has begun, from which on weights count (deferred re-weighting, Cao et al. 2019)."""
+    return epoch >= math.ceil(share * epochs)
+
+
+class Experts(nn.Module):
+    """Networks that are one up to `shared_depth`: images -> scores (B, M, K). The heads have their own random weights."""
+
+    def __init__(self, networks: list[VisionTransformer], shared_depth: int):
+        super().__init__()
+        first, *others = networks
+        for i, other in enumerate(others, start=1):
+            for name in ("patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token") if shared_depth else ():
+                setattr(other, name, getattr(first, name))
+            for depth in range(shared_depth):
+                other.blocks[depth] = first.blocks[depth]
+            _redrawn(other.head, i)
+        self.networks, self.shared_depth = nn.ModuleList(networks), shared_depth
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = encode(self.networks[0], images, self.shared_depth)
+        return torch.stack([decode(network, hidden, self.shared_depth) for network in self.networks], dim=1)
+
+
+def _redrawn(head: nn.Module, seed: int) -> None:
+    """The head's weights drawn anew, as far apart as they were; it depends on the seed alone."""
+    with torch.no_grad():
+        drawn = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed)).to(head.weight)
+        if isinstance(head, CosineHead):
+            head.weight.copy_(F.normalize(drawn, dim=1))
+        elif head.weight.device.type != "meta":
+            head.weight.copy_(drawn * head.weight.std())
