@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 
@@ -49,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_set(batch)
     batch.add_argument("--from", dest="first", metavar="NN", help="redo from this notebook on, for instance 05")
     batch.add_argument("--ablations", action="store_true", help="notebook 08 too, which trains every cell of a grid")
+    batch.add_argument("--verdict", action="store_true", help="notebook 09 too, which trains every method over seeds")
+    batch.add_argument("--quick", action="store_true", help="the verdict over its first two seeds only")
+    batch.add_argument(
+        "--with", nargs="+", default=[], dest="others", metavar="ROW.json", help="rows of the verdict made on another machine"
+    )
     _add_wait(batch)
     _add_verify(batch)
     batch.set_defaults(function=_run)
@@ -111,7 +117,12 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 def _run(chosen) -> int:
     from .report.notebooks import run_all
 
-    return run_all(chosen.params, chosen.overrides, chosen.first, chosen.ablations, chosen.wait, chosen.verify)
+    if (chosen.quick or chosen.others) and not chosen.verdict:
+        raise UserError("--quick and --with are of the verdict; add --verdict")
+    overrides = chosen.overrides + (["verdict.quick=true"] if chosen.quick else [])
+    overrides += [f"verdict.others={json.dumps(chosen.others)}"] if chosen.others else []
+    optional = (["08"] if chosen.ablations else []) + (["09"] if chosen.verdict else [])
+    return run_all(chosen.params, overrides, chosen.first, tuple(optional), chosen.wait, chosen.verify)
 
 
 def _config_to_compute(chosen):

@@ -29,13 +29,18 @@ TEXT = {
     "forms": _FORM,
     "grid": ("form",),
     "likelihoods": ("method", "likelihood"),
+    "not_run": ("row", "budget", "seeds"),
     "picks": ("form",),
     "posterior": ("images",),
     "ranking": _FORM,
     "rate": ("model", "regime"),
     "runtime": ("stage",),
     "scores": ("network",),
+    "summary_epochs": ("row", "title"),
+    "summary_osdtw": ("row", "title"),
     "theorem": ("model", "swept"),
+    "who_wins_epochs": ("row", "other", "verdict"),
+    "who_wins_osdtw": ("row", "other", "verdict"),
 }
 TRUTH = {"claims": ("holds",)}  # True, False, or an empty field
 

@@ -48,7 +48,7 @@ def _found_or_made(run: Run, name: str, quiet: bool = False) -> Artifact:
         module.before(run)
     artifact = run.artifact(name)
     if _why_not_done(artifact) is not None:
-        with held(run.folder):
+        with held(run.locked):
             _make(run, artifact, module)
     elif not quiet:
         _say_up_to_date(artifact)
