@@ -88,10 +88,16 @@ def row_at(cell: Cell) -> dict:
 
 
 def rows_of(run: Run) -> list[dict]:
-    """The rows that are done, and those made elsewhere. At OSDTW's budget OSDTW's own rows stand too."""
-    rows = [row_at(cell) for cell in cells(run) if cell.done()] + rows_from_elsewhere(run)
+    """The rows that are done, and of those made elsewhere what is not done here. At OSDTW's budget its own rows stand too."""
+    rows = [row_at(cell) for cell in cells(run) if cell.done()]
+    here = {_at(row) for row in rows}
+    rows += [row for row in rows_from_elsewhere(run) if _at(row) not in here]
     own = [row | {"budget": "osdtw"} for row in rows if row["budget"] == "epochs" and row["row"].startswith(("osdtw", "stage"))]
     return rows + (own if "osdtw" in run.config.verdict.budgets else [])
+
+
+def _at(row: dict) -> tuple[str, str, int]:
+    return row["row"], row["budget"], row["seed"]
 
 
 def rows_from_elsewhere(run: Run) -> list[dict]:
@@ -117,20 +123,40 @@ def missing(run: Run, rows: list[dict]):
 def measure(run: Run) -> None:
     """Every cell that is not done, several at once: first the starts, then what stands on them, then what stands on that."""
     seeds = seeds_of(run)
-    asked = SeedRun(run, seeds[0]).asked
-    everywhere(run, _start, [(seed,) for seed in seeds if _missing(run, seed)])
-    chains = [(seed, other) for seed in seeds for other in LIKELIHOODS]
-    alone = [(seed, name) for seed in seeds for name, (kind, _) in asked.items() if not kind.after]
-    standing = [(seed, name) for seed in seeds for name, (kind, _) in asked.items() if kind.after]
-    everywhere(run, _job, [("chain", *job) for job in chains] + [("method", *job) for job in alone])
-    everywhere(run, _job, [("method", *job) for job in standing])
+    kinds = SeedRun(run, seeds[0]).asked
+    chains = [("chain", seed, other) for seed in seeds for other in LIKELIHOODS]
+    alone = [(seed, name) for seed in seeds for name, (kind, _) in kinds.items() if not kind.after]
+    standing = [(seed, name) for seed in seeds for name, (kind, _) in kinds.items() if kind.after]
+    everywhere(run, _start, [(seed,) for seed in seeds if SeedRun(run, seed).artifact("start").why_not_done()])
+    _all(run, chains + [("method", *job) for job in alone])
+    _all(run, [("method", *job) for job in standing])
     if "osdtw" in run.config.verdict.budgets:
-        everywhere(run, _job, [("longer", *job) for job in alone])
-        everywhere(run, _longer, [(seed, [name for at, name in standing if at == seed]) for seed in seeds])
+        _all(run, [("longer", *job) for job in alone])
+        if _to_do(run, [("longer", *job) for job in standing]):  # those of a seed share the network they stand on
+            everywhere(run, _longer, [(seed, [name for at, name in standing if at == seed]) for seed in seeds])
 
 
-def _missing(run: Run, seed: int) -> bool:
-    return SeedRun(run, seed).artifact("start").why_not_done() is not None
+def _all(run: Run, jobs: list[tuple[str, int, str]]) -> None:
+    missing = _to_do(run, jobs)
+    if missing:
+        print(f"verdict: {len(missing)} trainings to do", flush=True)
+        everywhere(run, _job, missing)
+
+
+def _to_do(run: Run, jobs: list[tuple[str, int, str]]) -> list[tuple[str, int, str]]:
+    given = {_at(row) for row in rows_from_elsewhere(run)}
+
+    def is_there(cell: Cell | None) -> bool:
+        return cell is not None and ((cell.name, cell.budget, cell.run.config.seed) in given or cell.done() is not None)
+
+    return [job for job in jobs if not all(map(is_there, _made_by(run, *job)))]
+
+
+def _made_by(run: Run, kind: str, seed: int, name: str) -> list[Cell | None]:
+    if kind == "chain":
+        return of_osdtw(SeedRun(run, seed, name))
+    own = SeedRun(run, seed)
+    return [of_method(own, name, "epochs") if kind == "method" else at_osdtws_budget(own, name)]
 
 
 def _start(config: Config, seed: int) -> None:
@@ -139,21 +165,13 @@ def _start(config: Config, seed: int) -> None:
         execute(run, stage, quiet=True)
 
 
-def _longer(config: Config, seed: int, names: list[str]) -> None:
-    """One after the other: they share the network they stand on."""
-    for name in names:
-        _job(config, "longer", seed, name)
-
-
 def _job(config: Config, kind: str, seed: int, name: str) -> None:
-    run = opened(config)
-    if kind == "chain":
-        made = of_osdtw(SeedRun(run, seed, name))
-    elif kind == "method":
-        made = [of_method(SeedRun(run, seed), name, "epochs")]
-    else:
-        made = [cell for cell in [at_osdtws_budget(SeedRun(run, seed), name)] if cell]
-    for cell in made:
-        if not cell.done():
+    for cell in _made_by(opened(config), kind, seed, name):
+        if cell and not cell.done():
             print(f"verdict: seed {seed}, {cell.title}" + (", at OSDTW's budget" if kind == "longer" else ""), flush=True)
             cell.make()
+
+
+def _longer(config: Config, seed: int, names: list[str]) -> None:
+    for name in names:
+        _job(config, "longer", seed, name)
