@@ -62,6 +62,12 @@ def noise_of_one_seed(n_images: int, accuracy: float = 50.0, disagreement: float
     return float(special.ndtri((1 + LEVEL) / 2) * np.sqrt(variance / n_images))
 
 
+def one_seed(n_images: int, accuracy: float) -> str:
+    """What a table of one seed cannot tell, in a sentence."""
+    points = noise_of_one_seed(n_images, accuracy)
+    return f"One seed: differences under {points:.1f} points mean nothing ({n_images:,} test images alone; seeds vary too)."
+
+
 class PairedTest(NamedTuple):
     """mean (points) over seeds, per_seed (S,), its variance by seeds u and by images v (points squared), se, dof, p."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..evaluation.intervals import image_bootstrap, noise_of_one_seed, two_way_bootstrap, who_wins
+from ..evaluation.intervals import image_bootstrap, two_way_bootstrap, who_wins
 
 ACCURACIES = ("class_mean", "all", "many", "medium", "few", "worst_class", "harmonic_mean")
 OTHERS = ("nll", "ece", "ece_many", "ece_medium", "ece_few")
@@ -86,12 +86,6 @@ def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
 
 def seeds_in_words(seeds: int) -> str:
     return "one seed, images alone" if seeds == 1 else f"{seeds:.0f} seeds"
-
-
-def noise(labels: np.ndarray, accuracy: float) -> str:
-    """What a table of one seed cannot tell, in a sentence."""
-    points = noise_of_one_seed(len(labels), accuracy)
-    return f"One seed: differences under {points:.1f} points mean nothing ({len(labels):,} test images alone; seeds vary too)."
 
 
 def not_run(asked: list[tuple[str, str, int]], rows: list[dict]) -> pd.DataFrame:

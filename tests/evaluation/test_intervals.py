@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from osdtw_lib.evaluation import intervals
 from osdtw_lib.evaluation.intervals import holm, image_bootstrap, noise_of_one_seed, paired_test, two_way_bootstrap, who_wins
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -243,3 +244,7 @@ def test_ten_thousand_resamples_take_seconds_at_most():
     start = time.process_time()
     two_way_bootstrap(a, labels, minus=b)
     assert time.process_time() - start < 5
+
+
+def test_a_table_of_one_seed_says_how_many_points_mean_nothing():
+    assert intervals.one_seed(200, 50.0).startswith("One seed: differences under 9.8 points mean nothing (200 test images")
