@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--method", default="osdtw", metavar="NAME", help="a row of the accuracy table (default osdtw)")
     predict.add_argument("--top", type=_count, default=1, metavar="N", help="classes to print an image (default 1)")
     predict.set_defaults(function=_predict)
+    check = commands.add_parser("check", help="a small run on the digits, each stage's numbers against what they should be")
+    _add_set(check)
+    check.set_defaults(function=_check)
     lab = commands.add_parser("lab", help="JupyterLab on notebooks/")
     lab.add_argument("--reproducible", action="store_true", help="for parameter files with reproducible: true")
     lab.set_defaults(function=_lab)
@@ -186,6 +189,12 @@ def _predict(chosen) -> None:
             print(f"{file}\t{name}\t{probability:.4f}", flush=True)
     if bad:
         raise UserError(f"{bad:,} of {good + bad:,} could not be read, as said above; {good:,} were predicted")
+
+
+def _check(chosen) -> int:
+    from .known_answers.check import check
+
+    return check(chosen.overrides)
 
 
 def _lab(chosen) -> None:

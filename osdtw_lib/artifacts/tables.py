@@ -38,11 +38,14 @@ TEXT = {
     "scores": ("network",),
     "summary_epochs": ("row", "title"),
     "summary_osdtw": ("row", "title"),
+    "summary_tuned": ("row", "title"),
     "theorem": ("model", "swept"),
+    "tuning": ("row", "values"),
     "who_wins_epochs": ("row", "other", "verdict"),
     "who_wins_osdtw": ("row", "other", "verdict"),
+    "who_wins_tuned": ("row", "other", "verdict"),
 }
-TRUTH = {"claims": ("holds",)}  # True, False, or an empty field
+TRUTH = {"claims": ("holds",), "tuning": ("chosen",)}  # True, False, or an empty field
 
 
 def table_text(name: str, table: pd.DataFrame) -> str:

@@ -271,13 +271,14 @@ Methods = Annotated[dict[str, dict], BeforeValidator(_with_or_without_parameters
 
 class Verdict(Section):
     """Notebook 09: every method over seeds. training_images: whether a seed draws which images train, or only start, order and
-    augmentation; budgets: as many epochs as Stage 2, or as many FLOPs as OSDTW; others: row files made elsewhere."""
+    augmentation; others: row files made elsewhere. budgets: as many epochs as Stage 2; as many FLOPs as OSDTW; as many epochs,
+    with values tuned on validation images."""
 
     methods: Methods | None = None  # every one that is known
     seeds: Annotated[tuple[Seed, ...], Distinct] = Field((0, 1, 2), strict=False, min_length=1)
     quick: bool = False  # the first two seeds only
     training_images: Literal["drawn", "kept"] = "kept"
-    budgets: Annotated[tuple[Literal["epochs", "osdtw"], ...], Distinct] = Field(("epochs",), strict=False, min_length=1)
+    budgets: Annotated[tuple[Literal["epochs", "osdtw", "tuned"], ...], Distinct] = Field(("epochs",), strict=False, min_length=1)
     others: tuple[Text, ...] = Field((), strict=False)
 
 

@@ -77,7 +77,7 @@ def who_wins(wins: pd.DataFrame, titles: dict[str, str], title: str, caption: st
             if i != j:
                 cell = cells.loc[(row, other)]
                 difference[i, j], shade[i, j] = cell["difference"], SHADES[cell["verdict"]]
-                text[i][j] = f"{cell['difference']:+.1f}"
+                text[i][j] = f"{round(cell['difference'], 1) + 0.0:+.1f}"
     names, scale = plain(titles[name] for name in order), [[0, "#f2c1a0"], [0.5, "#f4f4f4"], [1, "#a9d8c8"]]
     figure = go.Figure(
         go.Heatmap(

@@ -48,6 +48,6 @@ SETTINGS = {
     "stage2": {"epochs": 25, "warmup_epochs": 2},
     "stage3": {"epochs": 8, "learning_rate": 1e-3},
     "direct": {"images": 150, "power": 2, "damping": "evidence"},
-    "selection": {"form": "direct", "loss": "prediction"},
+    "selection": {"form": "direct", "loss": "prediction", "shared_depth": 2, "head_weight": 0.5},
 }
 BANDS: dict[str, Band] = {}

@@ -80,7 +80,7 @@ def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
         clear = {"wins": "a clear win", "loses": "a clear loss", "undecided": "undecided"}[pair["verdict"]]
         words += f" ({pair['difference']:+.1f} points for OSDTW, {pair['low']:+.1f} to {pair['high']:+.1f}: {clear})"
     counts = against.loc[against.index.intersection(others.index), "verdict"].value_counts()
-    told = ", ".join(f"{counts.get(word, 0)} {word}" for word in ("wins", "loses", "undecided"))
+    told = f"{counts.get('wins', 0)} won, {counts.get('loses', 0)} lost, {counts.get('undecided', 0)} undecided"
     return f"{words}. {said}. Pair by pair against the others, corrected for their number: {told}."
 
 

@@ -19,7 +19,8 @@ from ..evaluation.metrics import metrics_of
 from ..evaluation.scores import predict, scores_over
 from ..methods._base import Row
 from ..models.flops import device_name, training_flops
-from .seed_run import SeedRun
+from ..stages.run import Run
+from .seed_run import SeedRun, seeds_of
 
 FORMAT = 1
 KEYS = {"format", "row", "title", "seed", "budget", "parameters", "measured_on", "metrics", "cost", "predicted", "sha256"}
@@ -31,19 +32,24 @@ def measured(run: SeedRun, row: Row, name: str, title: str, budget: str, made_of
     network = row.network(run.read)
     scores = scores_over(network, row.scores, run.batches(run.test))
     asked = run.asked[name][1].model_dump(mode="json") if name in run.asked else {"likelihood": run.config.likelihood}
+    asked |= {"weight_decay": run.config.recipe.weight_decay, "learning_rate": _peak(run)}
     found = {
         "format": FORMAT,
         "row": name,
         "title": title,
         "seed": run.config.seed,
         "budget": budget,
-        "parameters": asked | {"epochs": run.config.stage2.epochs},
+        "parameters": {"epochs": run.config.stage2.epochs} | asked,
         "measured_on": fingerprints(run),
         "metrics": metrics_of(scores, run.test.labels, run.groups),
         "cost": _cost(run, row, network, made_of),
         "predicted": predict(scores).tolist(),
     }
     return found | {"sha256": digest(found)}
+
+
+def _peak(run: SeedRun) -> float:
+    return run.config.stage2.learning_rate or run.config.recipe.learning_rate
 
 
 def digest(row: dict) -> str:
@@ -124,3 +130,11 @@ def taken(path: str | Path, own: dict[int, dict[str, str]]) -> dict:
     if different:
         raise UserError(f"verdict.others: {path}: {row['row']} was measured on other {' and '.join(different)} than here")
     return row
+
+
+def taken_from_elsewhere(run: Run) -> list[dict]:
+    """The rows of verdict.others. Raises UserError where one does not fit."""
+    if not run.config.verdict.others:
+        return []
+    own = {seed: fingerprints(SeedRun(run, seed)) for seed in seeds_of(run)}
+    return [taken(path, own) for path in run.config.verdict.others]

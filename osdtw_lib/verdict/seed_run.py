@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import methods
 from ..artifacts.artifact import Artifact
+from ..config.schema import Config
 from ..data.splits import drawn_again, index_hash
 from ..stages.run import Run
 
@@ -22,11 +23,12 @@ class SeedRun(Run):
     "drawn": then each seed draws as many of each class from all that do not test.
     """
 
-    def __init__(self, run: Run, seed: int, likelihood: str | None = None):
+    def __init__(self, run: Run, seed: int, likelihood: str | None = None, top: Path | None = None):
+        """top: where everything lies, the run's own seed's too."""
         likelihood = likelihood or run.config.likelihood
         changed = {"seed": seed, "likelihood": likelihood, "baselines": asked(run)}
-        self.of, self.is_own = run, seed == run.config.seed
-        self.top = run.folder / "verdict" / f"seed{seed}"
+        self.of, self.is_own = run, seed == run.config.seed and top is None
+        self.top = top or run.folder / "verdict" / f"seed{seed}"
         self.is_own_likelihood = likelihood == run.config.likelihood
         super().__init__(run.config.model_copy(update=changed), source=run.source, place=self._place)
         self.workers = 1  # the cells are what is shared out
@@ -62,14 +64,20 @@ class SeedRun(Run):
 
     def stretched(self, factor: float) -> SeedRun:
         """The same with the methods' trainings `factor` times as long, rounded down."""
-        other, length = copy.copy(self), self.config.stage2
+        length = self.config.stage2
         epochs = max(1, math.floor(factor * length.epochs))
-        own = self.top / f"epochs{epochs}"
         longer = length.model_copy(update={"epochs": epochs, "warmup_epochs": length.warmup_epochs * epochs / length.epochs})
-        other.config = self.config.model_copy(update={"stage2": longer})
+        changed = self.config.model_copy(update={"stage2": longer})
+        return self.changed(changed, self.top / f"epochs{epochs}", ("split", "start"))
+
+    def changed(self, config: Config, top: Path, shared: tuple[str, ...]) -> SeedRun:
+        """The same with other values and its results under `top`; what is shared (stages, "baselines/METHOD") is this one's."""
+        other = copy.copy(self)
+        other.config, other.asked = config, methods.asked(config)
         for cached in ("problem", "methods"):
             other.__dict__.pop(cached, None)
-        other.place = lambda artifact: own / artifact if artifact.startswith("baselines/") else self.place(artifact)
+        other.place, other.folder = lambda name: top / name, top
+        other.artifact = lambda name: self.artifact(name) if name in shared else Run.artifact(other, name)
         return other
 
 

@@ -51,7 +51,7 @@ def test_rows_of_another_budget_are_not_mixed_in():
 def test_where_osdtw_loses_the_first_words_say_so():
     said = compare.verdict(*both(rows("osdtw", 0.6), rows("la", 0.9), rows("ce", 0.5), rows("stage1", 0.95)))
     assert said.startswith("OSDTW loses: 1 of 2 other methods is ahead of it, first LA with 90.0 % (-30.0 points for OSDTW")
-    assert "a clear loss" in said and "1 wins, 1 loses, 0 undecided" in said
+    assert "a clear loss" in said and "1 won, 1 lost, 0 undecided" in said
 
 
 def test_where_osdtw_is_ahead_and_where_that_is_undecided():

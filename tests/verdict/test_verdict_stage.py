@@ -10,9 +10,9 @@ import torch
 from osdtw_lib.config.load import load_config
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
-from osdtw_lib.verdict import stage
-from osdtw_lib.verdict.cells import Cell, of_method
-from osdtw_lib.verdict.rows import read
+from osdtw_lib.verdict import measure, stage
+from osdtw_lib.verdict.cells import Cell, cells, of_method
+from osdtw_lib.verdict.rows import read, taken_from_elsewhere
 from osdtw_lib.verdict.seed_run import SeedRun
 
 ASKED = {"baselines": ["ce"], "verdict.methods": ["logit_adjusted_ce"], "verdict.seeds": [0, 1]}
@@ -121,7 +121,7 @@ def test_stopped_half_way_it_shows_what_is_there_and_goes_on(finished_copy, monk
 
 def test_quick_is_the_first_two_seeds(params):
     run = Run(load_config(params({"verdict.seeds": [5, 6, 7], "verdict.quick": True})))
-    assert {cell.run.config.seed for cell in stage.cells(run)} == {5, 6}
+    assert {cell.run.config.seed for cell in cells(run)} == {5, 6}
 
 
 def opened_with_both(run):
@@ -134,9 +134,9 @@ def test_a_row_made_elsewhere_is_not_trained_again_here(measured, finished_copy,
     row = read(theirs)
     assert row["row"] == "logit_adjusted_ce"
     run = finished_copy({"verdict.methods": ["ce"], "verdict.seeds": [0], "verdict.others": [str(theirs)], "baselines": ["ce"]})
-    assert [one["row"] for one in stage.rows_from_elsewhere(run)] == ["logit_adjusted_ce"]
+    assert [one["row"] for one in taken_from_elsewhere(run)] == ["logit_adjusted_ce"]
     jobs = [("method", 0, name) for name in ("ce", "logit_adjusted_ce")]
-    assert stage._to_do(opened_with_both(run), jobs) == jobs[:1]
+    assert measure._to_do(opened_with_both(run), jobs) == jobs[:1]
 
 
 def test_options_of_the_verdict_alone_are_refused_without_it(refused, params):
