@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.schema import Section, Training
-from ..config.values import Batch, Count, Epochs, Rate, Strength
+from ..config.values import Batch, Count, Epochs, Rate
 from ..models.vit import VisionTransformer
 from ..models.weights import load_weights, weights
 from ..training.phase import UNMIXED, Phase
@@ -23,19 +23,21 @@ class SecondStage(Section):
     epochs: Epochs = 10
     learning_rate: Rate = 0.2
     batch_size: Batch = 512
-    weight_decay: Strength = 5e-4
     views: Count = 4  # augmentations of every image that features are kept of
 
 
-def second_stage(problem: Problem, of: SecondStage, loss: Callable[[Tensor, Tensor], Tensor], **further) -> Phase:
-    """loss(what the head makes of the features, float32 (B, K), labels (B,)) -> (B,). further: of the Phase."""
+def second_stage(problem: Problem, of: SecondStage, loss: Callable[[Tensor, Tensor], Tensor], decay=5e-4, **further) -> Phase:
+    """loss(what the head makes of the features, float32 (B, K), labels (B,)) -> (B,). further: of the Phase.
+
+    The rate falls to 0 along a cosine; weight decay is on matrices alone, as in the first stage.
+    """
     batch = min(of.batch_size, problem.config.recipe.batch_size)
     length = Training(epochs=of.epochs, learning_rate=of.learning_rate * batch / of.batch_size)
 
     def losses(network, part):
         return {"second_stage": loss(network.head(part.images).float(), part.labels)}
 
-    recipe = UNMIXED | {"batch_size": batch, "weight_decay": of.weight_decay, "final_learning_rate": 0.0}
+    recipe = UNMIXED | {"batch_size": batch, "weight_decay": decay, "final_learning_rate": 0.0}
     options = {"name": "second_stage", "prepare": only_the_head, "recipe": recipe, "momentum": 0.9, "views": of.views}
     return Phase(length, losses, frozen=features, **(options | further))
 

@@ -30,7 +30,7 @@ def clouded(cosines: Tensor, labels: Tensor, noise: Tensor, cloud: Tensor, scale
     lowered = cosines - cloud.to(cosines) * noise.clamp(-1, 1).abs()
     lowered = lowered.scatter_add(1, labels[:, None], torch.full_like(lowered[:, :1], -margin))
     loss = cross_entropy(scale * lowered, labels)
-    return loss if not focus else (-torch.expm1(-loss.detach())) ** focus * loss
+    return (-torch.expm1(-loss.detach())) ** focus * loss
 
 
 def sampling_shares(counts) -> tuple[float, ...]:
@@ -56,7 +56,6 @@ class GaussianClouded(Method):
         focus: Strength = 1.0
         epochs: Epochs = 30
         batch_size: Batch = 64
-        weight_decay: Strength = 2e-4
 
     def build(self) -> VisionTransformer:
         return with_cosine_head(self.problem.vit(self.problem.n_classes), scale=1.0)

@@ -59,7 +59,7 @@ class WeightBalanced(AfterCE):
         def project(network):
             network.head.weight.copy_(shortened(network.head.weight, network.head.longest))
 
-        options = {"class_weights": lambda epoch: weights, "after_step": project}
+        options = {"decay": self.parameters.weight_decay, "class_weights": lambda epoch: weights, "after_step": project}
         return [second_stage(self.problem, self.parameters, cross_entropy, **options)]
 
 
