@@ -54,7 +54,8 @@ def table_text(name: str, table: pd.DataFrame) -> str:
     for column, values in zip(table.columns, (table.iloc[:, i] for i in range(table.shape[1]))):
         if column in text and values.isna().any():
             raise ValueError(f"table '{name}': a text is missing in column '{column}'; it would be read as an empty one")
-        if column not in (*text, *truth) and (values.dtype == bool or not pd.api.types.is_numeric_dtype(values.dtype)):
+        kind_known = column in (*text, *truth) or not len(table)  # of no row, nothing is wrong
+        if not kind_known and (values.dtype == bool or not pd.api.types.is_numeric_dtype(values.dtype)):
             raise ValueError(f"table '{name}': column '{column}' is no number; say in tables.py what it is")
     made = table.to_csv(index=False)
     return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC) if "\r" in made else made  # a bare one would end the row
