@@ -70,7 +70,8 @@ def read_table(path: Path) -> pd.DataFrame:
         dtype=dict.fromkeys(text, str) | dict.fromkeys(truth, "boolean"),
         na_values={i: [""] for i in places if i not in text},
     )
-    wrong = [heads[i] for i in places if i not in text and not pd.api.types.is_numeric_dtype(table[i].dtype)]
+    numbers = [i for i in places if i not in text and len(table)]  # of no row, nothing is wrong
+    wrong = [heads[i] for i in numbers if not pd.api.types.is_numeric_dtype(table[i].dtype)]
     if wrong:
         raise ValueError(f"{path}: column '{wrong[0]}' is not all numbers")
     table.columns = heads

@@ -39,7 +39,8 @@ def features(vit: VisionTransformer, images: Tensor) -> Tensor:
 
 def effective_weights(counts, beta: float = 0.9999) -> Tensor:
     """(1 - beta) / (1 - beta^n) a class (K,), of mean 1 over classes (Cui et al. 2019, Eq. 2)."""
-    weights = -1 / torch.expm1(torch.as_tensor(counts, dtype=torch.float64) * math.log(beta))
+    logarithm = math.log(beta) if beta else -math.inf
+    weights = -1 / torch.expm1(torch.as_tensor(counts, dtype=torch.float64) * logarithm)
     return (weights / weights.mean()).float()
 
 

@@ -113,7 +113,7 @@ def train(run: Run, write: Writer, network: nn.Module, phases: list[Phase], purp
             continue
         curves.append(_trained(run, write, network, phase, seed, f"{label}, {phase.name}").assign(phase=phase.name))
         end.save(weights(network), {"curve": curves[-1].to_dict("records")})
-    nothing = [pd.DataFrame(columns=["epoch", "learning_rate"])]  # a method that trains nothing of its own
+    nothing = [pd.DataFrame(columns=["epoch", "learning_rate"], dtype=float)]  # a method that trains nothing of its own
     write.table("curves", pd.concat(curves or nothing, ignore_index=True))
 
 
