@@ -24,7 +24,9 @@ class CosineHead(nn.Module):
         self.weight.undecayed = True
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.scale * F.linear(F.normalize(features.float(), dim=-1), F.normalize(self.weight.float(), dim=-1))
+        """float32 under bf16 too, whose steps, times the scale, would be as large as a margin."""
+        with torch.autocast("cuda" if features.is_cuda else "cpu", enabled=False):
+            return self.scale * F.linear(F.normalize(features.float(), dim=-1), F.normalize(self.weight.float(), dim=-1))
 
 
 def with_cosine_head(vit: VisionTransformer, scale: float) -> VisionTransformer:
