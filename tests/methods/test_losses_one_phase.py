@@ -207,6 +207,50 @@ def test_of_equal_counts_nothing_is_corrected(made):
     torch.testing.assert_close(scores.softmax(1), network(part.images).softmax(1))
 
 
+@pytest.mark.parametrize("name", ["class_sampling", "root_sampling", "mixup"])
+def test_beside_its_images_it_is_cross_entropy(made, name):
+    network, (x, _) = made("ce").build().eval(), images(2)
+    for part in (plain_part(), mixed_part()):
+        labels = F.pad(part.labels.float(), (0, 7)) if part.labels.ndim == 2 else part.labels
+        part = Part(**{**vars(part), "images": x, "labels": labels})
+        torch.testing.assert_close(loss_of(made(name), network, part), loss_of(made("ce"), network, part))
+
+
+@pytest.mark.parametrize("base", ["cross_entropy", "focal"])
+def test_each_label_of_a_mixed_image_has_its_own_weight(made, base):
+    of, (x, _) = made("class_balanced", {"base": base, "gamma": 0.5}), images(2)
+    network, w = of.build().eval(), _parts.effective_weights(of.problem.class_counts)
+    part = Part(**{**vars(mixed_part()), "images": x, "labels": F.pad(mixed_part().labels.float(), (0, 7))})
+    z = network(x)
+    first, second = (sigmoid_focal(z, y, 0.5) if base == "focal" else ce(z, y) for y in (Y, OTHER))
+    expected = (SHARE * w[Y] * first + (1 - SHARE) * w[OTHER] * second).sum() / w[Y].sum()
+    torch.testing.assert_close(loss_of(of, network, part), expected)
+
+
+def test_lade_adds_its_bound(made):
+    of = made("lade", {"alpha": 0.3, "decay": 0.2})
+    network, part = of.build().eval(), of.phases()[0].part_of(*images())
+    z, prior = network(part.images), torch.as_tensor(of.problem.priors).float()
+    expected = ce(z + prior.log(), part.labels).mean() + 0.3 * disentangled(z, part.labels, prior, 0.2)
+    torch.testing.assert_close(loss_of(of, network, part), expected)
+
+
+def test_paco_compares_with_keys_of_the_other_view_and_the_queue(made):
+    of = made("paco", {"queue": 8, "size": 4, "alpha": 0.3, "temperature": 0.5})
+    (phase,) = of.phases()
+    network = of.build().eval()
+    one = phase.part_of(*images())
+    part = Part(**{**vars(one), "more": (Part(images(seed=1)[0], one.labels, 1.0, 0),)})
+    loss_of(of, network, one)
+    phase.after_step(network)
+    scores, anchors = network(part.images)
+    keys, labels = torch.cat([network.keys(part.more[0].images), network.queue]), torch.cat([one.labels, network.queue_labels])
+    prior = torch.as_tensor(of.problem.priors).log().float()
+    expected = parametric_contrast(scores + prior, anchors, one.labels, keys, labels, 0.3, 0.5).mean()
+    torch.testing.assert_close(loss_of(of, network, part), expected)
+    assert (network.queue_labels >= 0).sum() == 6
+
+
 # numbers that are hard to hold ----------------------------------------------------------------------------------
 
 LOSSES = {
