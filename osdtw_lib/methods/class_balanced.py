@@ -26,6 +26,7 @@ class ClassBalanced(OneNetwork):
 
     title = "class-balanced loss"
     source = "Cui et al. 2019, arXiv:1901.05555, section 4"
+    space = {"base": ("cross_entropy", "focal"), "beta": (0.9, 0.99, 0.999)}
 
     class Parameters(Section):
         base: Literal["cross_entropy", "focal"] = "cross_entropy"

@@ -11,6 +11,7 @@ class Retrained(AfterCE):
 
     title = "classifier re-training (cRT)"
     source = "Kang et al. 2020, arXiv:1910.09217, section 4"
+    space = {"learning_rate": (0.02, 2.0), "epochs": (10, 30, 90)}
 
     class Parameters(SecondStage): ...
 

@@ -23,6 +23,7 @@ class Focal(OneNetwork):
     title = "focal loss"
     source = "Lin et al. 2017, arXiv:1708.02002, Eq. 4"
     prior = "training"
+    space = {"gamma": (0.5, 1.0, 3.0, 4.0, 5.0)}
 
     class Parameters(Section):
         gamma: Strength = 2.0

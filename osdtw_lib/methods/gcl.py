@@ -46,6 +46,7 @@ class GaussianClouded(Method):
 
     title = "Gaussian clouded logit adjustment (GCL)"
     source = "Li et al. 2022, arXiv:2305.11733"
+    space = {"noise": (0.5, 1.0), "second_scale": (10.0, 15.0, 30.0)}
 
     class Parameters(SecondStage):
         scale: Rate = 30.0  # s of the first stage

@@ -28,6 +28,7 @@ class Lade(Method):
 
     title = "LADE"
     source = "Hong et al. 2021, arXiv:2012.00321, Eq. 15, 16, 18 to 20"
+    space = {"alpha": (0.01, 0.3), "decay": (0.1, 0.5)}
 
     class Parameters(Section):
         alpha: Strength = 0.1

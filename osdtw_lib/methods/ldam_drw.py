@@ -29,6 +29,7 @@ class LdamDrw(OneNetwork):
 
     title = "LDAM-DRW"
     source = "Cao et al. 2019, arXiv:1906.07413, Eq. 13, Algorithm 1"
+    space = {"margin": (0.2, 0.3, 0.8), "scale": (10.0, 20.0, 30.0)}
 
     class Parameters(Section):
         margin: Strength = 0.5  # of the rarest class

@@ -11,6 +11,7 @@ class Scaled(AfterCE):
 
     title = "learnable weight scaling (LWS)"
     source = "Kang et al. 2020, arXiv:1910.09217, section 4"
+    space = {"learning_rate": (0.02, 2.0), "epochs": (5, 15, 45)}
 
     class Parameters(SecondStage):
         epochs: Epochs = 5

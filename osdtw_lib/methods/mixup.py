@@ -16,6 +16,7 @@ class Mixup(OneNetwork):
     title = "mixup"
     source = "Zhang et al. 2018, arXiv:1710.09412"
     prior = "training"
+    space = {"alpha": (0.1, 0.4, 0.8, 1.0, 2.0)}
 
     class Parameters(Section):
         alpha: Strength = 0.2  # 1.0 for CIFAR

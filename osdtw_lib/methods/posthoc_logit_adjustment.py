@@ -20,6 +20,7 @@ class PosthocLogitAdjustment(Method):
     title = "post-hoc logit adjustment"
     source = "Menon et al. 2021, arXiv:2007.07314, Eq. 9"
     after = "ce"
+    space = {"tau": (0.25, 0.5, 0.75, 1.25, 1.5, 1.75, 2.0)}
 
     class Parameters(Section):
         tau: Strength = 1.0

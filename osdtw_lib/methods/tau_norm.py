@@ -22,6 +22,7 @@ class TauNormalised(AfterCE):
 
     title = "tau-normalised classifier"
     source = "Kang et al. 2020, arXiv:1910.09217, section 4"
+    space = {"tau": (0.1, 0.3, 0.5, 0.9, 1.1, 1.5, 2.0)}
 
     class Parameters(Section):
         tau: Strength = 0.7

@@ -39,6 +39,7 @@ class WeightBalanced(AfterCE):
 
     title = "weight balancing (decay and MaxNorm)"
     source = "Alshammari et al. 2022, arXiv:2203.14197"
+    space = {"threshold": (0.05, 0.3), "learning_rate": (0.01, 0.1)}
 
     class Parameters(SecondStage):
         learning_rate: Rate = 0.01

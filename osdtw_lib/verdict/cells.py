@@ -17,7 +17,7 @@ from ..stages.selection import chosen
 from ..stages.run import Run
 from .rows import measured
 from .seed_run import SeedRun, seeds_of
-from .tuning import TuningRun, tried, values_to_try
+from .tuning import TuningRun, tried, values_tried
 from .tuning import chosen as chosen_values
 
 LIKELIHOODS = ("bernoulli", "categorical")
@@ -118,10 +118,6 @@ def trials(run: Run, name: str) -> list[Cell]:
         _of(tried(own, name, values, own.top / name / f"trial{i}"), name, f"trial{i}")
         for i, values in enumerate(values_tried(own, name))
     ]
-
-
-def values_tried(run: SeedRun, name: str) -> list[dict]:
-    return values_to_try(run.asked[name][0].space if name in run.asked else None)
 
 
 def decision(run: Run, name: str) -> tuple[dict, pd.DataFrame] | None:

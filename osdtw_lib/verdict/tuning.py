@@ -23,12 +23,21 @@ SPACE = {"weight_decay": (0.0, 0.01, 0.15, 0.5, 1.5)}  # of a row that names no 
 MOST_A_CLASS, SHARE, FEWEST = 20, 0.1, 5  # validation images: a tenth of a class, of classes that have so many at least
 
 
-def values_to_try(space: dict[str, tuple] | None) -> list[dict]:
-    """TRIALS dictionaries: the paper's own values (nothing), both RATES, then points of the space in a fixed order."""
+def values_to_try(space: dict[str, tuple] | None, rates: tuple[float, ...] = RATES) -> list[dict]:
+    """TRIALS dictionaries at most: the paper's own values (nothing), the rates, then points of the space in a fixed order."""
     space = space or SPACE
     points = [dict(zip(space, values)) for values in itertools.product(*space.values())]
     shuffled = [points[i] for i in np.random.default_rng(0).permutation(len(points))]
-    return [{}, *({"rate": rate} for rate in RATES), *shuffled][:TRIALS]
+    return [{}, *({"rate": rate} for rate in rates), *shuffled][:TRIALS]
+
+
+def values_tried(run: SeedRun, name: str) -> list[dict]:
+    """Of a method, or of "osdtw"; a method that has no training of its own has no rate to try."""
+    if name not in run.asked:
+        return values_to_try(None)
+    kind = run.asked[name][0]
+    trains = not kind.after or "learning_rate" in kind.Parameters.model_fields
+    return values_to_try(kind.space, RATES if trains else ())
 
 
 def validation(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from osdtw_lib.stages.networks import started
 from osdtw_lib.stages.run import Run
 from osdtw_lib.training import loop
 from osdtw_lib.training.phase import means
+from osdtw_lib.verdict.tuning import values_to_try
 
 HERE = Path(__file__).parent
 NAMES = methods.names()
@@ -75,6 +76,13 @@ def test_it_says_what_it_is(name):
     kind = methods.load(name)
     assert kind.name == name and kind.title and kind.source and kind.prior in ("training", "balanced") and kind.__doc__
     assert ast.get_docstring(ast.parse(Path(methods.__file__).with_name(f"{name}.py").read_text()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_names_for_tuning_are_values_of_its_own_parameters(name):
+    kind = methods.load(name)
+    for values in values_to_try(kind.space)[3:] if kind.space else ():
+        assert 1 <= len(values) <= 2 and kind.Parameters.model_validate(values) != kind.Parameters()
 
 
 @pytest.mark.parametrize("name", NAMES)
