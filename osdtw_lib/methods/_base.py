@@ -158,7 +158,7 @@ class OneNetwork(Method):
     def phases(self) -> list[Phase]:
         def losses(network, part):
             scores = network(part.images).float()
-            return {self.name: hard(part, lambda labels: self.loss(scores, labels))}
+            return {self.name: hard(part, lambda labels: self.loss(scores, labels), self.class_weights(part.epoch))}
 
         recipe = {} if self.mixing else UNMIXED
         return [Phase(self.problem.length, losses, class_weights=self.class_weights, sampling=self.sampling, recipe=recipe)]

@@ -24,7 +24,9 @@ class CosineHead(nn.Module):
         self.weight.undecayed = True
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.scale * F.linear(F.normalize(features.float(), dim=-1), F.normalize(self.weight.float(), dim=-1))
+        """float32 under bf16 too, whose steps, times the scale, would be as large as a margin."""
+        with torch.autocast("cuda" if features.is_cuda else "cpu", enabled=False):
+            return self.scale * F.linear(F.normalize(features.float(), dim=-1), F.normalize(self.weight.float(), dim=-1))
 
 
 def with_cosine_head(vit: VisionTransformer, scale: float) -> VisionTransformer:
@@ -39,7 +41,8 @@ def features(vit: VisionTransformer, images: Tensor) -> Tensor:
 
 def effective_weights(counts, beta: float = 0.9999) -> Tensor:
     """(1 - beta) / (1 - beta^n) a class (K,), of mean 1 over classes (Cui et al. 2019, Eq. 2)."""
-    weights = -1 / torch.expm1(torch.as_tensor(counts, dtype=torch.float64) * math.log(beta))
+    logarithm = math.log(beta) if beta else -math.inf
+    weights = -1 / torch.expm1(torch.as_tensor(counts, dtype=torch.float64) * logarithm)
     return (weights / weights.mean()).float()
 
 

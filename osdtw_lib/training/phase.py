@@ -83,9 +83,13 @@ def _mean(loss: Tensor, part: Part, weights: Tensor | None) -> Tensor:
     return (each * loss).sum() / whole / part.share
 
 
-def hard(part: Part, loss: Callable[[Tensor], Tensor]) -> Tensor:
-    """loss(labels (B,)) -> (B,) of hard labels, under mixup and cutmix too: both labels, each with its share (B,)."""
+def hard(part: Part, loss: Callable[[Tensor], Tensor], weights: Tensor | None = None) -> Tensor:
+    """loss(labels (B,)) -> (B,) of hard labels, under mixup and cutmix too: both labels, each with its share (B,).
+
+    weights (K,): where the phase has class weights, which count an image by its own label: so that the other counts by its.
+    """
     own, other, share = part.two_labels()
     if other is own:
         return loss(own)
-    return share * loss(own) + (1 - share) * loss(other)
+    relative = 1 if weights is None else (weights[other.to(weights.device)] / weights[own.to(weights.device)]).to(share)
+    return share * loss(own) + (1 - share) * relative * loss(other)
