@@ -51,6 +51,18 @@ def is_late(epoch: int, epochs: int, share: float = 0.8) -> bool:
     return epoch >= math.ceil(share * epochs)
 
 
+def margins(counts, largest: float) -> Tensor:
+    """(K,) in float64, largest (n_min / n_k)^(1/4): the rarest class has the largest (Cao et al. 2019, Eq. 13)."""
+    counts = torch.as_tensor(counts, dtype=torch.float64)
+    return largest * (counts.min() / counts) ** 0.25
+
+
+def ldam(scores: Tensor, labels: Tensor, margins: Tensor, scale: float) -> Tensor:
+    """scores (B, K) are scale x cosine; the label's own is lowered by scale x its class's margin -> (B,)."""
+    lowered = scores - scale * margins.to(scores) * F.one_hot(labels, scores.shape[1])
+    return F.cross_entropy(lowered, labels, reduction="none")
+
+
 class Experts(nn.Module):
     """Networks that are one up to `shared_depth`: images -> scores (B, M, K). The heads have their own random weights."""
 

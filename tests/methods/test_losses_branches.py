@@ -1,0 +1,214 @@
+"""Experts, ensembles and distillation: their losses by numbers worked out by hand, and what they reduce to."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from osdtw_lib import methods
+from osdtw_lib.config.load import load_config
+from osdtw_lib.errors import UserError
+from osdtw_lib.methods._parts import effective_weights, ldam, margins
+from osdtw_lib.methods.ride import distances, temperatures
+from osdtw_lib.methods.sade import adjustments, of_each, reversed_priors
+from osdtw_lib.planning.steps import flops_of, steps_of
+from osdtw_lib.stages import execute
+from osdtw_lib.stages.networks import started
+from osdtw_lib.stages.run import Run
+
+COUNTS = np.array([100, 10, 1])
+PRIORS = COUNTS / COUNTS.sum()
+LABELS = torch.tensor([0, 2])
+Z1, Z2, Z3 = (
+    torch.tensor(z, dtype=torch.float64)
+    for z in ([[2.0, 0.5, -1.0], [0.2, -0.3, 0.7]], [[1.0, 1.5, 0.0], [-0.4, 0.6, 0.9]], [[0.5, 0.2, 0.9], [-1.0, 0.0, 1.4]])
+)
+TWO, THREE = torch.stack([Z1, Z2], 1), torch.stack([Z1, Z2, Z3], 1)  # (B, M, K)
+ANY = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+ANY_LABELS = torch.tensor([0, 1, 2, 3, 1])
+
+
+def close(found, expected):
+    torch.testing.assert_close(torch.as_tensor(found), torch.as_tensor(expected, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+def ce(scores, labels):
+    return F.cross_entropy(scores, labels, reduction="none")
+
+
+@pytest.fixture(scope="module")
+def opened(write_params, tmp_path_factory):
+    """opened([...], {...}) is a run that has its start, on the tiny configuration."""
+
+    def call(baselines, changes=None):
+        folder = tmp_path_factory.mktemp("branches")
+        run = Run(load_config(write_params(folder, {"baselines": baselines, "model.init": "scratch"} | (changes or {}))))
+        for stage in ("split", "start"):
+            execute(run, stage, quiet=True)
+        return run
+
+    return call
+
+
+def built(run, name):
+    kind, parameters = run.asked[name]
+    return kind(started(run), parameters)
+
+
+# RIDE -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "strength, temperature, kl, total",
+    [
+        (0.0, [1, 1, 1], [[0.11225738404747176, 0.03388315981829226], [0.1232706786624321, 0.03258180891490847]], None),
+        (
+            0.05,
+            [1.0, 0.8879202988792031, 0.8767123287671235],
+            [[0.12953597832978547, 0.036957535762836044], [0.1386921422682244, 0.03606620093433105]],
+            -0.028980600000130113,
+        ),
+        (
+            0.02,
+            [1.0, 0.9529534762153685, 0.9482488238369055],
+            [[0.11885038950631953, 0.035108597276981846], [0.12930775495504598, 0.033949109639424005]],
+            -0.02966664247457617,
+        ),
+    ],
+)
+def test_rides_experts_are_as_far_from_their_mean_as_worked_out(strength, temperature, kl, total):
+    found = temperatures(COUNTS, strength)
+    close(found, temperature)
+    close(distances(TWO, found).T, kl)
+    if total:
+        close(-0.2 * found.mean() ** 2 * distances(TWO, found).sum(1).mean(), total)
+
+
+def test_rides_loss_without_margins_and_with_them():
+    away = distances(TWO, temperatures(COUNTS, 0.0))
+    each = torch.stack([ldam(one, LABELS, torch.zeros(3), 30.0) for one in TWO.unbind(1)], 1)
+    close((each.sum(1) - 0.2 * away.sum(1)).mean(), 1.3325564872747189)
+    close(margins(COUNTS, 0.5), [0.15811388300841897, 0.28117066259517454, 0.5])
+    close(margins(COUNTS, 0.3), [0.09486832980505137, 0.16870239755710473, 0.3])
+    lowered = torch.stack([ldam(one, LABELS, margins(COUNTS, 0.5), 30.0) for one in TWO.unbind(1)])
+    close(lowered, [[3.476241409908152, 14.974077298115967], [5.449139045054197, 15.013261989390498]])
+    weights = effective_weights(COUNTS).double()[LABELS]
+    close((weights * lowered).sum(1) / weights.sum(), [14.859678498523188, 14.918102848607147])
+    close(TWO.mean(1), [[1.5, 1.0, -0.5], [-0.1, 0.15, 0.8]])
+
+
+def test_no_gradient_flows_through_the_experts_mean():
+    scores = TWO.clone().requires_grad_()
+    distances(scores, torch.ones(3)).sum().backward()
+    mean = TWO.mean(1, keepdim=True).softmax(-1)
+    torch.testing.assert_close(scores.grad, TWO.softmax(-1) - mean)
+
+
+def part_of(run, phase, epoch):
+    """The first step of an epoch, as one part."""
+    recipe = run.config.recipe.model_copy(update=phase.recipe)
+    (part,) = next(run.batches(run.train, recipe=recipe, sampling=phase.sampling).epoch(epoch))
+    return part
+
+
+def test_rides_terms_are_the_experts_and_their_distance_and_change_when_the_weights_set_in(opened):
+    run = opened([{"ride": {"weights_from": 0.5, "temperature": 0.05, "diversity": 0.45}}, "logit_adjusted_ce"])
+    of = built(run, "ride")
+    (phase,), network, counts = of.phases(), of.build().eval(), run.class_counts
+    for epoch, weights, temperature in ((0, None, torch.ones(10)), (1, effective_weights(counts), temperatures(counts, 0.05))):
+        part = part_of(run, phase, epoch)
+        found, z = phase.losses(network, part), network(part.images)
+        expected = sum(ldam(z[:, m], part.labels, margins(counts, 0.5), 30.0) for m in range(3))
+        torch.testing.assert_close(found["experts"], expected)
+        far = -0.45 * temperature.mean() ** 2 * distances(z, temperature).sum(1).mean()
+        torch.testing.assert_close(found["diversity"], far.float(), rtol=1e-4, atol=1e-9)
+        got = phase.class_weights(epoch)
+        assert got is None if weights is None else torch.equal(got, weights)
+
+
+def test_ride_without_margins_and_diversity_is_cross_entropies(opened):
+    run = opened([{"ride": {"diversity": 0.0, "margin": 0.0}}])
+    of = built(run, "ride")
+    (phase,), network = of.phases(), of.build().eval()
+    part = part_of(run, phase, 0)
+    found = phase.losses(network, part)
+    assert float(found["diversity"].detach()) == 0
+    torch.testing.assert_close(found["experts"], sum(ce(z, part.labels) for z in network(part.images).unbind(1)))
+
+
+# SADE -----------------------------------------------------------------------------------------------------------
+
+
+def test_sades_experts_cost_what_was_worked_out():
+    close(reversed_priors(PRIORS), [0.009009009009009009, 0.09009009009009009, 0.9009009009009009])
+    each = of_each(THREE, LABELS, adjustments(PRIORS, 2.0))
+    expected = [[0.24131129665715711, 0.6802696706417346], [0.15576445430654384, 3.5740676872931325]]
+    rare = [0.0007420348253379672, 11.418235816081689]
+    torch.testing.assert_close(each.T, torch.tensor([*expected, rare], dtype=torch.float64), rtol=2e-6, atol=0)
+    assert float(each.sum(1).mean()) == pytest.approx(8.035195479902796, rel=1e-6)
+    milder = of_each(THREE, LABELS, adjustments(PRIORS, 1.0))[:, 2]
+    torch.testing.assert_close(milder, torch.tensor([0.007528951702584941, 6.838232653484463]).double(), rtol=2e-6, atol=0)
+
+
+def test_sades_experts_are_ce_logit_adjustment_and_at_equal_counts_all_ce():
+    counts = np.array([7, 50, 3, 12])
+    each = of_each(ANY, ANY_LABELS, adjustments(counts / counts.sum(), 2.0))
+    torch.testing.assert_close(each[:, 0], ce(ANY[:, 0], ANY_LABELS))
+    torch.testing.assert_close(each[:, 1], ce(ANY[:, 1] + torch.as_tensor(counts / counts.sum()).log(), ANY_LABELS))
+    assert reversed_priors(np.array([0.1, 0.5, 0.05, 0.35])).tolist() == [0.35, 0.05, 0.5, 0.1]
+    alike = of_each(ANY, ANY_LABELS, adjustments(np.full(4, 0.25), 2.0))
+    torch.testing.assert_close(alike, torch.stack([ce(z, ANY_LABELS) for z in ANY.unbind(1)], 1))
+
+
+# both -----------------------------------------------------------------------------------------------------------
+
+LOSSES = {
+    "ldam": lambda z: ldam(z[:, 0], ANY_LABELS, margins([9, 5, 2, 1], 0.5), 30.0),
+    "sade": lambda z: of_each(z, ANY_LABELS, adjustments([0.6, 0.2, 0.15, 0.05], 2.0)),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_gradients_are_the_differences(loss):
+    assert torch.autograd.gradcheck(loss, ANY.clone().requires_grad_())
+
+
+@pytest.mark.parametrize(
+    "loss", [*LOSSES.values(), lambda z: distances(z, temperatures([9, 5, 2, 1], 0.05))], ids=[*LOSSES, "distances"]
+)
+def test_losses_are_finite_however_large_the_scores(loss):
+    assert torch.isfinite(loss(1e4 * ANY.float().sign())).all()
+
+
+@pytest.mark.parametrize("name", ["ride", "sade"])
+def test_experts_share_three_quarters_and_their_heads_begin_apart(opened, name):
+    run = opened([name, {"logit_adjusted_ce": {}}])
+    network = built(run, name).build()
+    first, second, third = network.networks
+    assert network.shared_depth == 2 and first.blocks[1] is second.blocks[1] and first.blocks[2] is not third.blocks[2]
+    assert torch.equal(first.blocks[2].mlp.fc1.weight, third.blocks[2].mlp.fc1.weight)
+    assert not torch.allclose(first.head.weight, second.head.weight) and first.head.weight.undecayed
+    torch.testing.assert_close(network(torch.zeros(2, 1, 28, 28)).shape, torch.Size([2, 3, 10]))
+
+
+@pytest.mark.parametrize("depth, shared", [(1, 0), (2, 1), (4, 3), (6, 4), (12, 9)])
+def test_where_experts_part_by_default(opened, depth, shared):
+    assert built(opened(["sade"], {"model.depth": depth, "selection.shared_depth": 0}), "sade").build().shared_depth == shared
+
+
+def test_a_shared_depth_there_is_not_is_one_line(opened, refused, params):
+    with pytest.raises(UserError, match=r"baselines.ride.shared_depth: the model has 3 blocks, got 4"):
+        built(opened([{"ride": {"shared_depth": 4}}]), "ride").build()
+    assert built(opened([{"ride": {"shared_depth": 0, "experts": 2}}]), "ride").build().shared_depth == 0
+    assert "diversity" in refused("split", params({"baselines": [{"ride": {"diversity": -0.2}}]}))
+
+
+def test_experts_cost_by_the_depth_they_share(params):
+    model = {"model.width": 48, "model.depth": 4, "model.heads": 3}
+    config = load_config(params({"baselines": ["ce", {"sade": {}}, {"ride": {"experts": 4}}], **model}))
+    cost = {}
+    for name, (_, parameters) in methods.asked(config).items():
+        one = steps_of(config.model_copy(update={"baselines": {name: parameters.model_dump()}}), 10)[-1]
+        cost[name] = flops_of(one)
+    assert cost["sade"] / cost["ce"] == pytest.approx((3 + 3) / 4, rel=0.03)
+    assert cost["ride"] / cost["ce"] == pytest.approx((3 + 4) / 4, rel=0.03)
