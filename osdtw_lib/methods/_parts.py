@@ -74,7 +74,7 @@ class Experts(nn.Module):
                 setattr(other, name, getattr(first, name))
             for depth in range(shared_depth):
                 other.blocks[depth] = first.blocks[depth]
-            _redrawn(other.head, i)
+            redrawn(other.head, i)
         self.networks, self.shared_depth = nn.ModuleList(networks), shared_depth
 
     def forward(self, images: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class Experts(nn.Module):
         return torch.stack([decode(network, hidden, self.shared_depth) for network in self.networks], dim=1)
 
 
-def _redrawn(head: nn.Module, seed: int) -> None:
+def redrawn(head: nn.Module, seed: int) -> None:
     """The head's weights drawn anew, as far apart as they were; it depends on the seed alone."""
     with torch.no_grad():
         drawn = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed)).to(head.weight)

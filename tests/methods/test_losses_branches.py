@@ -1,11 +1,14 @@
 """Experts, ensembles and distillation: their losses by numbers worked out by hand, and what they reduce to."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from osdtw_lib import methods
+from osdtw_lib.artifacts.checkpoint import Checkpoint
 from osdtw_lib.config.load import load_config
 from osdtw_lib.errors import UserError
 from osdtw_lib.methods._parts import effective_weights, ldam, margins
@@ -15,6 +18,7 @@ from osdtw_lib.planning.steps import flops_of, steps_of
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.networks import started
 from osdtw_lib.stages.run import Run
+from osdtw_lib.training import loop
 
 COUNTS = np.array([100, 10, 1])
 PRIORS = COUNTS / COUNTS.sum()
@@ -212,3 +216,104 @@ def test_experts_cost_by_the_depth_they_share(params):
         cost[name] = flops_of(one)
     assert cost["sade"] / cost["ce"] == pytest.approx((3 + 3) / 4, rel=0.03)
     assert cost["ride"] / cost["ce"] == pytest.approx((3 + 4) / 4, rel=0.03)
+
+
+# ensemble -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(opened):
+    """Two networks of logit-adjusted cross-entropy, and one."""
+    run = opened(["logit_adjusted_ce", "ensemble"])
+    execute(run, "baselines")
+    return run
+
+
+def test_the_first_of_an_ensemble_is_the_method_and_the_others_are_others(pair):
+    both, one = pair.read("baselines/ensemble", "network"), pair.read("baselines/logit_adjusted_ce", "network")
+    for name, tensor in one.items():
+        assert torch.equal(both[f"0.{name}"], tensor)
+    start = built(pair, "ensemble").build()
+    assert torch.equal(start["0"].blocks[0].mlp.fc1.weight, start["1"].blocks[0].mlp.fc1.weight)
+    assert not torch.allclose(start["0"].head.weight, start["1"].head.weight)
+    assert start["0"].head.weight.std().item() == pytest.approx(start["1"].head.weight.std().item(), rel=0.2)
+    assert not torch.equal(both["0.blocks.2.mlp.fc1.weight"], both["1.blocks.2.mlp.fc1.weight"])
+    curves = pair.artifact("baselines/ensemble").table("curves")
+    assert curves["phase"].tolist() == ["training_1"] * 2 + ["training_2"] * 2
+
+
+def test_an_ensembles_scores_are_the_mean_of_its_members(pair):
+    row = pair.methods["ensemble"]
+    network = row.network(pair.read).eval()
+    images = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(row.scores(network, images), (network["0"](images) + network["1"](images)) / 2)
+    assert row.title == "2 networks, scores averaged, of: logit-adjusted cross-entropy" and row.prior == "balanced"
+
+
+def test_a_member_learns_from_other_batches_while_the_others_stay(pair):
+    of = built(pair, "ensemble")
+    network, (first, second) = of.build(), of.phases()
+    assert (first.draw, second.draw) == (0, 1)
+    for phase, number in ((first, "0"), (second, "1")):
+        phase.prepared(network)
+        assert {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad} == {number}
+    orders = [next(pair.batches(pair.train, draw=d).epoch(0)).__next__().indices.tolist() for d in (0, 1)]
+    assert orders[0] != orders[1]
+
+
+def test_an_ensemble_of_experts_goes_on_bit_for_bit_in_its_second_network(opened, monkeypatch):
+    asked = [{"ensemble": {"of": "ride", "networks": 3, "parameters": {"experts": 2}}}]
+    whole, stopped = opened(asked), opened(asked)
+    execute(whole, "baselines")
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    save, left = Checkpoint.save, [3]  # within the first, at its end, within the second
+
+    def save_and_stop(self, tensors, state):
+        save(self, tensors, state)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        execute(stopped, "baselines")
+    execute(Run(stopped.config), "baselines")
+    for file in ("network.safetensors", "curves.csv", "predictor.json"):
+        left, right = (run.folder / "baselines" / "ensemble" / file for run in (whole, stopped))
+        assert left.read_bytes() == right.read_bytes()
+    heads = [t for n, t in whole.read("baselines/ensemble", "network").items() if n.endswith("head.weight")]
+    assert len(heads) == 6 and all(not torch.allclose(a, b) for i, a in enumerate(heads) for b in heads[:i])
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"of": "ensemble"}, "baselines.ensemble.of: 'ensemble'"),
+        ({"of": "mine.py"}, "name another method that lies in methods/"),
+        ({"of": "rid"}, "did you mean 'ride'"),
+        ({"networks": 1}, "baselines.ensemble: networks"),
+        ({"of": "ride", "parameters": {"expert": 2}}, "unknown key 'expert'; did you mean 'experts'?"),
+        ({"network": 3}, "did you mean 'networks'"),
+    ],
+    ids=str,
+)
+def test_what_an_ensemble_cannot_be_of_is_one_line(params, refused, values, words):
+    assert words in refused("split", params({"baselines": [{"ensemble": values}]}))
+
+
+def test_a_method_that_stands_on_another_or_is_coupled_is_no_ensembles(opened, params, refused, monkeypatch):
+    monkeypatch.setattr(methods.load("sade"), "after", "ce")
+    line = refused("split", params({"baselines": [{"ensemble": {"of": "sade"}}]}))
+    assert "'sade' starts from the one network of ce" in line
+    monkeypatch.undo()
+    of = built(opened([{"ensemble": {"of": "sade"}}]), "ensemble")
+    coupled = dataclasses.replace(of.inner.phases()[0], coupled=True)
+    monkeypatch.setattr(of.inner, "phases", lambda: [coupled])
+    with pytest.raises(UserError, match="cost what they do together"):
+        of.phases()
+
+
+def test_an_ensembles_parameters_are_filled_in_and_its_key_says_them(opened):
+    run = opened([{"ensemble": {"of": "ride", "parameters": {"margin": 0.3}}}])
+    known = run.artifact("baselines/ensemble").parameters["parameters"]
+    assert known["parameters"] == methods.load("ride").Parameters(margin=0.3).model_dump()
