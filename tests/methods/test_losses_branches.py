@@ -12,6 +12,7 @@ from osdtw_lib.artifacts.checkpoint import Checkpoint
 from osdtw_lib.config.load import load_config
 from osdtw_lib.errors import UserError
 from osdtw_lib.methods._parts import effective_weights, ldam, margins
+from osdtw_lib.methods.deit_lt_style import Teacher, from_teacher
 from osdtw_lib.methods.ride import distances, temperatures
 from osdtw_lib.methods.sade import adjustments, of_each, reversed_priors
 from osdtw_lib.planning.steps import flops_of, steps_of
@@ -304,7 +305,7 @@ def test_what_an_ensemble_cannot_be_of_is_one_line(params, refused, values, word
 def test_a_method_that_stands_on_another_or_is_coupled_is_no_ensembles(opened, params, refused, monkeypatch):
     monkeypatch.setattr(methods.load("sade"), "after", "ce")
     line = refused("split", params({"baselines": [{"ensemble": {"of": "sade"}}]}))
-    assert "'sade' starts from the one network of ce" in line
+    assert "'sade' starts from ce's one network" in line
     monkeypatch.undo()
     of = built(opened([{"ensemble": {"of": "sade"}}]), "ensemble")
     coupled = dataclasses.replace(of.inner.phases()[0], coupled=True)
@@ -317,3 +318,65 @@ def test_an_ensembles_parameters_are_filled_in_and_its_key_says_them(opened):
     run = opened([{"ensemble": {"of": "ride", "parameters": {"margin": 0.3}}}])
     known = run.artifact("baselines/ensemble").parameters["parameters"]
     assert known["parameters"] == methods.load("ride").Parameters(margin=0.3).model_dump()
+
+
+# DeiT-LT style --------------------------------------------------------------------------------------------------
+
+
+def test_the_teachers_term_costs_what_was_worked_out():
+    told = torch.tensor([1, 2])
+    label = ce(Z1, LABELS)
+    close((label + ce(Z2, told)) / 2, [0.42272095099694273, 0.6900348394220865])
+    close((label.mean() + from_teacher(Z2, told, None)) / 2, (0.42272095099694273 + 0.6900348394220865) / 2)
+    weighted = from_teacher(Z2, told, effective_weights(COUNTS))
+    close(weighted, 0.6910992313003779)
+    close((label.mean() + weighted) / 2, 0.5759448574749119)
+    close(from_teacher(Z2, told, effective_weights([5, 5, 5])), from_teacher(Z2, told, None))
+
+
+def test_the_student_learns_from_the_teachers_label_and_weighs_by_it_late(opened):
+    run = opened([{"deit_lt_style": {"weights_from": 0.5, "teacher_weights_from": 0.5}}], {"recipe.mixup": 0.8})
+    of = built(run, "deit_lt_style")
+    network, (first, second) = of.build(), of.phases()
+    first.prepared(network)
+    assert {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad} == {"teacher"}
+    second.prepared(network).eval()
+    assert {n.split(".")[0] for n, p in network.named_parameters() if p.requires_grad} == {"vit", "second"}
+    assert second.coupled and not first.coupled
+    late = effective_weights(run.class_counts)
+    assert first.class_weights(0) is None and torch.equal(first.class_weights(1), late)
+    batches = run.batches(run.train, recipe=run.config.recipe, unmixed_from=second.unmixed_from)
+    for epoch, weights in ((0, None), (1, late)):
+        (part,) = next(batches.epoch(epoch))
+        assert part.labels.ndim == 2 - epoch  # mixed, and then no more
+        with torch.no_grad():
+            found, (label, other), told = second.losses(network, part), network(part.images), network.teacher(part.images)
+        torch.testing.assert_close(found["label"], F.cross_entropy(label, part.labels) / 2)
+        torch.testing.assert_close(found["teacher"], from_teacher(other, told.argmax(1), weights) / 2)
+        torch.testing.assert_close(of.scores(network, part.images), (label + other) / 2)
+
+
+@pytest.mark.parametrize("pooling", ["avg", "token"])
+def test_both_heads_read_pooled_features_whichever_way(opened, pooling):
+    run = opened(["deit_lt_style"], {"model.class_token": True, "model.pooling": pooling})
+    network = built(run, "deit_lt_style").build().eval()
+    one, two = network(torch.zeros(2, 1, 28, 28))
+    assert one.shape == two.shape == (2, 10) and not torch.allclose(one, two)
+    torch.testing.assert_close(one, network.vit(torch.zeros(2, 1, 28, 28)))
+
+
+def test_the_teacher_begins_alike_each_time_and_shrinks_large_images(opened):
+    run = opened(["deit_lt_style"])
+    left, right = (built(run, "deit_lt_style").build().teacher.state_dict() for _ in range(2))
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert Teacher(3, 224, 5, 8, 1, 30.0)[0](torch.zeros(1, 3, 224, 224)).shape == (1, 8, 56, 56)
+    assert Teacher(3, 224, 5, 8, 1, 30.0)(torch.zeros(2, 3, 224, 224)).shape == (2, 5)
+
+
+def test_an_epoch_that_is_unmixed_sees_the_same_images_in_the_same_order(opened):
+    run = opened(["ce"], {"recipe.cutmix": 1.0})
+    plain = run.batches(run.train, recipe=run.config.recipe.model_copy(update={"cutmix": 0.0}))
+    mixed, late = run.batches(run.train), run.batches(run.train, unmixed_from=1)
+    for epoch, like in ((0, mixed), (1, plain), (2, plain)):
+        (found,), (expected,) = (next(b.epoch(epoch)) for b in (late, like))
+        assert torch.equal(found.images, expected.images) and torch.equal(found.labels, expected.labels)
