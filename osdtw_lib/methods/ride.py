@@ -66,7 +66,7 @@ class Ride(ExpertMethod):
             far = distances(scores, temperature).sum(1).mean()
             return {
                 "experts": hard(part, of_all, self.class_weights(part.epoch)),
-                "diversity": -own.diversity * float(temperature.mean()) ** 2 * far,
+                "diversity": -own.diversity * temperature.mean().to(far) ** 2 * far,
             }
 
         return [Phase(self.problem.length, losses, class_weights=self.class_weights)]

@@ -15,7 +15,7 @@ from osdtw_lib.methods._parts import effective_weights, ldam, margins
 from osdtw_lib.methods.deit_lt_style import Teacher, from_teacher
 from osdtw_lib.methods.ride import distances, temperatures
 from osdtw_lib.methods.sade import adjustments, of_each, reversed_priors
-from osdtw_lib.planning.steps import flops_of, steps_of
+from osdtw_lib.planning.steps import flops_of, memory_of, steps_of
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.networks import started
 from osdtw_lib.stages.run import Run
@@ -380,3 +380,11 @@ def test_an_epoch_that_is_unmixed_sees_the_same_images_in_the_same_order(opened)
     for epoch, like in ((0, mixed), (1, plain), (2, plain)):
         (found,), (expected,) = (next(b.epoch(epoch)) for b in (late, like))
         assert torch.equal(found.images, expected.images) and torch.equal(found.labels, expected.labels)
+
+
+@pytest.mark.parametrize("name", ["ride", "sade", "ensemble", "deit_lt_style"])
+def test_it_is_planned_without_a_value_being_known(params, name):
+    config = load_config(params({"baselines": [name]}))
+    for step in steps_of(config, 10)[4:]:
+        row = memory_of(step, config, 4, None)
+        assert row["gradients"] > 0 and row["activations of 4 images"] > 0
