@@ -55,6 +55,7 @@ Batch = Annotated[int, Field(ge=1, le=1_000_000)]
 Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Warmup = Annotated[Number, Field(ge=0, le=1_000_000)]
 Side = Annotated[int, Field(ge=1, le=65_536)]  # of images and layers
+Several = Annotated[int, Field(ge=2, le=100)]  # networks
 Depth = Annotated[int, Field(ge=0, le=1000)]
 Layers = Annotated[int, Field(ge=1, le=1000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

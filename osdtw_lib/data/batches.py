@@ -100,11 +100,14 @@ class Batches:
         sampling: str | tuple[float, ...] = "images",
         streams: tuple[str, ...] = (),
         draw: int = 0,
+        unmixed_from: int | None = None,
     ):
         """size: (height, width) of what the network takes. recipe: what training batches go through, default config.recipe.
         sampling: how an epoch's images are drawn (sampling.py). streams: beside each image another, in Part.more: "again", the
-        same augmented anew, or drawn by a sampling. draw: another order and augmentation of the same seed."""
+        same augmented anew, or drawn by a sampling. draw: another order and augmentation of the same seed.
+        unmixed_from: the epoch from which on nothing is mixed."""
         self.recipe, self.n_classes, self.sampling, self.streams = recipe or config.recipe, n_classes, sampling, streams
+        self.unmixed_from = unmixed_from
         self.seed = seed_of(config.seed, "draw", draw) if draw else config.seed
         self.batch_size = batch_size or self.recipe.batch_size
         self.labels = torch.from_numpy(np.ascontiguousarray(images.labels))
@@ -161,7 +164,9 @@ class Batches:
         own = labels = self.labels[indices].to(pixels.device)
         with seeded(self.seed, *at, "augmentation", *([stream] if stream else [])):
             pixels = self._reader.augmented(pixels)
-            images, labels = mixed_and_erased(normalized(pixels, self._mean, self._std), labels, self.recipe, self.n_classes)
+            late = self.unmixed_from is not None and at[0] >= self.unmixed_from
+            recipe = self.recipe.model_copy(update={"mixup": 0.0, "cutmix": 0.0}) if late else self.recipe
+            images, labels = mixed_and_erased(normalized(pixels, self._mean, self._std), labels, recipe, self.n_classes)
         return Part(images, labels, len(indices) / len(batch), at[2], at[0], own, indices, batch)
 
 

@@ -51,6 +51,18 @@ def is_late(epoch: int, epochs: int, share: float = 0.8) -> bool:
     return epoch >= math.ceil(share * epochs)
 
 
+def margins(counts, largest: float) -> Tensor:
+    """(K,) in float64, largest (n_min / n_k)^(1/4): the rarest class has the largest (Cao et al. 2019, Eq. 13)."""
+    counts = torch.as_tensor(counts, dtype=torch.float64)
+    return largest * (counts.min() / counts) ** 0.25
+
+
+def ldam(scores: Tensor, labels: Tensor, margins: Tensor, scale: float) -> Tensor:
+    """scores (B, K) are scale x cosine; the label's own is lowered by scale x its class's margin -> (B,)."""
+    lowered = scores - scale * margins.to(scores) * F.one_hot(labels, scores.shape[1])
+    return F.cross_entropy(lowered, labels, reduction="none")
+
+
 class Experts(nn.Module):
     """Networks that are one up to `shared_depth`: images -> scores (B, M, K). The heads have their own random weights."""
 
@@ -62,7 +74,7 @@ class Experts(nn.Module):
                 setattr(other, name, getattr(first, name))
             for depth in range(shared_depth):
                 other.blocks[depth] = first.blocks[depth]
-            _redrawn(other.head, i)
+            redrawn(other.head, i)
         self.networks, self.shared_depth = nn.ModuleList(networks), shared_depth
 
     def forward(self, images: Tensor) -> Tensor:
@@ -70,7 +82,7 @@ class Experts(nn.Module):
         return torch.stack([decode(network, hidden, self.shared_depth) for network in self.networks], dim=1)
 
 
-def _redrawn(head: nn.Module, seed: int) -> None:
+def redrawn(head: nn.Module, seed: int) -> None:
     """The head's weights drawn anew, as far apart as they were; it depends on the seed alone."""
     with torch.no_grad():
         drawn = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed)).to(head.weight)

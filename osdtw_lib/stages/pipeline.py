@@ -119,7 +119,7 @@ def train(run: Run, write: Writer, network: nn.Module, phases: list[Phase], purp
 
 def _trained(run: Run, write: Writer, network: nn.Module, phase: Phase, seed: int, label: str) -> pd.DataFrame:
     recipe = run.config.recipe.model_copy(update=phase.recipe)
-    how = {"sampling": phase.sampling, "streams": phase.streams, "draw": phase.draw}
+    how = {"sampling": phase.sampling, "streams": phase.streams, "draw": phase.draw, "unmixed_from": phase.unmixed_from}
     batches = run.batches(run.train, recipe=recipe, **how)
     flops, before = _flops(run, network, phase)
     if phase.frozen:

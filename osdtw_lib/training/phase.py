@@ -27,7 +27,8 @@ class Phase:
     prepare(network): before the training: freeze, a new head. What is frozen stands in evaluation mode.
     after_step(network): after every step of the optimizer: a projection, a moving average.
     sampling: how an epoch's images are drawn, a name of data/sampling.py or a share a class (K,). recipe: what differs from
-    the run's recipe. momentum: SGD with it, instead of AdamW. draw: another order and augmentation of the same images.
+    the run's recipe; nothing is mixed from the epoch `unmixed_from` on. momentum: SGD with it, instead of AdamW.
+    draw: another order and augmentation of the same images.
     streams: beside every image another one, in part.more: "again", the same image augmented anew, or drawn by a sampling.
     frozen(network, images) -> what the loss is given for images, first axis (B, ...), by what does not train here; made once
     of each of `views` augmentations of every image and kept, epoch e sees view e mod views. Nothing is mixed then.
@@ -42,6 +43,7 @@ class Phase:
     after_step: Callable[[nn.Module], object] | None = None
     sampling: str | tuple[float, ...] = "images"
     recipe: dict = field(default_factory=dict)
+    unmixed_from: int | None = None
     momentum: float | None = None
     draw: int = 0
     streams: tuple[str, ...] = ()

@@ -75,9 +75,9 @@ class Cell:
 
 
 def of_method(run: SeedRun, name: str, budget: str) -> Cell:
-    kind = run.asked[name][0]
-    made_of = tuple(f"baselines/{one}" for one in (kind.after, name) if one)
-    return Cell(name, kind.title, budget, run, name, made_of)
+    method = run.methods[name]
+    made_of = tuple(f"baselines/{one}" for one in (method.after, name) if one)
+    return Cell(name, method.title, budget, run, name, made_of)
 
 
 def of_osdtw(run: SeedRun, budget: str = "epochs") -> list[Cell]:
