@@ -24,13 +24,15 @@ MERGES = ((2.0, 0.0), (1.0, 0.0), (1.0, "evidence"))  # power and damping of the
 def summary(scores: pd.DataFrame, groups: dict[str, np.ndarray], class_counts: np.ndarray) -> dict[str, float]:
     """MEASURES of one network from its scores a class: accuracies in %, losses in nats; NaN for an empty group.
 
-    nll_training_prior weights each class's mean loss by its training frequency, nll_balanced by 1 / K.
+    nll_training_prior weights each class's mean loss by its training frequency, nll_balanced alike; a class without test
+    images is left out, and its share goes to the others.
     """
     sums = scores.groupby("class")[["images", "right", "nll"]].sum()
     members = {name: sums.loc[groups[name]] for name in GROUPS} | {"all": sums}
-    row = {n: 100 * m["right"].sum() / m["images"].sum() if len(m) else float("nan") for n, m in members.items()}
-    loss = (sums["nll"] / sums["images"]).to_numpy()
-    return row | {"nll_training_prior": float(class_priors(class_counts) @ loss), "nll_balanced": float(loss.mean())}
+    row = {n: 100 * m["right"].sum() / m["images"].sum() if m["images"].sum() else float("nan") for n, m in members.items()}
+    tested = (sums["images"] > 0).to_numpy()
+    loss, priors = (sums["nll"] / sums["images"]).to_numpy()[tested], class_priors(class_counts)[tested]
+    return row | {"nll_training_prior": float(priors @ loss / priors.sum()), "nll_balanced": float(loss.mean())}
 
 
 def cells(variants: list, head_weights, depths) -> pd.DataFrame:
