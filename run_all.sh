@@ -6,6 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then
     cat <<'TEXT'
 usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [--verify] [PARAMS.yaml ...]
+       ./run_all.sh --verdict [--quick] [PARAMS.yaml ...] [--with ROW.json ...]
        ./run_all.sh --lab [--reproducible]
 
   PARAMS.yaml       parameter files, one after the other (default: params/mnist_lt.yaml);
@@ -14,6 +15,10 @@ usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [--v
   --from NN         redo from this notebook on, for instance --from 05 for Stage 2 and what follows
   --ablations       notebook 08 too: every cell of the grid over C and w_A is trained, over
                     several seeds (about half an hour on 2 cores for the digits)
+  --verdict         notebook 09 too: every method over seeds on one backbone, with intervals
+                    and who wins (hours; a killed run goes on where it was, and shows what is there)
+  --quick           the verdict over its first two seeds only
+  --with ROW.json   rows of the verdict that were made on another machine
   --wait            where another process works on the same results, wait until it has ended
                     (without it: one line says who, and the status is 2)
   --verify          read every image file again, whether or not its size or times have moved

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 
@@ -49,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_set(batch)
     batch.add_argument("--from", dest="first", metavar="NN", help="redo from this notebook on, for instance 05")
     batch.add_argument("--ablations", action="store_true", help="notebook 08 too, which trains every cell of a grid")
+    batch.add_argument("--verdict", action="store_true", help="notebook 09 too, which trains every method over seeds")
+    batch.add_argument("--quick", action="store_true", help="the verdict over its first two seeds only")
+    batch.add_argument(
+        "--with", nargs="+", default=[], dest="others", metavar="ROW.json", help="rows of the verdict made on another machine"
+    )
     _add_wait(batch)
     _add_verify(batch)
     batch.set_defaults(function=_run)
@@ -81,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--method", default="osdtw", metavar="NAME", help="a row of the accuracy table (default osdtw)")
     predict.add_argument("--top", type=_count, default=1, metavar="N", help="classes to print an image (default 1)")
     predict.set_defaults(function=_predict)
+    check = commands.add_parser("check", help="a small run on the digits, each stage's numbers against what they should be")
+    _add_set(check)
+    check.set_defaults(function=_check)
     lab = commands.add_parser("lab", help="JupyterLab on notebooks/")
     lab.add_argument("--reproducible", action="store_true", help="for parameter files with reproducible: true")
     lab.set_defaults(function=_lab)
@@ -111,7 +120,12 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 def _run(chosen) -> int:
     from .report.notebooks import run_all
 
-    return run_all(chosen.params, chosen.overrides, chosen.first, chosen.ablations, chosen.wait, chosen.verify)
+    if (chosen.quick or chosen.others) and not chosen.verdict:
+        raise UserError("--quick and --with are of the verdict; add --verdict")
+    overrides = chosen.overrides + (["verdict.quick=true"] if chosen.quick else [])
+    overrides += [f"verdict.others={json.dumps(chosen.others)}"] if chosen.others else []
+    optional = (["08"] if chosen.ablations else []) + (["09"] if chosen.verdict else [])
+    return run_all(chosen.params, overrides, chosen.first, tuple(optional), chosen.wait, chosen.verify)
 
 
 def _config_to_compute(chosen):
@@ -175,6 +189,12 @@ def _predict(chosen) -> None:
             print(f"{file}\t{name}\t{probability:.4f}", flush=True)
     if bad:
         raise UserError(f"{bad:,} of {good + bad:,} could not be read, as said above; {good:,} were predicted")
+
+
+def _check(chosen) -> int:
+    from .known_answers.check import check
+
+    return check(chosen.overrides)
 
 
 def _lab(chosen) -> None:

@@ -29,6 +29,7 @@ torch.set_num_threads(1)
 JOURNEYS = {"journeys", "browser", "reliability"}  # folders of tests that go a whole way; --fast leaves them out
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """A file's tests share one process, for the fixtures of its module; and so do all that read the notebooks' run."""
     for item in items:

@@ -17,7 +17,7 @@ FLOORS = (
     "proxy training",
     "methods",
     "inference stages",
-    "ablation planning figures",
+    "ablation planning verdict known_answers figures",
     "explorer",
     "report",
     "__main__ __init__",

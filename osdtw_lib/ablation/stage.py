@@ -7,26 +7,19 @@ there are threads, one thread each: a network as small as the digits' gains litt
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-
 import pandas as pd
-import torch
 
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import make_folder, write_text
-from ..backend import distributed
 from ..config.schema import Config
 from ..errors import UserError
 from ..evaluation.metrics import accuracy_by_group
 from ..evaluation.scores import predict, scores_over
-from ..legible import speak_legibly
 from ..proxy.grid import Choice
 from ..stages import execute
 from ..stages.proxy_inputs import load_proxy, measured_bias
 from ..stages.run import Run
+from ..stages.side_by_side import everywhere, opened
 from . import paper_claims as claims
 from . import tables as tabled
 from .grid_cell import measure, prepare
@@ -91,50 +84,15 @@ def _other_likelihoods(run: Run) -> list[str]:
 
 def _measure_everything(run: Run) -> None:
     wanted, depths = run.config.ablation, _depths(run)
-    _everywhere(run, _prepare, [(seed,) for seed in wanted.seeds])
+    everywhere(run, _prepare, [(seed,) for seed in wanted.seeds])
     # C = 0 has no weight: it is measured with the first
     shares = [(weight, depths if weight == wanted.head_weights[0] else depths[1:]) for weight in wanted.head_weights]
-    _everywhere(run, _measure, [(seed, *share) for share in shares for seed in wanted.seeds])
-    _everywhere(run, _pipeline, [(seed,) for seed in wanted.seeds])
-
-
-def _everywhere(run: Run, function: Callable, jobs: list[tuple]) -> None:
-    """function(config, *job) for every job, on a CPU in as many processes as torch has threads."""
-    workers = min(len(jobs), torch.get_num_threads()) if run.device.type == "cpu" else 1
-    if workers < 2:
-        for job in jobs:
-            function(run.config, *job)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, spawn, _one_thread, (os.getpid(),)) as pool:
-        try:
-            for done in [pool.submit(function, run.config, *job) for job in jobs]:
-                done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _one_thread(parent: int) -> None:
-    distributed.end_with(parent)
-    torch.set_num_threads(1)
-    speak_legibly()
-
-
-_runs: dict[str, Run] = {}
-
-
-def _opened(config: Config) -> Run:
-    """The run, opened once a process: its images need not be read again for every job."""
-    key = config.model_dump_json()
-    if key not in _runs:
-        _runs.clear()
-        _runs[key] = Run(config)
-    return _runs[key]
+    everywhere(run, _measure, [(seed, *share) for share in shares for seed in wanted.seeds])
+    everywhere(run, _pipeline, [(seed,) for seed in wanted.seeds])
 
 
 def _prepare(config: Config, seed: int) -> None:
-    run = _opened(config)
+    run = opened(config)
     for likelihood in (config.likelihood, *_other_likelihoods(run)):
         prepare(Variant(run, seed, likelihood))
     for other in _merges(Variant(run, seed, config.likelihood))[1:]:
@@ -142,12 +100,12 @@ def _prepare(config: Config, seed: int) -> None:
 
 
 def _measure(config: Config, seed: int, head_weight: float, depths: list[int]) -> None:
-    measure(Variant(_opened(config), seed, config.likelihood), head_weight, depths)
+    measure(Variant(opened(config), seed, config.likelihood), head_weight, depths)
 
 
 def _pipeline(config: Config, seed: int) -> None:
     """The cell each other likelihood picks, and the single networks."""
-    run = _opened(config)
+    run = opened(config)
     for likelihood in _other_likelihoods(run):
         variant = Variant(run, seed, likelihood)
         pick = picked(variant)

@@ -29,15 +29,23 @@ TEXT = {
     "forms": _FORM,
     "grid": ("form",),
     "likelihoods": ("method", "likelihood"),
+    "not_run": ("row", "budget", "seeds"),
     "picks": ("form",),
     "posterior": ("images",),
     "ranking": _FORM,
     "rate": ("model", "regime"),
     "runtime": ("stage",),
     "scores": ("network",),
+    "summary_epochs": ("row", "title"),
+    "summary_osdtw": ("row", "title"),
+    "summary_tuned": ("row", "title"),
     "theorem": ("model", "swept"),
+    "tuning": ("row", "values"),
+    "who_wins_epochs": ("row", "other", "verdict"),
+    "who_wins_osdtw": ("row", "other", "verdict"),
+    "who_wins_tuned": ("row", "other", "verdict"),
 }
-TRUTH = {"claims": ("holds",)}  # True, False, or an empty field
+TRUTH = {"claims": ("holds",), "tuning": ("chosen",)}  # True, False, or an empty field
 
 
 def table_text(name: str, table: pd.DataFrame) -> str:
@@ -46,7 +54,8 @@ def table_text(name: str, table: pd.DataFrame) -> str:
     for column, values in zip(table.columns, (table.iloc[:, i] for i in range(table.shape[1]))):
         if column in text and values.isna().any():
             raise ValueError(f"table '{name}': a text is missing in column '{column}'; it would be read as an empty one")
-        if column not in (*text, *truth) and (values.dtype == bool or not pd.api.types.is_numeric_dtype(values.dtype)):
+        kind_known = column in (*text, *truth) or not len(table)  # of no row, nothing is wrong
+        if not kind_known and (values.dtype == bool or not pd.api.types.is_numeric_dtype(values.dtype)):
             raise ValueError(f"table '{name}': column '{column}' is no number; say in tables.py what it is")
     made = table.to_csv(index=False)
     return table.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC) if "\r" in made else made  # a bare one would end the row
@@ -70,7 +79,8 @@ def read_table(path: Path) -> pd.DataFrame:
         dtype=dict.fromkeys(text, str) | dict.fromkeys(truth, "boolean"),
         na_values={i: [""] for i in places if i not in text},
     )
-    wrong = [heads[i] for i in places if i not in text and not pd.api.types.is_numeric_dtype(table[i].dtype)]
+    numbers = [i for i in places if i not in text and len(table)]  # of no row, nothing is wrong
+    wrong = [heads[i] for i in numbers if not pd.api.types.is_numeric_dtype(table[i].dtype)]
     if wrong:
         raise ValueError(f"{path}: column '{wrong[0]}' is not all numbers")
     table.columns = heads

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from .paths import PROJECT
 from .values import (
@@ -252,6 +252,36 @@ class Ablation(Section):
     refinement_epochs: Epochs | None = None  # as stage3
 
 
+def _with_or_without_parameters(value):
+    """[ce, my/method.py, {ldam: {margin: 0.3}}], or {name: parameters}."""
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    found: dict = {}
+    for one in listed:
+        one = {one: {}} if isinstance(one, str) else one
+        if not isinstance(one, dict) or not all(isinstance(v, (dict, type(None))) for v in one.values()):
+            raise ValueError("give names of methods or paths of .py files; with parameters: {ce: {key: value}}")
+        if twice := found.keys() & one.keys():
+            raise ValueError(f"'{min(twice)}' is given twice")
+        found |= {name: values or {} for name, values in one.items()}
+    return found
+
+
+Methods = Annotated[dict[str, dict], BeforeValidator(_with_or_without_parameters)]  # and their parameters
+
+
+class Verdict(Section):
+    """Notebook 09: every method over seeds. training_images: whether a seed draws which images train, or only start, order and
+    augmentation; others: row files made elsewhere. budgets: as many epochs as Stage 2; as many FLOPs as OSDTW; as many epochs,
+    with values tuned on validation images."""
+
+    methods: Methods | None = None  # every one that is known
+    seeds: Annotated[tuple[Seed, ...], Distinct] = Field((0, 1, 2), strict=False, min_length=1)
+    quick: bool = False  # the first two seeds only
+    training_images: Literal["drawn", "kept"] = "kept"
+    budgets: Annotated[tuple[Literal["epochs", "osdtw", "tuned"], ...], Distinct] = Field(("epochs",), strict=False, min_length=1)
+    others: tuple[Text, ...] = Field((), strict=False)
+
+
 class Config(Section):
     name: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     seed: Seed = 0
@@ -274,22 +304,8 @@ class Config(Section):
     stage3: Stage3 = Stage3()
     theory: Theory = Theory()
     ablation: Ablation = Ablation()
-    baselines: dict[str, dict] = {"ce": {}, "logit_adjusted_ce": {}, "balanced_bce": {}}  # methods and their parameters
-
-    @field_validator("baselines", mode="before")
-    @classmethod
-    def _named_with_or_without_parameters(cls, value):
-        """[ce, my/method.py, {ldam: {margin: 0.3}}], or {name: parameters}."""
-        listed = value if isinstance(value, (list, tuple)) else [value]
-        found: dict = {}
-        for one in listed:
-            one = {one: {}} if isinstance(one, str) else one
-            if not isinstance(one, dict) or not all(isinstance(v, (dict, type(None))) for v in one.values()):
-                raise ValueError("give names of methods or paths of .py files; with parameters: {ce: {key: value}}")
-            if twice := found.keys() & one.keys():
-                raise ValueError(f"'{min(twice)}' is given twice")
-            found |= {name: values or {} for name, values in one.items()}
-        return found
+    verdict: Verdict = Verdict()
+    baselines: Methods = {"ce": {}, "logit_adjusted_ce": {}, "balanced_bce": {}}
 
     @field_validator("name")
     @classmethod

@@ -49,6 +49,13 @@ def hold_out(source: Source, per_class: int, seed: int) -> tuple[np.ndarray, np.
     return np.sort(train), np.sort(test)
 
 
+def drawn_again(source: Source, train: np.ndarray, test: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """As many training images of each class as in `train`, drawn from all of the training part that are not in `test`."""
+    counts = source.counts(train)
+    left = (members[~np.isin(members, test)] for members in _shuffled(source, seed))
+    return np.concatenate([members[:count] for members, count in zip(left, counts)]), test
+
+
 def _shuffled(source: Source, seed: int):
     """The training part's images of each class, in an order of the class's own."""
     labels = source.images.labels

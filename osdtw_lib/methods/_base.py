@@ -108,10 +108,12 @@ class Method(Row):
     """A row that is trained by its phases alone, one after the other. Its name is that of its file.
 
     after: a method whose trained network it starts from; that one is trained, and has its row, too.
+    space: {parameter: values to try} where the verdict tunes; at most two. Without it the recipe's weight decay is tried.
     """
 
     file: Path | None = None  # of a method that lies elsewhere
     after: str | None = None
+    space: dict[str, tuple] | None = None
 
     class Parameters(Section):
         """Its own keys in the parameter file, with its paper's values."""

@@ -23,6 +23,7 @@ from ..artifacts.tables import read_table
 from ..errors import UserError
 from ..evaluation import published as paper
 from ..evaluation.accuracy_table import how_to_run_missing, shown
+from ..evaluation.intervals import one_seed
 from ..legible import legible
 from ..methods.osdtw import ROWS
 from ..stages import NOTEBOOKS, OPTIONAL
@@ -63,6 +64,7 @@ def _facts(folder: Path) -> dict:
         name: read_table(folder / path)
         for name, path in (
             ("accuracy", "tables/accuracy.csv"),
+            ("confusion", "tables/confusion.csv"),
             ("runtime", "tables/runtime.csv"),
             ("classes", "split/classes.csv"),
         )
@@ -76,6 +78,7 @@ def _facts(folder: Path) -> dict:
     headline += f", and {few:.1f} % of those of the rarest classes (under 20 images)" if pd.notna(few) else ""
     if len(best):
         headline += f"; the best single network, trained with {titles[best.idxmax()]}, {best.max():.1f} %"
+    headline += f". {one_seed(int(read['confusion'].to_numpy().sum()), score.at['osdtw', 'all'])}"
     by_task = read["classes"].groupby("task")["training_images"].agg(["size", "sum"])
     tasks = ", ".join(f"{row['size']} {task} classes with {row['sum']} images" for task, row in by_task.iterrows())
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
@@ -89,7 +92,7 @@ def _facts(folder: Path) -> dict:
         "images": counts.sum(),
         "split": f"{counts.sum()} training images of {len(counts)} classes, from {counts.max()} to {counts.min()} a class: "
         f"{tasks}.",
-        "headline": f"{headline}.",
+        "headline": headline,
         "osdtw": f"{score.at['osdtw', 'all']:.1f}",
         "few": f"{few:.1f}" if pd.notna(few) else "-",
         "baseline": f"{best.max():.1f}" if len(best) else "not run",

@@ -33,12 +33,12 @@ def run_all(
     params_files: list[str],
     overrides: list[str] = (),
     first: str | None = None,
-    ablations: bool = False,
+    optional: tuple[str, ...] = (),
     wait: bool = False,
     verify: bool = False,
 ) -> int:
     """Run the notebooks for each parameter file, from `first` on ("05": redo Stage 2 and what follows), with
-    `ablations` the optional ones too; where another process works on the same run, `wait` for its end. verify: every
+    `optional` ones ("08", "09") too; where another process works on the same run, `wait` for its end. verify: every
     image file is read again before.
 
     A failure of one parameter file is reported and the next still runs. Returns the exit status: 0, 2 where the
@@ -54,7 +54,7 @@ def run_all(
             _refuse_illegible(config)
             run = Run(config)
             with held(run.folder, wait):
-                _run_one(run, first, ablations, verify)
+                _run_one(run, first, optional, verify)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             status = status or 2
@@ -69,11 +69,11 @@ def _refuse_illegible(config) -> None:
         raise UserError(f"outputs: {config.folder}: this path is no text in UTF-8; set `outputs` to a folder whose path is")
 
 
-def _run_one(run: Run, first: str | None, ablations: bool, verify: bool) -> None:
+def _run_one(run: Run, first: str | None, optional: tuple[str, ...], verify: bool) -> None:
     started, config = time.monotonic(), run.config
     if verify:
         run.verify()
-    books = _books_from(run, first, ablations)
+    books = _books_from(run, first, optional)
     resolved = run.folder / "params.yaml"
     make_folder(run.folder)
     write_text(resolved, dump_config(config))
@@ -89,10 +89,11 @@ def _run_one(run: Run, first: str | None, ablations: bool, verify: bool) -> None
     print(f"report: {index}", flush=True)
 
 
-def _books_from(run: Run, first: str | None, ablations: bool) -> list[str]:
+def _books_from(run: Run, first: str | None, optional: tuple[str, ...]) -> list[str]:
     """The notebooks to run; with `first`, checks what it stands on and removes what it will make anew."""
-    named = first is not None and [book for book in OPTIONAL if book.startswith(first)]
-    stages_of = NOTEBOOKS | (OPTIONAL if ablations or named else {})
+    named = [book for book in OPTIONAL if first and book.startswith(first)]
+    wanted = [book for book in OPTIONAL if book in named or book.startswith(optional)]
+    stages_of = NOTEBOOKS | {book: OPTIONAL[book] for book in wanted}
     books = list(stages_of)
     if first is None:
         return books
@@ -107,7 +108,7 @@ def _books_from(run: Run, first: str | None, ablations: bool) -> list[str]:
         if not (run.folder / f"{book}.html").exists():
             print(f"note: {book} has results but no page yet; ./run_all.sh without --from makes it")
     for book in books[position:]:
-        for stage in stages_of[book]:
+        for stage in stages_of[book] if book in named or book not in OPTIONAL else ():  # hours: they know what is stale
             remove(run.folder / stage)
     return books[position:]
 

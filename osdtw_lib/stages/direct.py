@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ..artifacts.artifact import Writer
 from ..longtail import TASKS
+from ..models.vit import costs_by_depth
 from ..proxy.measured_bias import direct_bias, stratified_sample
 from .networks import stage1_networks
+from .pipeline import count_flops
 from .proxy_inputs import load_proxy
 from .run import Run
 
@@ -31,6 +33,13 @@ def make(run: Run, write: Writer) -> None:
         checkpoint=write.checkpoint("direct", of_each=True),
     )
     write.table("bias", bias)
+    count_flops(write, len(chosen) * bias["head_weight"].nunique() * _forwards(run))
     share = write.elapsed() / run.artifact("stage1").seconds()
     print(f"direct bias: {len(chosen)} images, {100 * share:.0f} % of Stage 1's time", flush=True)
     write.notes |= {"images": len(chosen), "share_of_stage1": round(share, 4)}
+
+
+def _forwards(run: Run) -> float:
+    """FLOPs an image at one head weight: the merged encoder once, and from each of its depths both tasks' remaining ones."""
+    both = [costs_by_depth(run.config.model, run.likelihoods[task].n_outputs)[1] for task in TASKS]
+    return sum(both[0][:-1]) + sum(sum(flops[depth:]) for flops in both for depth in range(1, run.n_depths + 1))

@@ -6,7 +6,9 @@ import time
 
 from ..artifacts.artifact import Writer
 from ..fisher.diagonal import diagonal_fisher
+from ..models.flops import training_flops
 from .networks import stage1_networks
+from .pipeline import count_flops
 from .run import Run
 
 
@@ -30,3 +32,4 @@ def make(run: Run, write: Writer) -> None:
         seconds = time.monotonic() - started
         print(f"fisher: {task}, {len(run.train)} images, {len(run.train) / seconds:.0f} images/s", flush=True)
         write.tensors(task, diagonal)
+        count_flops(write, len(run.train) * training_flops(run.config.model, run.likelihoods[task].n_outputs))

@@ -48,7 +48,7 @@ def _found_or_made(run: Run, name: str, quiet: bool = False) -> Artifact:
         module.before(run)
     artifact = run.artifact(name)
     if _why_not_done(artifact) is not None:
-        with held(run.folder):
+        with held(run.locked):
             _make(run, artifact, module)
     elif not quiet:
         _say_up_to_date(artifact)
@@ -113,7 +113,7 @@ def train(run: Run, write: Writer, network: nn.Module, phases: list[Phase], purp
             continue
         curves.append(_trained(run, write, network, phase, seed, f"{label}, {phase.name}").assign(phase=phase.name))
         end.save(weights(network), {"curve": curves[-1].to_dict("records")})
-    nothing = [pd.DataFrame(columns=["epoch", "learning_rate"])]  # a method that trains nothing of its own
+    nothing = [pd.DataFrame(columns=["epoch", "learning_rate"], dtype=float)]  # a method that trains nothing of its own
     write.table("curves", pd.concat(curves or nothing, ignore_index=True))
 
 

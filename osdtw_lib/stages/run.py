@@ -40,6 +40,7 @@ class Run:
 
     def __init__(self, config: Config, *, source=None, place: Callable[[str], Path] | None = None):
         self.config, self.folder = config, config.folder
+        self.locked = self.folder  # the folder whose lock covers what is made
         self.place = place or (lambda name: self.folder / name)
         self.fixed_choice: dict | None = None
         if source is not None:

@@ -131,7 +131,7 @@ def choose_proposed(run: Run) -> dict:
 
 
 def _choose(run: Run, text: str) -> dict:
-    with held(run.folder):
+    with held(run.locked):
         write_text(run.folder / "selection.json", text)
         execute(run, "selection", quiet=True)
     return selection(run)

@@ -210,6 +210,7 @@ def test_interrupted_while_it_waits(params, holder):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it otherwise
     )
     second.stdout.readline()
     second.send_signal(signal.SIGINT)

@@ -43,7 +43,7 @@ BAD_VALUES = {
     "more images than a class has": ({"data.largest": 495}, ["data.largest", "500 images"]),
     "unknown data set": ({"data.dataset": "digit"}, ["data.dataset", "digits", "'digit'"]),
     "unknown likelihood": ({"likelihood": "gaussian"}, ["likelihood", "bernoulli", "categorical"]),
-    "unknown baseline": ({"baselines": ["ce", "focal"]}, ["baselines", "focal"]),
+    "unknown baseline": ({"baselines": ["ce", "focall"]}, ["baselines", "focall"]),
     "token pooling without a token": ({"model.pooling": "token"}, ["class_token"]),
     "architecture timm does not know": ({"model.architecture": "vit_huge_patch999"}, ["model.architecture"]),
     "width that heads do not divide": ({"model.width": 15}, ["15"]),

@@ -1,0 +1,255 @@
+"""How far to trust a number and a difference: bootstrap intervals, a paired test, who wins.
+
+Everything starts from `right`, bool (S, N): whether the network of seed s had test image i right. Rows that are
+compared share seeds and images, entry by entry. Accuracies are in %, differences in points of %, intervals hold 95 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from ..longtail import GROUPS
+from .metrics import accuracies_of_counts
+
+LEVEL = 0.95
+SIGNIFICANT = 0.05
+_CELLS = 4_000_000  # numbers held at once while resampling
+
+
+def image_bootstrap(right, labels, groups=None, minus=None, resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """What other test images would have given these networks: percentile bootstrap (Efron 1979) within each class.
+
+    right bool (S, N), S at least 1; labels (N,); groups: {many, medium, few: class indices} or None, without them.
+    minus bool (S, N): another row with the same seeds and images; then the differences right - minus.
+    Returns a row for each metric of accuracies_of_counts, in its order: metric, value, low, high, in % or points.
+    A metric is computed for each seed and averaged over seeds, in a resample too. A row that has every image right or
+    every one wrong gets an interval of no width. The same arguments give the same numbers, in any order of the images.
+    Raises ValueError for shapes that do not fit, no image, and TypeError for entries that are not bool.
+    """
+    return _bootstrap(right, labels, groups, minus, resamples, seed, seeds_too=False)
+
+
+def two_way_bootstrap(right, labels, groups=None, minus=None, resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """What other test images and other seeds would have given: as image_bootstrap, with seeds redrawn independently.
+
+    S of the S seeds are drawn with replacement, and how far they are from the mean over seeds is multiplied by
+    sqrt(S / (S - 1)): the mean of S draws from S values varies too little by this factor.
+    It counts what one seed has right by luck on one image up to three times (Owen 2007, the pigeonhole bootstrap), so it
+    is too wide where a row's networks agree on few images; and it has no Student tails, so it is too narrow where few
+    seeds vary more than images do. paired_test is nearer in both.
+    Raises as image_bootstrap, and ValueError for fewer than two seeds.
+    """
+    return _bootstrap(right, labels, groups, minus, resamples, seed, seeds_too=True)
+
+
+def noise_of_one_seed(n_images: int, accuracy: float = 50.0, disagreement: float | None = None) -> float:
+    """Points under which a difference of two rows, one seed each, says nothing: 95 % half-width from images alone.
+
+    n_images: test images the accuracy is over, of a group where it is a group's. accuracy: of both rows, in %; 50 is
+    the widest. Unpaired: 1.96 standard errors of two independent binomial shares. disagreement: % of images that one
+    of the rows had right and the other wrong; where it is known, the paired half-width at no difference (McNemar 1947).
+    Seeds vary too, so a difference beyond it may still be one of seeds. Raises ValueError for values out of range.
+    """
+    if n_images < 1 or not 0 <= accuracy <= 100 or not 0 <= (disagreement or 0) <= 100:
+        raise ValueError(f"needs an image and shares in %, got {n_images}, accuracy {accuracy}, disagreement {disagreement}")
+    variance = 2 * accuracy * (100 - accuracy) if disagreement is None else 100 * disagreement
+    return float(special.ndtri((1 + LEVEL) / 2) * np.sqrt(variance / n_images))
+
+
+def one_seed(n_images: int, accuracy: float) -> str:
+    """What a table of one seed cannot tell, in a sentence."""
+    points = noise_of_one_seed(n_images, accuracy)
+    return f"One seed: differences under {points:.1f} points mean nothing ({n_images:,} test images alone; seeds vary too)."
+
+
+class PairedTest(NamedTuple):
+    """mean (points) over seeds, per_seed (S,), its variance by seeds u and by images v (points squared), se, dof, p."""
+
+    mean: float
+    per_seed: np.ndarray
+    u: float
+    v: float
+    se: float
+    dof: float
+    p: float
+
+
+def paired_test(right, other, labels, metric: str = "class_mean", groups=None) -> PairedTest:
+    """Two-sided test that two rows are equally accurate, over other seeds and other test images, in closed form.
+
+    right, other bool (S, N), paired by seed and image; labels (N,); metric: class_mean, all, or a name in groups.
+    u is the variance of the seeds' differences over S. v is the variance over images, within each class, of the
+    difference averaged over seeds, each class by its weight; a class of one image takes the pooled variance. v also
+    holds what is left of the seeds' noise, so the test is slightly careful. t = mean / sqrt(u + v) with
+    (u + v)^2 / (u^2 / (S - 1) + v^2 / (n - K)) degrees of freedom (Satterthwaite 1946), n and K the images and classes
+    the metric counts. Where nothing varies, dof is NaN and p that of the sign test over images.
+    One seed, or one image in each class: what cannot be known is NaN, p too. Raises as image_bootstrap, and ValueError
+    for an unknown metric or one that counts no image.
+    """
+    right, labels, sizes = _checked(right, labels, groups)
+    other = _checked(other, labels, groups, like=right)[0]
+    n_seeds = len(right)
+    weights = _weights(metric, sizes, groups)  # of an image, by class
+    d = right.astype(np.int64) - other
+    by_class = np.stack([np.bincount(labels, row, minlength=len(sizes)) for row in d])
+    per_seed = 100 * (by_class * weights).sum(1)
+    mean = float(per_seed.mean())
+
+    counted = weights > 0
+    n, n_classes = int(sizes[counted].sum()), int(counted.sum())
+    total = d.sum(0)  # whole numbers: what does not vary has a variance of exactly 0
+    squares = np.bincount(labels, total**2, minlength=len(sizes)) - by_class.sum(0) ** 2 / np.maximum(sizes, 1)
+    pooled = squares[counted].sum() / (n - n_classes) if n > n_classes else np.nan
+    variance = np.where(sizes > 1, squares / np.maximum(sizes - 1, 1), pooled)[counted]
+    v = float(1e4 * (weights[counted] ** 2 * sizes[counted] * variance).sum() / n_seeds**2)
+    u = np.nan
+    if n_seeds > 1:
+        u = float(per_seed.var(ddof=1) / n_seeds) if np.ptp(per_seed) > 1e-9 else 0.0
+    if np.isnan(u + v):
+        return PairedTest(mean, per_seed, u, v, np.nan, np.nan, np.nan)
+    se = float(np.sqrt(u + v))
+    if se == 0:
+        signs = np.sign(total[counted[labels]])
+        ups, downs = int((signs > 0).sum()), int((signs < 0).sum())
+        return PairedTest(mean, per_seed, u, v, se, np.nan, min(1.0, float(2 * special.bdtr(min(ups, downs), ups + downs, 0.5))))
+    dof = (u + v) ** 2 / (u**2 / (n_seeds - 1) + (v**2 / (n - n_classes) if v else 0.0))
+    return PairedTest(mean, per_seed, u, v, se, float(dof), float(2 * special.stdtr(dof, -abs(mean) / se)))
+
+
+def holm(p) -> np.ndarray:
+    """p values (m,) adjusted for being m at once (Holm 1979), each at most 1; a NaN stays one and counts among the m."""
+    p = np.asarray(p, float)
+    order = np.argsort(p, kind="stable")  # NaN last
+    raised = np.minimum(1.0, (len(p) - np.arange(len(p))) * p[order])
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.maximum.accumulate(raised)
+    return adjusted
+
+
+def who_wins(
+    right: dict[str, np.ndarray], labels, metric: str = "class_mean", groups=None, resamples: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
+    """Every row against every other one, both ways round.
+
+    right: {row: bool (S, N)}, all with the same seeds and images; labels (N,); metric, groups as for paired_test.
+    Columns row, other, difference, low, high (points; the two-way interval, for one seed that of images alone),
+    p (paired_test), p_adjusted (holm over all pairs, each counted once), verdict: wins or loses where p_adjusted is
+    below 0.05, else undecided; one seed decides nothing, there p is NaN. The images are redrawn once for all rows.
+    The same arguments give the same numbers, in any order of rows and images. Raises as paired_test.
+    """
+    columns = ["row", "other", "difference", "low", "high", "p", "p_adjusted", "verdict"]
+    names = sorted(right)
+    if len(names) < 2:
+        return pd.DataFrame(columns=columns)
+    first, labels, sizes = _checked(right[names[0]], labels, groups)
+    rows = np.stack([_checked(right[name], labels, groups, like=first)[0] for name in names])
+    n_seeds = len(first)
+    weights = 100 * _weights(metric, sizes, groups)
+    image_rng, seed_rng = np.random.default_rng(seed).spawn(2)
+    redrawn = _resampled(rows.reshape(-1, len(labels)), labels, sizes, resamples, image_rng)
+    drawn = [(counts * weights).sum(-1) for counts in redrawn]
+    means = _over_seeds(np.concatenate(drawn).reshape(resamples, len(names), n_seeds), seed_rng, n_seeds > 1)
+
+    pairs = list(combinations(range(len(names)), 2))
+    tests = [paired_test(rows[a], rows[b], labels, metric, groups) for a, b in pairs]
+    adjusted = holm([test.p for test in tests])
+    found = {}
+    for (a, b), test, p in zip(pairs, tests, adjusted):
+        low, high = _percentiles(means[:, a] - means[:, b], 100)
+        sign = np.sign(test.mean) if p < SIGNIFICANT else 0  # NaN is not below
+        words = {1: ("wins", "loses"), -1: ("loses", "wins"), 0: ("undecided", "undecided")}[int(sign)]
+        found[names[a], names[b]] = (test.mean, low, high, test.p, p, words[0])
+        found[names[b], names[a]] = (-test.mean, -high, -low, test.p, p, words[1])
+    return pd.DataFrame([(a, b, *found[a, b]) for a in right for b in right if a != b], columns=columns)
+
+
+def _bootstrap(right, labels, groups, minus, resamples, seed, seeds_too) -> pd.DataFrame:
+    right, labels, sizes = _checked(right, labels, groups)
+    n_seeds = len(right)
+    if seeds_too and n_seeds < 2:
+        raise ValueError("other seeds are judged from at least two; image_bootstrap takes one")
+    rows = [right] if minus is None else [right, _checked(minus, labels, groups, like=right)[0]]
+
+    def values(counts):
+        """{metric: (..., S)} of counts (..., rows * S, K)."""
+        both = accuracies_of_counts(counts.reshape(*counts.shape[:-2], len(rows), n_seeds, -1), sizes, groups)
+        return {name: v[..., 0, :] if minus is None else v[..., 0, :] - v[..., 1, :] for name, v in both.items()}
+
+    stacked = np.concatenate(rows)
+    image_rng, seed_rng = np.random.default_rng(seed).spawn(2)
+    here = values(np.stack([np.bincount(labels, row, minlength=len(sizes)) for row in stacked]))
+    drawn = [values(counts) for counts in _resampled(stacked, labels, sizes, resamples, image_rng)]
+    means = _over_seeds(np.stack([np.concatenate([d[name] for d in drawn]) for name in here], axis=1), seed_rng, seeds_too)
+    low = 0 if minus is None else -100
+    table = [(name, float(here[name].mean()), *_percentiles(means[:, j], 100, low)) for j, name in enumerate(here)]
+    return pd.DataFrame(table, columns=["metric", "value", "low", "high"])
+
+
+def _resampled(right, labels, sizes, resamples, rng) -> Iterator[np.ndarray]:
+    """Right images of each class (r, C, K), of r resamples at a time; all rows of right (C, N) share the images drawn."""
+    present = np.flatnonzero(sizes)
+    own = []
+    for k in present:
+        inside = right[:, labels == k]
+        own.append(inside[:, np.lexsort(inside)].T.astype(np.float32))  # an order of its own, whatever the file's
+    at_once = max(1, min(resamples, _CELLS // max(int(sizes.max()), len(right) * len(sizes))))
+    for start in range(0, resamples, at_once):
+        r = min(at_once, resamples - start)
+        counts = np.zeros((r, len(right), len(sizes)), np.float32)  # whole numbers: exact
+        for k, inside in zip(present, own):
+            n = len(inside)
+            picks = rng.integers(n, size=(r, n)) + n * np.arange(r)[:, None]
+            times = np.bincount(picks.ravel(), minlength=r * n).reshape(r, n)
+            counts[:, :, k] = times.astype(np.float32) @ inside
+        yield counts
+
+
+def _over_seeds(values: np.ndarray, rng, seeds_too: bool) -> np.ndarray:
+    """values (R, M, S) -> their mean over seeds (R, M), seeds redrawn where seeds_too."""
+    resamples, _, n_seeds = values.shape
+    mean = values.mean(-1)
+    if not seeds_too:
+        return mean
+    times = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=resamples)
+    redrawn = (values * times[:, None]).sum(-1) / n_seeds
+    return mean + np.sqrt(n_seeds / (n_seeds - 1)) * (redrawn - mean)
+
+
+def _percentiles(values: np.ndarray, largest: float, smallest: float | None = None) -> tuple[float, float]:
+    smallest = -largest if smallest is None else smallest
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(np.clip(low, smallest, largest)), float(np.clip(high, smallest, largest))
+
+
+def _weights(metric: str, sizes: np.ndarray, groups) -> np.ndarray:
+    """What one image of each class weighs in the metric (K,); over the images they sum to 1."""
+    if metric == "class_mean":
+        return np.where(sizes > 0, 1 / np.maximum(sizes, 1), 0.0) / (sizes > 0).sum()
+    if metric != "all" and metric not in (groups or {}):
+        raise ValueError(f"metric is class_mean, all or a group ({', '.join(groups or GROUPS)} with groups), got {metric!r}")
+    inside = sizes > 0
+    if metric != "all":
+        inside &= np.isin(np.arange(len(sizes)), groups[metric])
+    if not inside.any():
+        raise ValueError(f"no test image belongs to {metric}")
+    return inside / sizes[inside].sum()
+
+
+def _checked(right, labels, groups, like=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """right (S, N), labels (N,), test images of each class (K,), or an error."""
+    right, labels = np.asarray(right), np.asarray(labels)
+    if right.dtype != bool:
+        raise TypeError(f"right says yes or no for each seed and image, got {right.dtype}; predictions == labels makes it")
+    if right.ndim != 2 or labels.shape != right.shape[1:] or not right.size:
+        raise ValueError(f"right is (S, N) and labels (N,), neither empty, got {right.shape} and {labels.shape}")
+    if like is not None and right.shape != like.shape:
+        raise ValueError(f"rows that are compared share seeds and images, got {like.shape} and {right.shape}")
+    named = np.concatenate([np.asarray(classes, int) for classes in (groups or {}).values()] or [np.array([], int)])
+    n_classes = 1 + max(int(labels.max()), int(named.max(initial=-1)))
+    return right, labels, np.bincount(labels, minlength=n_classes)

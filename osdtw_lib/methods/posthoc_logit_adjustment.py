@@ -1,0 +1,37 @@
+"""Logit adjustment after the training, argmax_k z_k - tau log pi_k of the cross-entropy network's logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..config.schema import Section, Strength
+from ._base import Method
+
+
+def adjusted(scores: Tensor, priors, tau: float) -> Tensor:
+    """scores (B, K), priors (K,) -> (B, K)."""
+    return scores - tau * torch.as_tensor(priors).log().to(scores)
+
+
+class PosthocLogitAdjustment(Method):
+    """Cross-entropy's own network, its scores divided by the priors; nothing is trained."""
+
+    title = "post-hoc logit adjustment"
+    source = "Menon et al. 2021, arXiv:2007.07314, Eq. 9"
+    after = "ce"
+
+    class Parameters(Section):
+        tau: Strength = 1.0
+
+    def build(self):
+        return self.problem.vit(self.problem.n_classes)
+
+    def phases(self):
+        return []
+
+    def scores(self, network, images):
+        return adjusted(network(images).float(), self.problem.priors, self.parameters.tau)
+
+
+METHOD = PosthocLogitAdjustment

@@ -1,0 +1,23 @@
+"""Cross-entropy, -log softmax(z)_y, over images drawn by the root of their class's count: p_k ~ n_k^(1/2)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from ._base import OneNetwork
+
+
+class RootSampling(OneNetwork):
+    """Classes are drawn by the root of their counts: half way to class-balanced sampling, so that the softmax answers neither for
+    equal priors nor for the training set's."""
+
+    title = "cross-entropy, square-root sampling"
+    source = "Kang et al. 2020, arXiv:1910.09217, Eq. 1"
+    prior = "training"
+    sampling = "root"
+
+    def loss(self, scores, labels):
+        return F.cross_entropy(scores, labels, reduction="none")
+
+
+METHOD = RootSampling

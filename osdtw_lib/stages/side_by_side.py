@@ -1,0 +1,60 @@
+"""Jobs that do not depend on each other, several at once: a process a core on a CPU, one thread each; a process a GPU."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+
+from ..backend import distributed
+from ..config.schema import Config
+from ..legible import speak_legibly
+from .run import Run
+
+_runs: dict[str, Run] = {}
+
+
+def everywhere(run: Run, function: Callable, jobs: list[tuple]) -> None:
+    """function(config, *job) for every job. A network as small as the digits' gains little from a second thread.
+
+    The first job that fails ends all, with its error.
+    """
+    on_cpu = run.device.type == "cpu"
+    workers = min(len(jobs), torch.get_num_threads() if on_cpu else torch.cuda.device_count())
+    if workers < 2:
+        for job in jobs:
+            function(run.config, *job)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    gpus = spawn.SimpleQueue()
+    for gpu in range(workers):
+        gpus.put(None if on_cpu else gpu)
+    with ProcessPoolExecutor(workers, spawn, _alone, (os.getpid(), gpus)) as pool:
+        try:
+            for done in [pool.submit(function, run.config, *job) for job in jobs]:
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _alone(parent: int, gpus) -> None:
+    distributed.end_with(parent)
+    gpu = gpus.get()
+    if gpu is None:
+        torch.set_num_threads(1)
+    else:
+        torch.cuda.set_device(gpu)
+    speak_legibly()
+
+
+def opened(config: Config) -> Run:
+    """The run, opened once a process: its images need not be read again for every job."""
+    key = config.model_dump_json()
+    if key not in _runs:
+        _runs.clear()
+        _runs[key] = Run(config)
+    return _runs[key]

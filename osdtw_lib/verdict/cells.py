@@ -1,0 +1,143 @@
+"""What the verdict trains: a cell is one row of its table at one seed and one budget, an artifact of its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ..artifacts.artifact import Artifact
+from ..errors import UserError
+from ..methods import osdtw
+from ..methods._base import Row
+from ..stages import execute
+from ..stages.networks import rows
+from ..stages.selection import chosen
+from ..stages.run import Run
+from .rows import measured
+from .seed_run import SeedRun, seeds_of
+from .tuning import TuningRun, tried, values_to_try
+from .tuning import chosen as chosen_values
+
+LIKELIHOODS = ("bernoulli", "categorical")
+
+CHAIN = ("split", "start", "stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3")
+# what each row of OSDTW is made of; the choice of C and w_A counts as training from Stage 2 on
+MADE_OF = {
+    "stage1": ("stage1",),
+    "stage2": ("stage1", "fisher", "direct", "stage2"),
+    "osdtw_assembled": ("stage1", "fisher", "direct", "stage2"),
+    "osdtw": ("stage1", "fisher", "direct", "stage2", "stage3"),
+}
+assert MADE_OF.keys() == osdtw.ROWS.keys()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row by name, at a seed and a budget; `run` is opened for them, `made_of` are the artifacts its training is."""
+
+    name: str
+    title: str
+    budget: str
+    run: SeedRun
+    row: str
+    made_of: tuple[str, ...]
+
+    def artifact(self) -> Artifact:
+        folder = self.run.of.folder / "verdict" / "rows" / self.budget / self.name / f"seed{self.run.config.seed}"
+        inputs = tuple(self.run.artifact(name) for name in self.made_of)
+        return Artifact(f"row {self.name}", folder, {"row": self.name, "title": self.title, "budget": self.budget}, inputs)
+
+    def done(self) -> Artifact | None:
+        """The cell's artifact, where it has been made as it is asked for now."""
+        try:
+            artifact = self.artifact()
+        except UserError:  # what it is made of cannot be named yet: nothing is selected
+            return None
+        return artifact if artifact.why_not_done() is None else None
+
+    def result(self) -> dict:
+        """What was measured, as rows.measured says it."""
+        return json.loads((self.artifact().folder / "row.json").read_text(encoding="utf-8"))
+
+    def make(self) -> None:
+        """Train what is not trained, and test it; row.json in the cell's folder holds what came out."""
+        if self.done():
+            return
+        for name in CHAIN if self.row in osdtw.ROWS else ("split", "start", *self.made_of):
+            execute(self.run, name, quiet=True)
+        artifact = self.artifact()
+        depth = None if self.row in self.run.asked else chosen(self.run)["shared_depth"]
+        row: Row = rows(self.run, depth)[self.row]
+        with artifact.making(str(self.run.device)) as write:
+            write.json("row", measured(self.run, row, self.name, self.title, self.budget, self.made_of))
+
+
+def of_method(run: SeedRun, name: str, budget: str) -> Cell:
+    kind = run.asked[name][0]
+    made_of = tuple(f"baselines/{one}" for one in (kind.after, name) if one)
+    return Cell(name, kind.title, budget, run, name, made_of)
+
+
+def of_osdtw(run: SeedRun, budget: str = "epochs") -> list[Cell]:
+    """OSDTW's four rows; of another likelihood than the run's the refined one alone, and Stage 1's."""
+    likelihood = run.config.likelihood
+    if run.is_own_likelihood:
+        return [Cell(n, row.title, budget, run, n, MADE_OF[n]) for n, row in osdtw.ROWS.items()]
+    shown = (osdtw.Stage1, osdtw.Refined)
+    cells = [(f"{row.name}_{likelihood}", f"{row.title}, {likelihood} likelihood", row.name) for row in shown]
+    return [Cell(name, title, budget, run, row, MADE_OF[row]) for name, title, row in cells]
+
+
+def cells(run: Run) -> list[Cell]:
+    """Every cell asked for: at each seed OSDTW's rows and the methods; beyond the same epochs, those that can be named yet."""
+    found: list[Cell | None] = []
+    for seed in seeds_of(run):
+        own = SeedRun(run, seed)
+        for likelihood in LIKELIHOODS:
+            found += of_osdtw(SeedRun(run, seed, likelihood))
+        found += [of_method(own, name, "epochs") for name in own.asked]
+        if "osdtw" in run.config.verdict.budgets:
+            found += [at_osdtws_budget(own, name) for name in own.asked]
+        if "tuned" in run.config.verdict.budgets:
+            found += [tuned(own, name) for name in ("osdtw", *own.asked)]
+    return [cell for cell in found if cell]
+
+
+def at_osdtws_budget(run: SeedRun, name: str) -> Cell | None:
+    """The method trained as much longer as OSDTW's FLOPs are more than its own; None until both are counted."""
+    both = [(cell.done() and cell.result()["cost"]["flops"]) for cell in (of_osdtw(run)[-1], of_method(run, name, "epochs"))]
+    return of_method(run.stretched(both[0] / both[1]), name, "osdtw") if all(both) else None
+
+
+def trials(run: Run, name: str) -> list[Cell]:
+    """The trainings a row is tuned by, tested on validation images."""
+    own = TuningRun(run)
+    return [
+        _of(tried(own, name, values, own.top / name / f"trial{i}"), name, f"trial{i}")
+        for i, values in enumerate(values_tried(own, name))
+    ]
+
+
+def values_tried(run: SeedRun, name: str) -> list[dict]:
+    return values_to_try(run.asked[name][0].space if name in run.asked else None)
+
+
+def decision(run: Run, name: str) -> tuple[dict, pd.DataFrame] | None:
+    """tuning.chosen of a row; None until all of its trials are done."""
+    made = trials(run, name)
+    if not all(cell.done() for cell in made):
+        return None
+    own = made[0].run
+    return chosen_values([cell.result() for cell in made], own.test.labels, values_tried(own, name))
+
+
+def tuned(run: SeedRun, name: str) -> Cell | None:
+    """The row with the values its trials chose; None until they have."""
+    decided = decision(run.of, name)
+    return _of(tried(run, name, decided[0], run.top / "tuned" / name), name, "tuned") if decided else None
+
+
+def _of(run: SeedRun, name: str, budget: str) -> Cell:
+    return of_osdtw(run, budget)[-1] if name == "osdtw" else of_method(run, name, budget)

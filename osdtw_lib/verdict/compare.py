@@ -1,0 +1,115 @@
+"""From rows to tables: means with intervals, who wins, what it cost. Works on whatever cells are done."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ..evaluation.intervals import image_bootstrap, two_way_bootstrap, who_wins
+
+ACCURACIES = ("class_mean", "all", "many", "medium", "few", "worst_class", "harmonic_mean")
+OTHERS = ("nll", "ece", "ece_many", "ece_medium", "ece_few")
+OSDTW = "osdtw"
+
+
+def right(rows: list[dict], labels: np.ndarray) -> np.ndarray:
+    """bool (S, N): of the rows of one name and budget, which images each seed has right."""
+    return np.array([np.asarray(row["predicted"]) == labels for row in rows])
+
+
+def by_name(rows: list[dict], budget: str) -> dict[str, list[dict]]:
+    """{row: its seeds, ascending} of one budget."""
+    found: dict[str, list[dict]] = {}
+    for row in sorted((row for row in rows if row["budget"] == budget), key=lambda row: row["seed"]):
+        found.setdefault(row["row"], []).append(row)
+    return found
+
+
+def summary(rows: list[dict], labels: np.ndarray, groups: dict, budget: str) -> pd.DataFrame:
+    """A line a row of the table, best first: row, title, seeds; for each of ACCURACIES the mean over seeds with _low and _high
+    (two-way bootstrap; of one seed, images alone), for each of OTHERS the mean and the standard deviation over seeds; passes,
+    seconds, parameters, forwards."""
+    lines = []
+    for name, seeds in by_name(rows, budget).items():
+        hits = right(seeds, labels)
+        spread = (two_way_bootstrap if len(seeds) > 1 else image_bootstrap)(hits, labels, groups).set_index("metric")
+        line = {"row": name, "title": seeds[0]["title"], "seeds": len(seeds)}
+        for metric in ACCURACIES:
+            value, low, high = spread.loc[metric, ["value", "low", "high"]]
+            line |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
+        for metric in OTHERS:
+            values = np.array([row["metrics"][metric] for row in seeds], dtype=float)
+            line |= {metric: values.mean(), f"{metric}_deviation": values.std(ddof=1) if len(values) > 1 else np.nan}
+        for cost in ("passes", "seconds", "parameters", "forwards"):
+            line[cost] = np.mean([np.nan if row["cost"][cost] is None else row["cost"][cost] for row in seeds])
+        lines.append(line)
+    table = pd.DataFrame(lines)
+    return table.sort_values("class_mean", ascending=False, ignore_index=True) if len(table) else table
+
+
+def matrix(rows: list[dict], labels: np.ndarray, groups: dict, budget: str) -> pd.DataFrame:
+    """Every row against every other in class-mean accuracy, over the seeds that all have; see evaluation.intervals.who_wins."""
+    found = by_name(rows, budget)
+    common = set.intersection(*({row["seed"] for row in seeds} for seeds in found.values())) if found else set()
+    hits = {name: right([row for row in seeds if row["seed"] in common], labels) for name, seeds in found.items()}
+    return who_wins(hits if common else {}, labels, groups=groups)
+
+
+def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
+    """The answer in a sentence, of `summary` and `matrix`: where OSDTW stands among the rows, and who beats whom for certain."""
+    if OSDTW not in set(table.get("row", ())):
+        return "OSDTW has no row yet: there is no verdict."
+    place, titles = table.set_index("row"), dict(zip(table["row"], table["title"]))
+    own = place.loc[OSDTW]
+    others = place[[not name.startswith((OSDTW, "stage")) for name in place.index]]
+    said = f"OSDTW, refined, names {own['class_mean']:.1f} % right, classes counting alike"
+    said += f" (95 % interval {own['class_mean_low']:.1f} to {own['class_mean_high']:.1f}, {seeds_in_words(own['seeds'])})"
+    if not len(others):
+        return f"{said}; no other method has a row yet."
+    best = others["class_mean"].idxmax()
+    above = int((others["class_mean"] > own["class_mean"]).sum())
+    against = wins[wins["row"] == OSDTW].set_index("other") if len(wins) else pd.DataFrame(columns=["verdict", "difference"])
+    if above:
+        words = f"OSDTW loses: {above} of {len(others)} other methods {'is' if above == 1 else 'are'} ahead of it, "
+        words += f"first {titles[best]} with {others.at[best, 'class_mean']:.1f} %"
+    else:
+        words = f"OSDTW is ahead of all {len(others)} other methods, the next being {titles[best]} "
+        words += f"with {others.at[best, 'class_mean']:.1f} %"
+    if best in against.index:
+        pair = against.loc[best]
+        clear = {"wins": "a clear win", "loses": "a clear loss", "undecided": "undecided"}[pair["verdict"]]
+        words += f" ({pair['difference']:+.1f} points for OSDTW, {pair['low']:+.1f} to {pair['high']:+.1f}: {clear})"
+    counts = against.loc[against.index.intersection(others.index), "verdict"].value_counts()
+    told = f"{counts.get('wins', 0)} won, {counts.get('loses', 0)} lost, {counts.get('undecided', 0)} undecided"
+    return f"{words}. {said}. Pair by pair against the others, corrected for their number: {told}."
+
+
+def seeds_in_words(seeds: int) -> str:
+    return "one seed, images alone" if seeds == 1 else f"{seeds:.0f} seeds"
+
+
+def not_run(asked: list[tuple[str, str, int]], rows: list[dict]) -> pd.DataFrame:
+    """row, budget, seeds missing: of the (row, budget, seed) asked for those without a row."""
+    there = {(row["row"], row["budget"], row["seed"]) for row in rows}
+    missing: dict[tuple[str, str], list[int]] = {}
+    for name, budget, seed in asked:
+        if (name, budget, seed) not in there:
+            missing.setdefault((name, budget), []).append(seed)
+    lines = [{"row": name, "budget": budget, "seeds": " ".join(map(str, seeds))} for (name, budget), seeds in missing.items()]
+    return pd.DataFrame(lines, columns=["row", "budget", "seeds"])
+
+
+def latex(table: pd.DataFrame) -> str:
+    """`summary` as a LaTeX table: the accuracies with half their intervals, passes and forwards."""
+    lines = [r"\begin{tabular}{l" + "r" * (len(ACCURACIES) + 2) + "}", r"\hline"]
+    lines.append(" & ".join(["method", *(name.replace("_", " ") for name in ACCURACIES), "passes", "forwards"]) + r" \\ \hline")
+    for row in table.to_dict("records"):
+        numbers = [_with_half(row, metric) for metric in ACCURACIES]
+        numbers += [f"{row['passes']:.0f}" if row["passes"] == row["passes"] else "--", f"{row['forwards']:.2f}"]
+        lines.append(" & ".join([row["title"].replace("%", r"\%").replace("_", r"\_").replace("&", r"\&"), *numbers]) + r" \\")
+    return "\n".join([*lines, r"\hline", r"\end{tabular}"]) + "\n"
+
+
+def _with_half(row: dict, metric: str) -> str:
+    half = (row[f"{metric}_high"] - row[f"{metric}_low"]) / 2
+    return f"${row[metric]:.1f} \\pm {half:.1f}$" if half == half else "--"

@@ -1,0 +1,90 @@
+"""The verdict's trainings, several at once, in an order in which what stands on another's network finds it."""
+
+from __future__ import annotations
+
+import contextlib
+
+from ..artifacts.files import make_folder
+from ..config.schema import Config
+from ..stages import execute
+from ..stages.run import Run
+from ..stages.side_by_side import everywhere, opened
+from .cells import LIKELIHOODS, Cell, at_osdtws_budget, of_method, of_osdtw, trials, tuned
+from .rows import taken_from_elsewhere
+from .seed_run import SeedRun, seeds_of
+from .tuning import TRIALS, TuningRun
+
+Job = tuple[str, int, str]  # kind, seed, name: a row's, or of "chain" a likelihood's
+
+
+def measure(run: Run) -> None:
+    """Every cell that is not done: first the starts, then what stands on them, then what stands on that."""
+    seeds, budgets = seeds_of(run), run.config.verdict.budgets
+    kinds = SeedRun(run, seeds[0]).asked
+    alone = [name for name, (kind, _) in kinds.items() if not kind.after]
+    standing = [name for name, (kind, _) in kinds.items() if kind.after]
+    everywhere(run, _start, [(seed,) for seed in seeds if SeedRun(run, seed).artifact("start").why_not_done()])
+    chains = [("chain", seed, likelihood) for seed in seeds for likelihood in LIKELIHOODS]
+    _all(run, chains + [("method", seed, name) for seed in seeds for name in alone])
+    _all(run, [("method", seed, name) for seed in seeds for name in standing])
+    if "osdtw" in budgets:
+        _all(run, [("longer", seed, name) for seed in seeds for name in alone])
+        if _to_do(run, [("longer", seed, name) for seed in seeds for name in standing]):
+            everywhere(run, _longer, [(seed, standing) for seed in seeds])
+    if "tuned" in budgets:
+        everywhere(run, _start, [(None,)] if TuningRun(run).artifact("start").why_not_done() else [])
+        numbers, seed = [f"trial{i}" for i in range(TRIALS)], run.config.seed
+        _all(run, [(number, seed, name) for name in ("osdtw", *alone) for number in numbers])
+        _all(run, [(number, seed, name) for name in standing for number in numbers])
+        _all(run, [("tuned", seed, name) for seed in seeds for name in ("osdtw", *alone)])
+        _all(run, [("tuned", seed, name) for seed in seeds for name in standing])
+
+
+def _all(run: Run, jobs: list[Job]) -> None:
+    missing = _to_do(run, jobs)
+    if missing:
+        print(f"verdict: {len(missing)} trainings to do; how far each is: {run.folder / 'verdict'}/*/log.txt", flush=True)
+        everywhere(run, _job, missing)
+
+
+def _to_do(run: Run, jobs: list[Job]) -> list[Job]:
+    given = {(row["row"], row["budget"], row["seed"]) for row in taken_from_elsewhere(run)}
+
+    def is_there(cell: Cell | None) -> bool:
+        return cell is not None and ((cell.name, cell.budget, cell.run.config.seed) in given or cell.done() is not None)
+
+    return [job for job in jobs if not all(map(is_there, _made_by(run, *job)))]
+
+
+def _made_by(run: Run, kind: str, seed: int, name: str) -> list[Cell | None]:
+    if kind == "chain":
+        return of_osdtw(SeedRun(run, seed, name))
+    if kind.startswith("trial"):
+        return [cell for cell in trials(run, name) if cell.budget == kind]
+    own = SeedRun(run, seed)
+    if kind == "method":
+        return [of_method(own, name, "epochs")]
+    return [at_osdtws_budget(own, name) if kind == "longer" else tuned(own, name)]
+
+
+def _start(config: Config, seed: int | None) -> None:
+    """Of a seed; None: of the tuning."""
+    run = TuningRun(opened(config)) if seed is None else SeedRun(opened(config), seed)
+    for stage in ("split", "start"):
+        execute(run, stage, quiet=True)
+
+
+def _longer(config: Config, seed: int, names: list[str]) -> None:
+    """One after the other: they share the network they stand on."""
+    for name in names:
+        _job(config, "longer", seed, name)
+
+
+def _job(config: Config, kind: str, seed: int, name: str) -> None:
+    for cell in _made_by(opened(config), kind, seed, name):
+        if cell and not cell.done():
+            make_folder(cell.run.top)
+            with open(cell.run.top / "log.txt", "a", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
+                cell.make()  # several at once would print over each other
+            budget = {"method": "", "chain": "", "longer": ", at OSDTW's compute"}.get(kind, f", {kind}")
+            print(f"verdict: seed {seed}, {cell.title}{budget}: {cell.result()['metrics']['class_mean']:.1f} %", flush=True)

@@ -1,0 +1,140 @@
+"""A row of the verdict as a file: what one network of one method at one seed predicted, what it cost, on what it was measured.
+
+Rows made on another machine go into the same table where data, split, test images and start are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..config.paths import PROJECT
+from ..errors import UserError
+from ..evaluation.metrics import metrics_of
+from ..evaluation.scores import predict, scores_over
+from ..methods._base import Row
+from ..models.flops import device_name, training_flops
+from ..stages.run import Run
+from .seed_run import SeedRun, seeds_of
+
+FORMAT = 1
+KEYS = {"format", "row", "title", "seed", "budget", "parameters", "measured_on", "metrics", "cost", "predicted", "sha256"}
+
+
+def measured(run: SeedRun, row: Row, name: str, title: str, budget: str, made_of: tuple[str, ...]) -> dict:
+    """The row as a value for JSON: `row`, `title`, `seed`, `budget`, `parameters`, `measured_on` (fingerprints), `metrics`,
+    `cost` (training and prediction) and `predicted`, a class an image of the test set."""
+    network = row.network(run.read)
+    scores = scores_over(network, row.scores, run.batches(run.test))
+    asked = run.asked[name][1].model_dump(mode="json") if name in run.asked else {"likelihood": run.config.likelihood}
+    asked |= {"weight_decay": run.config.recipe.weight_decay, "learning_rate": _peak(run)}
+    found = {
+        "format": FORMAT,
+        "row": name,
+        "title": title,
+        "seed": run.config.seed,
+        "budget": budget,
+        "parameters": {"epochs": run.config.stage2.epochs} | asked,
+        "measured_on": fingerprints(run),
+        "metrics": metrics_of(scores, run.test.labels, run.groups),
+        "cost": _cost(run, row, network, made_of),
+        "predicted": predict(scores).tolist(),
+    }
+    return found | {"sha256": digest(found)}
+
+
+def _peak(run: SeedRun) -> float:
+    return run.config.stage2.learning_rate or run.config.recipe.learning_rate
+
+
+def digest(row: dict) -> str:
+    """Of everything but itself."""
+    text = json.dumps({name: value for name, value in row.items() if name != "sha256"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprints(run: SeedRun) -> dict[str, str]:
+    """What has to be the same for rows to be compared: test images with their labels; and which training images and which
+    start, a seed."""
+    source, (train, test) = run.of.source, run.indices
+    return {
+        "data": source.fingerprint(),
+        "test": _sha256(test, run.test.labels),
+        "training": _sha256(train, run.train.labels),
+        "start": run.artifact("start").key,
+    }
+
+
+def _sha256(*arrays: np.ndarray) -> str:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(np.asarray(array).astype("<i8").tobytes())
+    return found.hexdigest()
+
+
+@torch.no_grad()
+def _cost(run: SeedRun, row: Row, network, made_of: tuple[str, ...]) -> dict:
+    """Training: FLOPs, passes (forward and backward of one plain network over every training image), seconds; prediction:
+    parameters, and forwards of one plain network an image. FLOPs are null where an earlier version has not noted them."""
+    artifacts = [run.artifact(name) for name in made_of]
+    flops = [artifact.notes().get("flops") for artifact in artifacts]
+    total = None if None in flops else sum(flops)
+    one = training_flops(run.config.model, len(run.class_names))
+    images = torch.zeros(2, run.config.model.channels, *run.image_size, device=run.device)
+    with FlopCounterMode(display=False) as counter:
+        row.scores(network, images)
+    return {
+        "flops": total,
+        "passes": None if total is None else round(total / one / len(run.train), 4),
+        "seconds": round(sum(artifact.seconds() for artifact in artifacts), 3),
+        "device": device_name(run.device) or "CPU",
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "forwards": round(counter.get_total_flops() / 2 / (one / 3), 4),
+    }
+
+
+# rows from elsewhere --------------------------------------------------------------------------------------------
+
+
+def read(path: str | Path) -> dict:
+    """A row file. Raises UserError, one line, for what is none, and for one that is not as it was written."""
+    file = PROJECT / Path(path).expanduser()
+    try:
+        row = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"verdict.others: {file}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"verdict.others: {file}: is no row file (not JSON)") from None
+    if not isinstance(row, dict) or row.keys() != KEYS or row["format"] != FORMAT:
+        raise UserError(f"verdict.others: {file}: is no row file of this version")
+    if row["sha256"] != digest(row):
+        raise UserError(f"verdict.others: {file}: is not as it was written; copy it again")
+    return row
+
+
+def taken(path: str | Path, own: dict[int, dict[str, str]]) -> dict:
+    """A row file, if it was measured on what `own` says of its seed ({seed: fingerprints}).
+
+    Raises UserError saying what differs.
+    """
+    row = read(path)
+    if row["seed"] not in own:
+        raise UserError(f"verdict.others: {path}: seed {row['seed']} is none of verdict.seeds {sorted(own)}")
+    wanted = own[row["seed"]]
+    different = [name for name in wanted if row["measured_on"].get(name) != wanted[name]]
+    if different:
+        raise UserError(f"verdict.others: {path}: {row['row']} was measured on other {' and '.join(different)} than here")
+    return row
+
+
+def taken_from_elsewhere(run: Run) -> list[dict]:
+    """The rows of verdict.others. Raises UserError where one does not fit."""
+    if not run.config.verdict.others:
+        return []
+    own = {seed: fingerprints(SeedRun(run, seed)) for seed in seeds_of(run)}
+    return [taken(path, own) for path in run.config.verdict.others]

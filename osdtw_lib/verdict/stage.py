@@ -1,0 +1,86 @@
+"""Notebook 09: every method over seeds, at the budgets asked for, as rows, tables and a sentence."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ..artifacts.artifact import Artifact, Writer
+from ..artifacts.files import checksum, make_folder, write_text
+from ..artifacts.lock import held
+from ..config.paths import PROJECT
+from ..stages.run import Run
+from . import compare
+from .cells import cells, decision
+from .measure import measure
+from .rows import taken_from_elsewhere
+from .seed_run import SeedRun, seeds_of
+
+
+def parameters(run: Run) -> dict:
+    wanted = run.config.verdict.model_dump(mode="json")
+    return wanted | {"others": [checksum(PROJECT / path) for path in run.config.verdict.others]}
+
+
+def inputs(run: Run) -> tuple[Artifact, ...]:
+    """The rows that are done: with another one done the tables are made again."""
+    found = [cell.done() for cell in cells(run)]
+    return tuple(Artifact(str(a.folder.relative_to(run.folder)), a.folder, {"key": a.key}) for a in found if a)
+
+
+def before(run: Run) -> None:
+    """Train and test what is missing; a killed run goes on in the cells it was in. Row files are looked at first."""
+    taken_from_elsewhere(run)
+    with held(run.locked):
+        measure(run)
+
+
+def make(run: Run, write: Writer) -> None:
+    """summary_BUDGET, who_wins_BUDGET (CSV), summary_BUDGET.tex, not_run, tuning, verdict.json ({budget: sentence})."""
+    rows, said = rows_of(run), {}
+    for budget in run.config.verdict.budgets:
+        table, wins = (f(rows, run.test.labels, run.groups, budget) for f in (compare.summary, compare.matrix))
+        write.table(f"summary_{budget}", table)
+        write.table(f"who_wins_{budget}", wins)
+        write.text(f"summary_{budget}.tex", compare.latex(table))
+        said[budget] = compare.verdict(table, wins)
+        print(f"verdict, {budget}: {said[budget]}", flush=True)
+    write.table("not_run", missing(run, rows))
+    write.table("tuning", tuning(run))
+    write.json("verdict", said)
+
+
+def publish(run: Run, artifact: Artifact) -> None:
+    """The tables lie in outputs/NAME/tables as well, the rows in outputs/NAME/verdict/rows."""
+    folder = make_folder(run.folder / "tables")
+    for budget in run.config.verdict.budgets:
+        for name in (f"summary_{budget}.csv", f"summary_{budget}.tex", f"who_wins_{budget}.csv"):
+            write_text(folder / f"verdict_{name}", (artifact.folder / name).read_text(encoding="utf-8"))
+
+
+# what there is ----------------------------------------------------------------------------------------------
+
+
+def rows_of(run: Run) -> list[dict]:
+    """The rows that are done, and of those made elsewhere what is not done here. At OSDTW's compute its own rows stand too."""
+    rows = [cell.result() for cell in cells(run) if cell.done()]
+    here = {(row["row"], row["budget"], row["seed"]) for row in rows}
+    rows += [row for row in taken_from_elsewhere(run) if (row["row"], row["budget"], row["seed"]) not in here]
+    own = [row | {"budget": "osdtw"} for row in rows if row["budget"] == "epochs" and row["row"].startswith(("osdtw", "stage"))]
+    return rows + (own if "osdtw" in run.config.verdict.budgets else [])
+
+
+def tuning(run: Run) -> pd.DataFrame:
+    """Every trial of the rows that have all of theirs: row, trial, values, score, difference, standard_error, chosen."""
+    names = ("osdtw", *SeedRun(run, run.config.seed).asked) if "tuned" in run.config.verdict.budgets else ()
+    tables = [found[1].assign(row=name) for name in names if (found := decision(run, name))]
+    columns = ["row", "trial", "values", "score", "difference", "standard_error", "chosen"]
+    return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def missing(run: Run, rows: list[dict]) -> pd.DataFrame:
+    """row, budget, seeds: what was asked for and has no row."""
+    seeds = seeds_of(run)
+    methods = tuple(SeedRun(run, seeds[0]).asked)
+    ours = dict.fromkeys(cell.name for cell in cells(run) if cell.budget == "epochs")
+    names = {"epochs": (*ours,), "osdtw": methods, "tuned": ("osdtw", *methods)}
+    return compare.not_run([(name, b, seed) for b in run.config.verdict.budgets for name in names[b] for seed in seeds], rows)

@@ -1,0 +1,108 @@
+"""The same small tuning for every row: TRIALS trainings each, judged on a validation part of the training images.
+
+The test images are never looked at. A trial other than the paper's own values is taken only where it is ahead of them by more
+than a standard error of the paired difference.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..stages.run import Run
+from .seed_run import SeedRun
+
+TRIALS = 8
+RATES = (0.5, 2.0)  # of the peak learning rate: a trial each
+SPACE = {"weight_decay": (0.0, 0.01, 0.15, 0.5, 1.5)}  # of a row that names no parameters of its own to tune
+MOST_A_CLASS, SHARE, FEWEST = 20, 0.1, 5  # validation images: a tenth of a class, of classes that have so many at least
+
+
+def values_to_try(space: dict[str, tuple] | None) -> list[dict]:
+    """TRIALS dictionaries: the paper's own values (nothing), both RATES, then points of the space in a fixed order."""
+    space = space or SPACE
+    points = [dict(zip(space, values)) for values in itertools.product(*space.values())]
+    shuffled = [points[i] for i in np.random.default_rng(0).permutation(len(points))]
+    return [{}, *({"rate": rate} for rate in RATES), *shuffled][:TRIALS]
+
+
+def validation(labels: np.ndarray, seed: int) -> np.ndarray:
+    """bool (N,): which training images validate."""
+    chosen = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        held = min(MOST_A_CLASS, max(1, round(SHARE * len(members)))) if len(members) >= FEWEST else 0
+        chosen[np.random.default_rng((seed, int(label), 1)).permutation(members)[:held]] = True
+    return chosen
+
+
+def tried(run: SeedRun, name: str, values: dict, top: Path) -> SeedRun:
+    """The run with a trial's values for one row, its results under `top`; nothing to change: the run itself.
+
+    `rate` is times every learning rate, weight_decay the recipe's, the rest are the method's own. A method that stands on
+    another's network has a rate of its own, and leaves that one, which is shared, alone.
+    """
+    if not values:
+        return run
+    config, kind = run.config, run.asked.get(name, (None, None))[0]
+    own = run.asked[name][1].model_dump(mode="json") if kind else {}
+    changed, after = {}, kind.after if kind else None
+    if "rate" in values and after:
+        own |= {"learning_rate": own["learning_rate"] * values["rate"]} if "learning_rate" in own else {}
+    elif "rate" in values:
+        for stage in ("stage1", "stage2", "stage3"):
+            length = getattr(config, stage)
+            peak = length.learning_rate or config.recipe.learning_rate
+            changed[stage] = length.model_copy(update={"learning_rate": peak * values["rate"]})
+    if "weight_decay" in values:
+        changed["recipe"] = config.recipe.model_copy(update={"weight_decay": values["weight_decay"]})
+    own |= {key: value for key, value in values.items() if key not in ("rate", "weight_decay")}
+    key = next((k for k in config.baselines if k == name or Path(k).stem == name), name)
+    changed |= {"baselines": config.baselines | {key: own}} if kind else {}
+    return run.changed(config.model_copy(update=changed), top, ("split", "start", *([f"baselines/{after}"] if after else [])))
+
+
+class TuningRun(SeedRun):
+    """The run without its validation images, which test; a start of its own, made without them too."""
+
+    def __init__(self, run: Run):
+        super().__init__(run, run.config.seed, top=run.folder / "verdict" / "tuning")
+
+    @cached_property
+    def indices(self) -> tuple[np.ndarray, np.ndarray]:
+        train, _ = self.of.indices
+        held = validation(self.of.train.labels, self.of.config.seed)
+        return train[~held], train[held]
+
+
+def chosen(rows: list[dict], labels: np.ndarray, tried: list[dict]) -> tuple[dict, pd.DataFrame]:
+    """(values to take, a line a trial: trial, values, score, difference, standard_error, chosen) of a row's trials, in order.
+
+    rows: as many as `tried`, on validation images with these labels (N,). Scores are class means in %, each class alike.
+    """
+    right = np.array([np.asarray(row["predicted"]) == labels for row in rows])
+    classes = np.unique(labels)
+    scores = 100 * np.array([[hits[labels == k].mean() for k in classes] for hits in right]).mean(1)
+    ahead, errors = scores - scores[0], np.zeros(len(rows))
+    for i, hits in enumerate(right):
+        difference = hits.astype(float) - right[0]
+        spread = [difference[labels == k].var() / max((labels == k).sum() - 1, 1) for k in classes]
+        errors[i] = 100 * np.sqrt(sum(spread)) / len(classes)
+    best = int(scores.argmax())
+    best = best if ahead[best] > errors[best] else 0
+    table = pd.DataFrame(
+        {
+            "trial": range(len(rows)),
+            "values": [json.dumps(values) for values in tried],
+            "score": scores,
+            "difference": ahead,
+            "standard_error": errors,
+            "chosen": [i == best for i in range(len(rows))],
+        }
+    )
+    return tried[best], table

@@ -1,0 +1,250 @@
+"""Intervals and tests on cases small enough to count by hand, and how often the intervals hold the truth."""
+
+import time
+
+import numpy as np
+import pytest
+
+from osdtw_lib.evaluation import intervals
+from osdtw_lib.evaluation.intervals import holm, image_bootstrap, noise_of_one_seed, paired_test, two_way_bootstrap, who_wins
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+# right minus right of two rows, 3 seeds, 2 classes of 3 images
+DIFFERENCE = np.array([[1, 0, 0, 0, 1, 0], [0, 0, 1, 0, 1, 1], [1, 0, 0, -1, 1, 0]])
+LABELS = np.array([0, 0, 0, 1, 1, 1])
+
+
+def rows(seed=0, n_seeds=5, n=200, n_classes=4, gain=0.1, seed_noise=0.03):
+    """Two rows; the true difference is gain. Most images are easy or hard, half of them for both rows alike; seeds drift."""
+    rng = np.random.default_rng(seed)
+    chance = 0.04 + 0.72 * rng.beta(0.3, 0.3, (2, 1, n))
+    chance[1] = np.where(rng.random(n) < 0.5, chance[0], chance[1])
+    drift = rng.uniform(-seed_noise, seed_noise, (2, n_seeds, 1))
+    right = rng.random((2, n_seeds, n)) < chance + drift + np.array([gain, 0])[:, None, None]
+    return right[0], right[1], np.arange(n) % n_classes
+
+
+def of(table, metric):
+    return table.set_index("metric").loc[metric, ["value", "low", "high"]].tolist()
+
+
+def test_holm_by_hand():
+    # sorted: 0.005 * 4, 0.01 * 3, 0.03 * 2, and 0.04 * 1 is raised to the one before it
+    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]).tolist() == [1, 1]
+    assert holm([]).tolist() == []
+    one, unknown = holm([0.01, np.nan])
+    assert one == 0.02 and np.isnan(unknown)
+
+
+@pytest.mark.parametrize("metric", ["class_mean", "all"])
+def test_the_paired_test_by_hand(metric):
+    found = paired_test(DIFFERENCE > 0, DIFFERENCE < 0, LABELS, metric)
+    assert found.per_seed.tolist() == pytest.approx([100 * 2 / 6, 100 * 3 / 6, 100 * 1 / 6])
+    assert found.mean == pytest.approx(100 / 3)
+    u = ((1 / 6) ** 2 + 0 + (1 / 6) ** 2) / 2 / 3
+    # images averaged over seeds: class 0 is 2/3, 0, 1/3 with mean 1/3; class 1 is -1/3, 1, 1/3 with mean 1/3
+    v = (2 * (1 / 3) ** 2 + 2 * (2 / 3) ** 2) / (6 - 2) / 6
+    assert found.u == pytest.approx(1e4 * u) and found.v == pytest.approx(1e4 * v)
+    assert found.se == pytest.approx(100 * np.sqrt(u + v)) and found.se == pytest.approx(23.5702, abs=1e-4)
+    assert found.dof == pytest.approx((u + v) ** 2 / (u**2 / 2 + v**2 / 4)) and found.dof == pytest.approx(16 / 3)
+
+
+def test_p_is_two_sided_students():
+    # two seeds at 0 and 50 points and no variance over images averaged over seeds: t = 1 with one degree, so p = 1/2
+    a = np.array([[True, True, False, False], [False, False, True, False]])
+    b = np.array([[False, False, False, False], [False, False, False, True]])
+    labels = np.array([0, 0, 1, 1])
+    found = paired_test(a, b, labels)
+    assert found.per_seed.tolist() == [50, 0]
+    flipped = paired_test(b, a, labels)
+    assert (flipped.mean, flipped.p) == (-found.mean, found.p)
+    assert found.v == pytest.approx(1e4 * (1 / 4) ** 2 * 2 * (1 / 2))  # class 1 only: 1/2 and -1/2, so s^2 = 1/2
+    assert 0 < found.p < 1
+    steady = paired_test(a[:, :2], b[:, :2], labels[:2])
+    assert steady.v == 0 and steady.dof == 1 and steady.p == pytest.approx(0.5)
+
+
+def test_the_paired_test_weighs_classes_of_unequal_size_alike():
+    a = np.array([[True] * 4 + [False, True]] * 2)
+    b = np.zeros_like(a)
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    found = paired_test(a, b, labels)
+    assert found.mean == 75 and paired_test(a, b, labels, "all").mean == pytest.approx(100 * 5 / 6)
+    assert found.v == pytest.approx(1e4 * (1 / 4) ** 2 * 2 * (1 / 2))  # only class 1 varies: s^2 = 1/2, weight 1/4 an image
+    groups = {"many": [0], "medium": [], "few": [1]}
+    assert paired_test(a, b, labels, "few", groups).mean == 50
+    with pytest.raises(ValueError, match="no test image"):
+        paired_test(a, b, labels, "medium", groups)
+    with pytest.raises(ValueError, match="metric is"):
+        paired_test(a, b, labels, "few")
+
+
+def test_a_class_of_one_image_takes_the_pooled_variance_and_all_such_know_nothing():
+    a = np.array([[True, False, True]] * 2)
+    b = np.zeros_like(a)
+    pooled = 1 / 2
+    assert paired_test(a, b, [0, 0, 1]).v == pytest.approx(1e4 * (2 / 16 + 1 / 4) * pooled)
+    assert np.isnan(paired_test(a, b, [0, 1, 2]).p)
+
+
+def test_where_nothing_varies_p_is_the_sign_tests():
+    sure, none = np.ones((3, 8), bool), np.zeros((3, 8), bool)
+    labels = np.arange(8) % 2
+    assert paired_test(sure, none, labels).p == pytest.approx(2 / 2**8)
+    assert paired_test(sure, sure, labels).p == 1
+    assert paired_test(sure[:, :4], none[:, :4], labels[:4]).p == pytest.approx(2 / 2**4)  # four images decide nothing
+
+
+def test_one_seed_has_no_p():
+    a, b, labels = rows(n_seeds=1)
+    found = paired_test(a, b, labels)
+    assert np.isnan([found.u, found.se, found.dof, found.p]).all() and found.v > 0
+    with pytest.raises(ValueError, match="at least two"):
+        two_way_bootstrap(a, labels)
+    table = who_wins({"a": np.ones_like(a), "b": np.zeros_like(a)}, labels)
+    assert (table["verdict"] == "undecided").all() and table[["p", "p_adjusted"]].isna().all(axis=None)
+
+
+def test_the_image_interval_is_the_normal_ones_where_that_holds():
+    a, b, labels = rows(n_seeds=1, n=1000, n_classes=10)
+    value, low, high = of(image_bootstrap(a, labels, minus=b), "class_mean")
+    d = a[0].astype(float) - b[0]
+    half = 196 * np.sqrt(np.mean([d[labels == k].var() for k in range(10)]) / 1000)
+    assert value == pytest.approx(100 * d.mean())
+    assert (high - value, value - low) == pytest.approx((half, half), rel=0.05)
+
+
+def test_the_two_way_interval_is_as_wide_as_the_test_says():
+    a, b, labels = rows(n_seeds=10, n=1000, n_classes=10)
+    test = paired_test(a, b, labels)
+    _, low, high = of(two_way_bootstrap(a, labels, minus=b), "class_mean")
+    assert high - low == pytest.approx(2 * 1.96 * test.se, rel=0.2)
+    _, inner_low, inner_high = of(image_bootstrap(a, labels, minus=b), "class_mean")
+    assert inner_high - inner_low < high - low
+
+
+def test_seeds_alone_vary_by_their_variance_with_one_less():
+    a = np.zeros((4, 20), bool)
+    a[0] = True  # every image the same, so images add nothing: values 100, 0, 0, 0
+    labels = np.arange(20) % 2
+    value, low, high = of(two_way_bootstrap(a, labels), "all")
+    # 0 to 3 of 4 draws are the first (4 of them: 1 in 256), stretched by sqrt(4 / 3) around 25 and cut at 0
+    assert (value, low) == (25, 0) and high == pytest.approx(25 + np.sqrt(4 / 3) * 50)
+
+
+@pytest.mark.parametrize("seed_noise, at_most", [(0.08, 0.99), (0.02, 1.0)])
+def test_the_two_way_interval_covers_the_truth(seed_noise, at_most):
+    """Where seeds hardly drift, luck of single images is most of what differs between them, and it is too wide."""
+    inside = 0
+    for seed in range(200):
+        a, b, labels = rows(seed, seed_noise=seed_noise)
+        _, low, high = of(two_way_bootstrap(a, labels, minus=b, resamples=1000, seed=seed), "class_mean")
+        inside += low <= 10 <= high
+    assert 0.90 <= inside / 200 <= at_most
+
+
+def test_the_paired_test_rarely_sees_what_is_not_there():
+    p = [paired_test(*rows(seed, gain=0.0)).p for seed in range(400)]
+    assert np.mean(np.array(p) < 0.05) < 0.075
+
+
+def test_every_metric_is_resampled():
+    a, _, labels = rows(n=400, n_classes=20)
+    groups = {"many": np.arange(5), "medium": np.arange(5, 20), "few": np.array([], int)}
+    table = two_way_bootstrap(a, labels, groups).set_index("metric")
+    assert table.index.tolist() == [
+        *("all", "class_mean", "many", "medium", "few"),
+        *("worst_class", "worst_tenth", "harmonic_mean", "harmonic_mean_smoothed"),
+    ]
+    assert table.loc["few"].isna().all()
+    full = table.drop(index="few")
+    assert (full["low"] < full["high"]).all() and (full["low"] >= 0).all() and (full["high"] <= 100).all()
+    assert "many" not in two_way_bootstrap(a, labels)["metric"].tolist()
+
+
+def test_all_right_and_all_wrong_have_no_width():
+    sure, labels = np.ones((3, 12), bool), np.arange(12) % 3
+    table = two_way_bootstrap(sure, labels).set_index("metric")
+    assert (table.drop(index="harmonic_mean_smoothed") == 100).all(axis=None)
+    table = two_way_bootstrap(~sure, labels).set_index("metric")
+    assert (table.drop(index="harmonic_mean_smoothed") == 0).all(axis=None)
+    assert (two_way_bootstrap(sure, labels, minus=~sure).set_index("metric").loc[["all", "worst_class"]] == 100).all(axis=None)
+
+
+def test_a_class_without_test_images_changes_nothing():
+    a, b, labels = rows()
+    gap = np.where(labels == 3, 7, labels)  # 3 to 6 have no image
+    for metric in ("class_mean", "worst_class", "harmonic_mean"):
+        assert of(two_way_bootstrap(a, gap, minus=b), metric) == pytest.approx(of(two_way_bootstrap(a, labels, minus=b), metric))
+    assert paired_test(a, b, gap).p == pytest.approx(paired_test(a, b, labels).p, rel=1e-12)
+
+
+def test_the_order_of_images_and_rows_changes_nothing():
+    a, b, labels = rows()
+    shuffled = np.random.default_rng(1).permutation(len(labels))
+    one = two_way_bootstrap(a, labels, minus=b)
+    assert one.equals(two_way_bootstrap(a[:, shuffled], labels[shuffled], minus=b[:, shuffled]))
+    assert one.equals(two_way_bootstrap(a, labels, minus=b)) and not one.equals(two_way_bootstrap(a, labels, minus=b, seed=1))
+    table = who_wins({"a": a, "b": b, "c": a & b}, labels, resamples=500)
+    other = {"c": (a & b)[:, shuffled], "a": a[:, shuffled], "b": b[:, shuffled]}
+    again = who_wins(other, labels[shuffled], resamples=500)
+    pair = ["row", "other"]
+    assert table.sort_values(pair, ignore_index=True).equals(again.sort_values(pair, ignore_index=True))
+    assert again["row"].unique().tolist() == ["c", "a", "b"]  # as given
+
+
+def test_who_wins_goes_both_ways_round():
+    a, b, labels = rows(n=1000, n_classes=10, gain=0.2)
+    table = who_wins({"better": a, "worse": b, "twin": b.copy()}, labels, resamples=2000).set_index(["row", "other"])
+    assert len(table) == 6
+    there, back = table.loc[("better", "worse")], table.loc[("worse", "better")]
+    assert (there["verdict"], back["verdict"]) == ("wins", "loses")
+    assert (there["low"], there["difference"], there["high"]) == (-back["high"], -back["difference"], -back["low"])
+    assert there["low"] < there["difference"] < there["high"]
+    twin = table.loc[("worse", "twin")]
+    assert twin[["difference", "low", "high", "p", "p_adjusted", "verdict"]].tolist() == [0, 0, 0, 1, 1, "undecided"]
+    assert there["p"] == paired_test(a, b, labels).p and there["p_adjusted"] == pytest.approx(3 * there["p"])  # of three pairs
+
+
+def test_a_p_that_only_holm_makes_too_large_decides_nothing():
+    seeds = (s for s in range(100) if 0.02 < paired_test(*rows(s, gain=0.05)).p < 0.05)
+    a, b, labels = rows(next(seeds), gain=0.05)
+    assert (who_wins({"a": a, "b": b}, labels, resamples=100)["verdict"] != "undecided").all()
+    with_twin = who_wins({"a": a, "b": b, "twin": b}, labels, resamples=100)
+    assert (with_twin["p"] < 0.05).any() and (with_twin["verdict"] == "undecided").all()
+
+
+def test_who_wins_needs_two_rows_and_the_same_seeds_and_images():
+    a, b, labels = rows()
+    assert who_wins({"a": a}, labels).empty
+    with pytest.raises(ValueError, match="share seeds and images"):
+        who_wins({"a": a, "b": b[:3]}, labels)
+    with pytest.raises(ValueError, match="labels"):
+        who_wins({"a": a, "b": b}, labels[1:])
+    with pytest.raises(TypeError, match="predictions == labels"):
+        image_bootstrap(labels[None], labels)
+    with pytest.raises(ValueError, match="neither empty"):
+        image_bootstrap(np.zeros((2, 0), bool), np.array([], int))
+
+
+def test_the_noise_of_one_seed():
+    assert noise_of_one_seed(1000) == pytest.approx(196 * np.sqrt(2 * 0.25 / 1000), rel=1e-4)
+    assert noise_of_one_seed(1000, 90.0) == pytest.approx(196 * np.sqrt(2 * 0.09 / 1000), rel=1e-4)
+    assert noise_of_one_seed(1000, disagreement=10.0) == pytest.approx(196 * np.sqrt(0.1 / 1000), rel=1e-4)
+    assert noise_of_one_seed(1000, disagreement=0.0) == 0
+    for wrong in ((0,), (10, 101.0), (10, 50.0, -1.0)):
+        with pytest.raises(ValueError, match="shares in %"):
+            noise_of_one_seed(*wrong)
+
+
+def test_ten_thousand_resamples_take_seconds_at_most():
+    a, b, labels = rows(n=1000, n_classes=10)
+    start = time.process_time()
+    two_way_bootstrap(a, labels, minus=b)
+    assert time.process_time() - start < 5
+
+
+def test_a_table_of_one_seed_says_how_many_points_mean_nothing():
+    assert intervals.one_seed(200, 50.0).startswith("One seed: differences under 9.8 points mean nothing (200 test images")

@@ -1,0 +1,88 @@
+"""Tables and the sentence of the verdict from rows whose answer is known."""
+
+import numpy as np
+import pytest
+
+from osdtw_lib.verdict import compare
+
+LABELS = np.repeat(np.arange(4), 50)
+GROUPS = {"many": np.array([0]), "medium": np.array([1, 2]), "few": np.array([3])}
+
+
+def rows(name, share, seeds=(0, 1, 2), budget="epochs", passes=40.0):
+    """A row a seed with this share of right answers, the wrong ones spread evenly."""
+    found = []
+    for seed in seeds:
+        random = np.random.default_rng((seed, len(name)))
+        wrong = random.permutation(len(LABELS))[: round((1 - share) * len(LABELS))]
+        predicted = LABELS.copy()
+        predicted[wrong] = (predicted[wrong] + 1) % 4
+        metrics = dict.fromkeys(compare.OTHERS, 0.5 + seed)
+        cost = {"passes": passes, "seconds": 2.0, "parameters": 100, "forwards": 1.0}
+        found.append({"row": name, "title": name.upper(), "seed": seed, "budget": budget, "predicted": predicted.tolist()})
+        found[-1] |= {"metrics": metrics, "cost": cost}
+    return found
+
+
+def both(*named):
+    made = [row for one in named for row in one]
+    return compare.summary(made, LABELS, GROUPS, "epochs"), compare.matrix(made, LABELS, GROUPS, "epochs")
+
+
+def test_a_line_a_row_the_best_first_with_its_interval():
+    table, _ = both(rows("ce", 0.6), rows("osdtw", 0.8), rows("la", 0.7, seeds=(0,)))
+    assert table["row"].tolist() == ["osdtw", "la", "ce"] and table["seeds"].tolist() == [3, 1, 3]
+    assert table["class_mean"].round(6).tolist() == [80.0, 70.0, 60.0]
+    assert (table["class_mean_low"] < table["class_mean"]).all() and (table["class_mean"] < table["class_mean_high"]).all()
+    assert table["nll"].tolist() == [1.5, 0.5, 1.5] and table["nll_deviation"].isna().tolist() == [False, True, False]
+
+
+def test_flops_that_were_not_counted_stay_unknown():
+    table, _ = both(rows("osdtw", 0.8, passes=None))
+    assert table["passes"].isna().all()
+    assert " -- &" in compare.latex(table)
+
+
+def test_rows_of_another_budget_are_not_mixed_in():
+    table, _ = both(rows("osdtw", 0.8), rows("ce", 0.9, budget="osdtw"))
+    assert table["row"].tolist() == ["osdtw"]
+
+
+def test_where_osdtw_loses_the_first_words_say_so():
+    said = compare.verdict(*both(rows("osdtw", 0.6), rows("la", 0.9), rows("ce", 0.5), rows("stage1", 0.95)))
+    assert said.startswith("OSDTW loses: 1 of 2 other methods is ahead of it, first LA with 90.0 % (-30.0 points for OSDTW")
+    assert "a clear loss" in said and "1 won, 1 lost, 0 undecided" in said
+
+
+def test_where_osdtw_is_ahead_and_where_that_is_undecided():
+    said = compare.verdict(*both(rows("osdtw", 0.9), rows("la", 0.6)))
+    assert said.startswith("OSDTW is ahead of all 1 other methods, the next being LA with 60.0 %") and "a clear win" in said
+    assert "undecided)" in compare.verdict(*both(rows("osdtw", 0.71), rows("la", 0.7)))
+
+
+def test_one_seed_decides_nothing_and_no_row_of_osdtw_is_no_verdict():
+    said = compare.verdict(*both(rows("osdtw", 0.9, seeds=(0,)), rows("la", 0.5, seeds=(0,))))
+    assert "undecided" in said and "one seed, images alone" in said
+    assert compare.verdict(*both(rows("la", 0.5))) == "OSDTW has no row yet: there is no verdict."
+    assert compare.verdict(*both(rows("osdtw", 0.5))).endswith("no other method has a row yet.")
+    assert compare.verdict(*both()) == "OSDTW has no row yet: there is no verdict."
+
+
+def test_pairs_are_compared_over_the_seeds_that_both_have():
+    _, wins = both(rows("osdtw", 0.9), rows("la", 0.6, seeds=(1, 2)))
+    assert wins.set_index(["row", "other"]).loc[("osdtw", "la"), "difference"] == pytest.approx(30.0)
+
+
+def test_what_was_asked_for_and_not_run_is_listed():
+    asked = [("ce", "epochs", seed) for seed in (0, 1, 2, 3)] + [("la", "osdtw", 0)]
+    table = compare.not_run(asked, rows("ce", 0.5, seeds=(0, 2)))
+    assert table.to_dict("records") == [
+        {"row": "ce", "budget": "epochs", "seeds": "1 3"},
+        {"row": "la", "budget": "osdtw", "seeds": "0"},
+    ]
+
+
+def test_latex_has_a_line_a_row_and_no_bare_percent():
+    table, _ = both(rows("osdtw", 0.8), rows("100 %", 0.7))
+    text = compare.latex(table)
+    assert text.count(r"\\") == 3 and r"100 \%" in text and "$80.0 \\pm" in text

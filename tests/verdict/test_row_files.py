@@ -1,0 +1,61 @@
+"""Rows of the verdict as files: read as they were written, and taken where they were measured on the same."""
+
+import json
+
+import pytest
+
+from osdtw_lib.errors import UserError
+from osdtw_lib.verdict.rows import KEYS, digest, read, taken
+
+ON = {"data": "d", "test": "t", "training": "u", "start": "s"}
+
+
+@pytest.fixture
+def row(tmp_path):
+    """row({...}) writes a row file with these values replaced, its digest right, and returns its path."""
+
+    def write(changes=None, name="row"):
+        made = dict.fromkeys(KEYS - {"sha256"}) | {"format": 1, "row": "ce", "seed": 3, "measured_on": ON, "predicted": [1, 0]}
+        made |= changes or {}
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(made | {"sha256": digest(made)}, indent=1))
+        return path
+
+    return write
+
+
+def test_a_row_is_read_as_it_was_written(row):
+    path = row()
+    assert read(path) == json.loads(path.read_text())
+    assert taken(path, {3: ON})["row"] == "ce"
+
+
+@pytest.mark.parametrize("damage", [lambda text: text.replace("1,", "0,", 1), lambda text: text.replace('"ce"', '"la"')])
+def test_an_edited_row_is_refused(row, damage):
+    path = row()
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(UserError, match=r"row\.json: is (not as it was written|no row file of this version)"):
+        read(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', "[" * 100_000])
+def test_what_is_no_row_is_refused(tmp_path, text):
+    (tmp_path / "odd.json").write_text(text)
+    with pytest.raises(UserError, match=r"odd\.json: is no row file"):
+        read(tmp_path / "odd.json")
+
+
+def test_a_file_there_is_not_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"verdict\.others: .*none\.json: No such file"):
+        read(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("what", list(ON))
+def test_a_row_measured_on_something_else_is_refused_by_name(row, what):
+    with pytest.raises(UserError, match=f"ce was measured on other {what} than here"):
+        taken(row({"measured_on": ON | {what: "other"}}), {3: ON})
+
+
+def test_a_row_of_another_seed_is_refused(row):
+    with pytest.raises(UserError, match=r"seed 3 is none of verdict.seeds \[0, 1\]"):
+        taken(row(), {0: ON, 1: ON})

@@ -1,0 +1,150 @@
+"""The verdict on the tiny run: what is trained, what is found again, what is shown of it half done."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from osdtw_lib.config.load import load_config
+from osdtw_lib.stages import execute
+from osdtw_lib.stages.run import Run
+from osdtw_lib.verdict import measure, stage
+from osdtw_lib.verdict.cells import Cell, cells, of_method
+from osdtw_lib.verdict.rows import read, taken_from_elsewhere
+from osdtw_lib.verdict.seed_run import SeedRun
+
+ASKED = {"baselines": ["ce"], "verdict.methods": ["logit_adjusted_ce"], "verdict.seeds": [0, 1]}
+
+
+@pytest.fixture
+def in_one_process(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+
+@pytest.fixture(scope="module")
+def measured(chain):
+    """A finished run with its verdict. For reading only."""
+    run = chain(ASKED | {"verdict.budgets": ["epochs", "osdtw"]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: 1)
+        execute(run, "verdict")
+    return run
+
+
+def test_every_row_asked_for_is_there_at_every_seed_and_budget(measured):
+    rows = stage.rows_of(measured)
+    found = {(row["row"], row["budget"]): 0 for row in rows}
+    for row in rows:
+        found[row["row"], row["budget"]] += 1
+        assert len(row["predicted"]) == len(measured.test)
+    ours = ("stage1", "stage2", "osdtw_assembled", "osdtw", "stage1_categorical", "osdtw_categorical")
+    assert found == dict.fromkeys([(name, b) for name in (*ours, "ce", "logit_adjusted_ce") for b in ("epochs", "osdtw")], 2)
+    assert not len(stage.missing(measured, rows))
+
+
+def test_the_runs_own_seed_is_what_the_run_has_made(measured):
+    own = SeedRun(measured, 0)
+    assert [own.artifact(name).folder for name in ("stage3", "baselines/ce")] == [
+        measured.artifact(name).folder for name in ("stage3", "baselines/ce")
+    ]
+    table = pd.read_csv(measured.folder / "tables" / "accuracy.csv").set_index("method")["all"]
+    rows = {row["row"]: row for row in stage.rows_of(measured) if row["seed"] == 0 and row["budget"] == "epochs"}
+    for name in ("ce", "stage1", "stage2", "osdtw_assembled", "osdtw"):
+        assert rows[name]["metrics"]["all"] == pytest.approx(table[name])
+
+
+def test_seeds_share_the_test_images_and_differ_in_what_they_predict(measured):
+    one, two = (SeedRun(measured, seed) for seed in (0, 1))
+    assert np.array_equal(one.indices[1], two.indices[1]) and np.array_equal(one.indices[0], two.indices[0])
+    assert one.artifact("start").key != two.artifact("start").key
+    rows = [r for r in stage.rows_of(measured) if r["row"] == "osdtw" and r["budget"] == "epochs"]
+    assert rows[0]["predicted"] != rows[1]["predicted"]
+
+
+def test_drawn_training_images_differ_and_never_test(measured, params):
+    run = Run(load_config(params(ASKED | {"verdict.training_images": "drawn"})))
+    train, test = SeedRun(run, 1).indices
+    assert np.array_equal(test, run.indices[1]) and not set(train) & set(test)
+    assert len(set(train) & set(run.indices[0])) < len(train) == len(set(train))
+    assert np.array_equal(np.bincount(run.source.images.labels[train]), run.class_counts)
+    assert SeedRun(run, 1).artifact("split").key != SeedRun(measured, 1).artifact("split").key
+
+
+def test_cost_is_what_was_counted(measured):
+    rows = {(r["row"], r["budget"]): r["cost"] for r in stage.rows_of(measured) if r["seed"] == 0}
+    epochs = measured.config.stage2.epochs
+    assert rows["ce", "epochs"]["passes"] == pytest.approx(epochs, rel=0.15)  # its first layer needs no gradient of its input
+    assert rows["ce", "epochs"]["forwards"] == pytest.approx(1, rel=0.05)
+    assert rows["stage1", "epochs"]["passes"] == pytest.approx(2 * rows["ce", "epochs"]["passes"], rel=0.05)
+    assert rows["osdtw", "epochs"]["passes"] > rows["stage2", "epochs"]["passes"] > rows["stage1", "epochs"]["passes"]
+    for name in ("ce", "logit_adjusted_ce"):
+        longer, theirs = rows[name, "osdtw"]["passes"], rows["osdtw", "epochs"]["passes"]
+        assert 0.8 * theirs < longer <= theirs
+
+
+def test_a_second_time_everything_is_found(measured, capsys, in_one_process):
+    capsys.readouterr()
+    execute(Run(measured.config), "verdict")
+    assert capsys.readouterr().out.startswith("verdict: up to date")
+
+
+def test_tables_lie_with_the_runs_tables(measured):
+    folder = measured.folder / "tables"
+    assert len(pd.read_csv(folder / "verdict_summary_epochs.csv")) == len(pd.read_csv(folder / "verdict_summary_osdtw.csv")) == 8
+    assert len(pd.read_csv(folder / "verdict_who_wins_epochs.csv")) == 8 * 7
+    assert (folder / "verdict_summary_epochs.tex").read_text().startswith("\\begin{tabular}")
+    assert set(json.loads((measured.folder / "verdict" / "verdict.json").read_text())) == {"epochs", "osdtw"}
+
+
+def test_stopped_half_way_it_shows_what_is_there_and_goes_on(finished_copy, monkeypatch, in_one_process):
+    run = finished_copy({"verdict.methods": ["ce"], "verdict.seeds": [0]})
+    make, made = Cell.make, []
+
+    def make_two_and_stop(cell):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(cell.name)
+        make(cell)
+
+    monkeypatch.setattr(Cell, "make", make_two_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        execute(run, "verdict")
+    rows = stage.rows_of(run)
+    assert [row["row"] for row in rows] == made
+    assert set(stage.missing(run, rows)["row"]) >= {"osdtw_assembled", "osdtw", "ce"}
+    monkeypatch.setattr(Cell, "make", make)
+    execute(run, "verdict")
+    assert len(stage.rows_of(run)) == 6 + len(SeedRun(run, 0).asked)
+
+
+def test_quick_is_the_first_two_seeds(params):
+    run = Run(load_config(params({"verdict.seeds": [5, 6, 7], "verdict.quick": True})))
+    assert {cell.run.config.seed for cell in cells(run)} == {5, 6}
+
+
+def opened_with_both(run):
+    values = run.config.verdict.model_copy(update={"methods": {"ce": {}, "logit_adjusted_ce": {}}})
+    return Run(run.config.model_copy(update={"verdict": values}), source=run.source)
+
+
+def test_a_row_made_elsewhere_is_not_trained_again_here(measured, finished_copy, tmp_path, in_one_process):
+    theirs = of_method(SeedRun(measured, 0), "logit_adjusted_ce", "epochs").artifact().folder / "row.json"
+    row = read(theirs)
+    assert row["row"] == "logit_adjusted_ce"
+    run = finished_copy({"verdict.methods": ["ce"], "verdict.seeds": [0], "verdict.others": [str(theirs)], "baselines": ["ce"]})
+    assert [one["row"] for one in taken_from_elsewhere(run)] == ["logit_adjusted_ce"]
+    jobs = [("method", 0, name) for name in ("ce", "logit_adjusted_ce")]
+    assert measure._to_do(opened_with_both(run), jobs) == jobs[:1]
+
+
+def test_options_of_the_verdict_alone_are_refused_without_it(refused, params):
+    assert "add --verdict" in refused("run", params(), "--quick")
+    assert "add --verdict" in refused("run", params(), "--with", "a.json")
+
+
+def test_a_row_file_that_is_none_is_refused_before_anything_is_trained(refused, params, tmp_path):
+    (tmp_path / "odd.json").write_text("{}")
+    path = params({"verdict.others": [str(tmp_path / "odd.json")]})
+    assert "odd.json: is no row file" in refused("verdict", path)
