@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from ..config.schema import Beta, Fraction, Rate, Section, Strength
 from ._base import OneNetwork
-from ._parts import effective_weights, is_late, with_cosine_head
-
-
-def margins(counts, largest: float) -> Tensor:
-    """(K,) in float64: the rarest class has the largest."""
-    counts = torch.as_tensor(counts, dtype=torch.float64)
-    return largest * (counts.min() / counts) ** 0.25
-
-
-def ldam(scores: Tensor, labels: Tensor, margins: Tensor, scale: float) -> Tensor:
-    """scores (B, K) are scale x cosine; the label's own is lowered by scale x its class's margin -> (B,)."""
-    lowered = scores - scale * margins.to(scores) * F.one_hot(labels, scores.shape[1])
-    return F.cross_entropy(lowered, labels, reduction="none")
+from ._parts import effective_weights, is_late, ldam, margins, with_cosine_head
 
 
 class LdamDrw(OneNetwork):

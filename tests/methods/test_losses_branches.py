@@ -385,6 +385,6 @@ def test_an_epoch_that_is_unmixed_sees_the_same_images_in_the_same_order(opened)
 @pytest.mark.parametrize("name", ["ride", "sade", "ensemble", "deit_lt_style"])
 def test_it_is_planned_without_a_value_being_known(params, name):
     config = load_config(params({"baselines": [name]}))
-    for step in steps_of(config, 10)[4:]:
+    for step in steps_of(config, 10):  # in the plan's order: torch swaps a shared weight once its shape has been seen
         row = memory_of(step, config, 4, None)
         assert row["gradients"] > 0 and row["activations of 4 images"] > 0

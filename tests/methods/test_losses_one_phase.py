@@ -15,11 +15,11 @@ from osdtw_lib.data.sampling import POWERS
 from osdtw_lib.methods import _parts
 from osdtw_lib.methods._base import Problem
 from osdtw_lib.methods._contrast import parametric_contrast
+from osdtw_lib.methods._parts import ldam, margins
 from osdtw_lib.methods.bbn import bilateral, share_of
 from osdtw_lib.methods.class_balanced import sigmoid_focal
 from osdtw_lib.methods.focal import focal
 from osdtw_lib.methods.lade import disentangled
-from osdtw_lib.methods.ldam_drw import ldam, margins
 from osdtw_lib.methods.posthoc_logit_adjustment import adjusted
 from osdtw_lib.models.vit import build_vit, decode, encode
 from osdtw_lib.planning.steps import Step, flops_of, steps_of
