@@ -33,6 +33,7 @@ class Ride(ExpertMethod):
 
     title = "RIDE without routing"
     source = "Wang et al. 2021, arXiv:2010.01809"
+    space = {"diversity": (0.1, 0.3, 0.45), "margin": (0.3, 0.5, 0.8)}
 
     class Parameters(ExpertMethod.Parameters):
         experts: Layers = 3
