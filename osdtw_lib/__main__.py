@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--verdict", action="store_true", help="notebook 09 too, which trains every method over seeds")
     batch.add_argument("--quick", action="store_true", help="the verdict over its first two seeds only")
     batch.add_argument(
-        "--with", nargs="+", default=[], dest="others", metavar="ROW.json", help="rows of the verdict made on another machine"
+        "--with", nargs="+", action="extend", default=[], dest="others", metavar="ROW.json", help="rows made on another machine"
     )
     _add_wait(batch)
     _add_verify(batch)
@@ -120,6 +120,9 @@ def _add_verify(parser: argparse.ArgumentParser) -> None:
 def _run(chosen) -> int:
     from .report.notebooks import run_all
 
+    swallowed = [name for name in chosen.others if name.endswith((".yaml", ".yml"))]
+    if swallowed:
+        raise UserError(f"--with {swallowed[0]}: is a parameter file; name parameter files before --with")
     if (chosen.quick or chosen.others) and not chosen.verdict:
         raise UserError("--quick and --with are of the verdict; add --verdict")
     overrides = chosen.overrides + (["verdict.quick=true"] if chosen.quick else [])

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read."""
+"""The exceptions a user is meant to read."""
 
 from .legible import legible
 
@@ -9,3 +9,7 @@ class UserError(Exception):
     def __init__(self, message: str):
         # names of files stand in it, and it travels through notebooks and other processes
         super().__init__(legible(str(message)))
+
+
+class DivergedError(UserError):
+    """A training whose loss is no longer finite: another learning rate may help, the same one never will."""

@@ -29,7 +29,7 @@ TEXT = {
     "forms": _FORM,
     "grid": ("form",),
     "likelihoods": ("method", "likelihood"),
-    "not_run": ("row", "budget", "seeds"),
+    "not_run": ("row", "budget", "seeds", "why"),
     "picks": ("form",),
     "posterior": ("images",),
     "ranking": _FORM,
@@ -45,7 +45,9 @@ TEXT = {
     "who_wins_osdtw": ("row", "other", "verdict"),
     "who_wins_tuned": ("row", "other", "verdict"),
 }
-TRUTH = {"claims": ("holds",), "tuning": ("chosen",)}  # True, False, or an empty field
+TRUTH = {"claims": ("holds",), "tuning": ("chosen",)} | {
+    f"summary_{b}": ("ours",) for b in ("epochs", "osdtw", "tuned")
+}  # True, False, or an empty field
 
 
 def table_text(name: str, table: pd.DataFrame) -> str:

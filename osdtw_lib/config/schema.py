@@ -281,6 +281,13 @@ class Verdict(Section):
     budgets: Annotated[tuple[Literal["epochs", "osdtw", "tuned"], ...], Distinct] = Field(("epochs",), strict=False, min_length=1)
     others: tuple[Text, ...] = Field((), strict=False)
 
+    @field_validator("budgets")
+    @classmethod
+    def _the_same_epochs_first(cls, budgets: tuple) -> tuple:
+        if "epochs" not in budgets:
+            raise ValueError("the other budgets stand on `epochs`; name it too")
+        return budgets
+
 
 class Config(Section):
     name: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]

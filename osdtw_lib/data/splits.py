@@ -50,9 +50,14 @@ def hold_out(source: Source, per_class: int, seed: int) -> tuple[np.ndarray, np.
 
 
 def drawn_again(source: Source, train: np.ndarray, test: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """As many training images of each class as in `train`, drawn from all of the training part that are not in `test`."""
+    """As many training images of each class as in `train`, drawn from all of the training part that are not in `test`.
+
+    Raises UserError where there is nothing to draw from: all of them train already.
+    """
     counts = source.counts(train)
-    left = (members[~np.isin(members, test)] for members in _shuffled(source, seed))
+    left = [members[~np.isin(members, test)] for members in _shuffled(source, seed)]
+    if sum(map(len, left)) == len(train):
+        raise UserError("verdict.training_images: drawn: every image that does not test trains already; set kept")
     return np.concatenate([members[:count] for members, count in zip(left, counts)]), test
 
 

@@ -8,20 +8,15 @@ import plotly.graph_objects as go
 
 from .style import BLUE, GREEN, ORANGE, captioned, plain
 
-OURS = ("osdtw", "stage")  # what rows of the paper's own method begin with
 SHADES = {"wins": 1.0, "undecided": 0.0, "loses": -1.0}
 
 
-def _is_ours(names: pd.Series) -> np.ndarray:
-    return names.str.startswith(OURS).to_numpy()
-
-
 def intervals(summary: pd.DataFrame, metric: str, title: str, caption: str) -> go.Figure:
-    """summary: row, title, METRIC with _low and _high; a line a row, the best on top, OSDTW's own in another colour."""
+    """summary: row, title, ours, METRIC with _low and _high; a line a row, the best on top, OSDTW's own in another colour."""
     figure, table = go.Figure(), summary.sort_values(metric, na_position="first")
     order = plain(table["title"])
     for ours, colour, name in ((True, ORANGE, "OSDTW"), (False, BLUE, "others")):
-        shown = table[_is_ours(table["row"]) == ours]
+        shown = table[table["ours"].astype(bool) == ours]
         above, below = shown[f"{metric}_high"] - shown[metric], shown[metric] - shown[f"{metric}_low"]
         bars = {"array": above, "arrayminus": below, "symmetric": False}
         figure.add_scatter(
@@ -37,7 +32,8 @@ def over_compute(summaries: dict[str, pd.DataFrame], title: str, caption: str) -
     """summaries: {budget: summary}; class-mean accuracy over training passes, an arrow from the first budget to the next."""
     figure = go.Figure()
     for (budget, table), symbol in zip(summaries.items(), ("circle", "diamond")):
-        shown, ours = table.dropna(subset=["passes"]), _is_ours(table.dropna(subset=["passes"])["row"])
+        shown = table.dropna(subset=["passes"])
+        ours = shown["ours"].astype(bool)
         figure.add_scatter(
             x=shown["passes"],
             y=shown["class_mean"],

@@ -26,6 +26,8 @@ def check(overrides: list[str] = ()) -> int:
     of the chain is off first, since what follows from it is off too."""
     started, off = time.monotonic(), []
     for name, value in numbers(overrides):
+        if name not in BANDS:  # a row of a method of one's own
+            continue
         band = BANDS[name]
         fits = bool(band.low <= value <= band.high)
         print(

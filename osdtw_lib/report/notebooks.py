@@ -11,17 +11,19 @@ from pathlib import Path
 from .. import methods
 from ..artifacts.files import make_folder, remove, write_text
 from ..artifacts.lock import held
+from ..artifacts.manifest import MANIFEST
 from ..backend import reproducible
 from ..backend.progress import clock
 from ..config.load import dump_config, load_config
 from ..config.paths import PROJECT
-from ..errors import UserError
+from ..errors import DivergedError, UserError
 from ..evaluation.accuracy_table import how_to_run_missing, shown
 from ..legible import legible
 from ..stages import CONTENTS, NOTEBOOKS, OPTIONAL, execute
 from ..stages.networks import titles_of
 from ..stages.pipeline import require
 from ..stages.run import Run
+from ..verdict.rows import taken_from_elsewhere
 from . import index as overview
 from . import page as report
 from . import written
@@ -75,6 +77,8 @@ def _run_one(run: Run, first: str | None, optional: tuple[str, ...], verify: boo
         run.verify()
     books = _books_from(run, first, optional)
     resolved = run.folder / "params.yaml"
+    if CONTENTS["verdict"].notebook in books:
+        taken_from_elsewhere(run)  # what cannot be taken is said before anything is trained
     make_folder(run.folder)
     write_text(resolved, dump_config(config))
     for number, book in enumerate(books, start=1):
@@ -109,7 +113,7 @@ def _books_from(run: Run, first: str | None, optional: tuple[str, ...]) -> list[
             print(f"note: {book} has results but no page yet; ./run_all.sh without --from makes it")
     for book in books[position:]:
         for stage in stages_of[book] if book in named or book not in OPTIONAL else ():  # hours: they know what is stale
-            remove(run.folder / stage)
+            remove(run.folder / stage / MANIFEST if CONTENTS[stage].keeps else run.folder / stage)
     return books[position:]
 
 
@@ -136,7 +140,7 @@ def _execute(book: str, resolved: Path, folder: Path) -> None:
         )
     except papermill.PapermillExecutionError as error:
         half.rename(failed)
-        if error.ename == "UserError":
+        if error.ename in (UserError.__name__, DivergedError.__name__):
             raise UserError(error.evalue) from None
         raise RuntimeError(f"{book} failed with {error.ename}: {error.evalue}; the notebook as it stopped: {failed}") from None
     except OSError as error:

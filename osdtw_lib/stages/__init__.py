@@ -21,6 +21,7 @@ class Stage(NamedTuple):
     light: bool = False  # takes no time: made where it is needed, and what is made from it has its values in the key, not its key
     optional: bool = False  # hours on a large data set: only where asked for (--ablations, or --from 08)
     room: str = "stages"
+    keeps: bool = False  # its folder holds results that know by themselves whether they are stale: redone, they are found again
 
 
 CONTENTS = {
@@ -47,7 +48,12 @@ CONTENTS = {
         "the grid over C and w_A measured over seeds, and how each proxy ranks it", "08_ablations", optional=True, room="ablation"
     ),
     "verdict": Stage(
-        "every method over seeds, with intervals, and who wins", "09_verdict", ("split",), optional=True, room="verdict"
+        "every method over seeds, with intervals, and who wins",
+        "09_verdict",
+        ("split",),
+        optional=True,
+        room="verdict",
+        keeps=True,
     ),
 }
 

@@ -7,14 +7,13 @@ from types import ModuleType
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.lock import held
 from ..backend import distributed, reproducible
 from ..backend.progress import clock
 from ..config.schema import Config
-from ..models.flops import step_flops
+from ..models.flops import counted, step_flops
 from ..models.weights import load_weights, weights
 from ..training.frozen_features import Views
 from ..training.loop import fit
@@ -99,6 +98,7 @@ def train(run: Run, write: Writer, network: nn.Module, phases: list[Phase], purp
     purpose: what the seed is drawn for; phases after the first draw their own. A killed run goes on in its phase.
     """
     curves = []
+    count_flops(write, 0.0)
     for i, phase in enumerate(phases):
         seed = run.seed(f"{purpose}/{phase.name}" if i else purpose)
         phase.prepared(network, seed)
@@ -109,10 +109,12 @@ def train(run: Run, write: Writer, network: nn.Module, phases: list[Phase], purp
         saved = end.load()
         if saved:
             load_weights(network, saved[0])
+            count_flops(write, saved[1]["flops"])
             curves.append(pd.DataFrame(saved[1]["curve"]))
             continue
+        before = write.notes["flops"]
         curves.append(_trained(run, write, network, phase, seed, f"{label}, {phase.name}").assign(phase=phase.name))
-        end.save(weights(network), {"curve": curves[-1].to_dict("records")})
+        end.save(weights(network), {"curve": curves[-1].to_dict("records"), "flops": write.notes["flops"] - before})
     nothing = [pd.DataFrame(columns=["epoch", "learning_rate"], dtype=float)]  # a method that trains nothing of its own
     write.table("curves", pd.concat(curves or nothing, ignore_index=True))
 
@@ -137,7 +139,7 @@ def _trained(run: Run, write: Writer, network: nn.Module, phase: Phase, seed: in
 def _flops(run: Run, network: nn.Module, phase: Phase) -> tuple[float, float]:
     """FLOPs an image of a training step, and of what is made of a view of it before; counted over two black images."""
     images = torch.zeros(2, run.config.model.channels, *run.image_size, device=run.device)
-    with FlopCounterMode(display=False) as counter:
+    with counted() as counter:
         black = phase.seen(network, images)
 
     def losses(images, labels):

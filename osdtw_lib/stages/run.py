@@ -38,6 +38,8 @@ class Run:
     (shared_depth, head_weight) instead of the selection's.
     """
 
+    copies_are_leaks = True  # whether a copy of a training image may not test
+
     def __init__(self, config: Config, *, source=None, place: Callable[[str], Path] | None = None):
         self.config, self.folder = config, config.folder
         self.locked = self.folder  # the folder whose lock covers what is made

@@ -20,21 +20,25 @@ _runs: dict[str, Run] = {}
 def everywhere(run: Run, function: Callable, jobs: list[tuple]) -> None:
     """function(config, *job) for every job. A network as small as the digits' gains little from a second thread.
 
-    The first job that fails ends all, with its error.
+    `workers`, where it is a number, is the most at once. The first job that fails ends all, with its error.
     """
-    on_cpu = run.device.type == "cpu"
+    on_cpu, most = run.device.type == "cpu", run.config.workers
     workers = min(len(jobs), torch.get_num_threads() if on_cpu else torch.cuda.device_count())
+    workers = workers if most == "auto" else min(workers, most)
     if workers < 2:
         for job in jobs:
             function(run.config, *job)
         return
+    config = run.config
+    if config.loader_workers == "auto":  # each would take all cores to read images with
+        config = config.model_copy(update={"loader_workers": max((os.cpu_count() or 1) // workers - on_cpu, 0)})
     spawn = multiprocessing.get_context("spawn")
     gpus = spawn.SimpleQueue()
     for gpu in range(workers):
         gpus.put(None if on_cpu else gpu)
     with ProcessPoolExecutor(workers, spawn, _alone, (os.getpid(), gpus)) as pool:
         try:
-            for done in [pool.submit(function, run.config, *job) for job in jobs]:
+            for done in [pool.submit(function, config, *job) for job in jobs]:
                 done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -23,7 +23,7 @@ def before(run: Run) -> None:
 
 def make(run: Run, write: Writer) -> None:
     train, test = run.indices
-    copies = refuse_leaks(run.source.images, run.indices, run.config.data, run.folder)
+    copies = refuse_leaks(run.source.images, run.indices, run.config.data, run.folder) if run.copies_are_leaks else []
     for line in (run.caption, *split_notes(run.source, run.config.data, train, test), *copies):
         print(f"split: {line}", flush=True)
     write.tensors("indices", {"train": torch.from_numpy(train), "test": torch.from_numpy(test)})

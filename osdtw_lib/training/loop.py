@@ -15,7 +15,7 @@ from ..backend.progress import Progress
 from ..config.schema import Recipe
 from ..data.augment import seed_of
 from ..data.batches import Batches
-from ..errors import UserError
+from ..errors import DivergedError
 from ..models.flops import summary_line
 from ..models.vit import parameter_depths
 from ..models.weights import load_weights, weights
@@ -42,7 +42,7 @@ def fit(
     the line at the end. In several processes each works through its parts of every batch and the gradients are summed,
     so that all hold the same weights. Returns the history, a row an epoch: epoch, learning_rate and the mean of each loss.
     A run that was killed goes on from `checkpoint`; on a CPU it ends bit for bit as one that was not.
-    Raises UserError where a loss is no longer finite.
+    Raises DivergedError where a loss is no longer finite.
     """
     length = phase.length
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -80,7 +80,7 @@ def fit(
                 progress.step(min(batches.batch_size, len(batches.labels) - step * batches.batch_size))
             row = _means(sums, len(batches.labels))
             if not all(math.isfinite(loss) for loss in row.values()):
-                raise UserError(f"{label}: the loss is not finite in epoch {epoch + 1} ({row}); lower the learning rate")
+                raise DivergedError(f"{label}: the loss is not finite in epoch {epoch + 1} ({row}); lower the learning rate")
             history.append({"epoch": epoch + 1, "learning_rate": rate, **row})
             progress.epoch(row)
             if time.monotonic() - last_saved >= CHECKPOINT_SECONDS and epoch + 1 < length.epochs:

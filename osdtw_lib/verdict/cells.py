@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ..artifacts.artifact import Artifact
+from ..artifacts.files import make_folder, write_text
 from ..errors import UserError
 from ..methods import osdtw
 from ..methods._base import Row
@@ -20,6 +21,7 @@ from .seed_run import SeedRun, seeds_of
 from .tuning import TuningRun, tried, values_tried
 from .tuning import chosen as chosen_values
 
+FAILED = "failed.json"  # beside where row.json would lie; without it the cell is tried again
 LIKELIHOODS = ("bernoulli", "categorical")
 
 CHAIN = ("split", "start", "stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3")
@@ -47,7 +49,10 @@ class Cell:
     def artifact(self) -> Artifact:
         folder = self.run.of.folder / "verdict" / "rows" / self.budget / self.name / f"seed{self.run.config.seed}"
         inputs = tuple(self.run.artifact(name) for name in self.made_of)
-        return Artifact(f"row {self.name}", folder, {"row": self.name, "title": self.title, "budget": self.budget}, inputs)
+        parameters = {"row": self.name, "title": self.title, "budget": self.budget}
+        if self.row == osdtw.Assembled.name:  # put together here, of what has neither in its key
+            parameters |= {"shared_depth": chosen(self.run)["shared_depth"], "decoders": self.run.config.stage3.decoders}
+        return Artifact(f"row {self.name}", folder, parameters, inputs)
 
     def done(self) -> Artifact | None:
         """The cell's artifact, where it has been made as it is asked for now."""
@@ -56,6 +61,19 @@ class Cell:
         except UserError:  # what it is made of cannot be named yet: nothing is selected
             return None
         return artifact if artifact.why_not_done() is None else None
+
+    def failed(self) -> str | None:
+        """Why it could not be made, where that was tried with what is asked for now."""
+        try:
+            artifact = self.artifact()
+            noted = json.loads((artifact.folder / FAILED).read_text(encoding="utf-8"))
+            return noted["why"] if noted["key"] == artifact.key else None
+        except (OSError, ValueError, KeyError, TypeError, UserError):
+            return None
+
+    def note_failure(self, why: str) -> None:
+        artifact = self.artifact()
+        write_text(make_folder(artifact.folder) / FAILED, json.dumps({"key": artifact.key, "why": why}))
 
     def result(self) -> dict:
         """What was measured, as rows.measured says it."""
@@ -121,12 +139,13 @@ def trials(run: Run, name: str) -> list[Cell]:
 
 
 def decision(run: Run, name: str) -> tuple[dict, pd.DataFrame] | None:
-    """tuning.chosen of a row; None until all of its trials are done."""
+    """tuning.chosen of a row; None until all of its trials are done, or the first has failed."""
     made = trials(run, name)
-    if not all(cell.done() for cell in made):
+    if not made[0].done() or not all(cell.done() or cell.failed() for cell in made):
         return None
     own = made[0].run
-    return chosen_values([cell.result() for cell in made], own.test.labels, values_tried(own, name))
+    rows = [cell.result() if cell.done() else None for cell in made]
+    return chosen_values(rows, own.test.labels, values_tried(own, name))
 
 
 def tuned(run: SeedRun, name: str) -> Cell | None:

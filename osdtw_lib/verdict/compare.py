@@ -9,6 +9,9 @@ from ..evaluation.intervals import image_bootstrap, two_way_bootstrap, who_wins
 
 ACCURACIES = ("class_mean", "all", "many", "medium", "few", "worst_class", "harmonic_mean")
 OTHERS = ("nll", "ece", "ece_many", "ece_medium", "ece_few")
+COSTS = ("passes", "seconds", "parameters", "forwards")
+COLUMNS = ["row", "title", "ours", "seeds", *(f"{name}{end}" for name in ACCURACIES for end in ("", "_low", "_high"))]
+COLUMNS += [*(f"{name}{end}" for name in OTHERS for end in ("", "_deviation")), *COSTS]
 OSDTW = "osdtw"
 
 
@@ -26,33 +29,34 @@ def by_name(rows: list[dict], budget: str) -> dict[str, list[dict]]:
 
 
 def summary(rows: list[dict], labels: np.ndarray, groups: dict, budget: str) -> pd.DataFrame:
-    """A line a row of the table, best first: row, title, seeds; for each of ACCURACIES the mean over seeds with _low and _high
-    (two-way bootstrap; of one seed, images alone), for each of OTHERS the mean and the standard deviation over seeds; passes,
-    seconds, parameters, forwards."""
+    """A line a row of the table, best first: row, title, ours (OSDTW's), seeds; for each of ACCURACIES the mean over seeds with
+    _low and _high (two-way bootstrap; of one seed, images alone), for each of OTHERS the mean and the standard deviation over
+    seeds; COSTS."""
     lines = []
     for name, seeds in by_name(rows, budget).items():
         hits = right(seeds, labels)
         spread = (two_way_bootstrap if len(seeds) > 1 else image_bootstrap)(hits, labels, groups).set_index("metric")
-        line = {"row": name, "title": seeds[0]["title"], "seeds": len(seeds)}
+        line = {"row": name, "title": seeds[0]["title"], "ours": seeds[0]["ours"], "seeds": len(seeds)}
         for metric in ACCURACIES:
             value, low, high = spread.loc[metric, ["value", "low", "high"]]
             line |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
         for metric in OTHERS:
             values = np.array([row["metrics"][metric] for row in seeds], dtype=float)
             line |= {metric: values.mean(), f"{metric}_deviation": values.std(ddof=1) if len(values) > 1 else np.nan}
-        for cost in ("passes", "seconds", "parameters", "forwards"):
+        for cost in COSTS:
             line[cost] = np.mean([np.nan if row["cost"][cost] is None else row["cost"][cost] for row in seeds])
         lines.append(line)
-    table = pd.DataFrame(lines)
-    return table.sort_values("class_mean", ascending=False, ignore_index=True) if len(table) else table
+    table = pd.DataFrame(lines, columns=COLUMNS)
+    return table.sort_values("class_mean", ascending=False, ignore_index=True)
 
 
 def matrix(rows: list[dict], labels: np.ndarray, groups: dict, budget: str) -> pd.DataFrame:
-    """Every row against every other in class-mean accuracy, over the seeds that all have; see evaluation.intervals.who_wins."""
+    """Every row against every other in class-mean accuracy, over the seeds that all have (column seeds); see
+    evaluation.intervals.who_wins."""
     found = by_name(rows, budget)
     common = set.intersection(*({row["seed"] for row in seeds} for seeds in found.values())) if found else set()
     hits = {name: right([row for row in seeds if row["seed"] in common], labels) for name, seeds in found.items()}
-    return who_wins(hits if common else {}, labels, groups=groups)
+    return who_wins(hits if common else {}, labels, groups=groups).assign(seeds=len(common))
 
 
 def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
@@ -61,7 +65,7 @@ def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
         return "OSDTW has no row yet: there is no verdict."
     place, titles = table.set_index("row"), dict(zip(table["row"], table["title"]))
     own = place.loc[OSDTW]
-    others = place[[not name.startswith((OSDTW, "stage")) for name in place.index]]
+    others = place[~place["ours"].astype(bool)]
     said = f"OSDTW, refined, names {own['class_mean']:.1f} % right, classes counting alike"
     said += f" (95 % interval {own['class_mean_low']:.1f} to {own['class_mean_high']:.1f}, {seeds_in_words(own['seeds'])})"
     if not len(others):
@@ -81,22 +85,25 @@ def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
         words += f" ({pair['difference']:+.1f} points for OSDTW, {pair['low']:+.1f} to {pair['high']:+.1f}: {clear})"
     counts = against.loc[against.index.intersection(others.index), "verdict"].value_counts()
     told = f"{counts.get('wins', 0)} won, {counts.get('loses', 0)} lost, {counts.get('undecided', 0)} undecided"
-    return f"{words}. {said}. Pair by pair against the others, corrected for their number: {told}."
+    fewer = (
+        "" if not len(against) or against["seeds"].iloc[0] == own["seeds"] else f", over the {against['seeds'].iloc[0]} all have"
+    )
+    return f"{words}. {said}. Pair by pair against the others, all pairs taken together{fewer}: {told}."
 
 
 def seeds_in_words(seeds: int) -> str:
     return "one seed, images alone" if seeds == 1 else f"{seeds:.0f} seeds"
 
 
-def not_run(asked: list[tuple[str, str, int]], rows: list[dict]) -> pd.DataFrame:
-    """row, budget, seeds missing: of the (row, budget, seed) asked for those without a row."""
+def not_run(asked: list[tuple[str, str, int]], rows: list[dict], failed: dict[tuple[str, str, int], str]) -> pd.DataFrame:
+    """row, budget, seeds, why: of the (row, budget, seed) asked for those without a row, and why where it was tried."""
     there = {(row["row"], row["budget"], row["seed"]) for row in rows}
-    missing: dict[tuple[str, str], list[int]] = {}
-    for name, budget, seed in asked:
-        if (name, budget, seed) not in there:
-            missing.setdefault((name, budget), []).append(seed)
-    lines = [{"row": name, "budget": budget, "seeds": " ".join(map(str, seeds))} for (name, budget), seeds in missing.items()]
-    return pd.DataFrame(lines, columns=["row", "budget", "seeds"])
+    missing: dict[tuple[str, str, str], list[int]] = {}
+    for at in asked:
+        if at not in there:
+            missing.setdefault((*at[:2], failed.get(at, "not yet")), []).append(at[2])
+    lines = [{"row": n, "budget": b, "seeds": " ".join(map(str, seeds)), "why": why} for (n, b, why), seeds in missing.items()]
+    return pd.DataFrame(lines, columns=["row", "budget", "seeds", "why"])
 
 
 def latex(table: pd.DataFrame) -> str:

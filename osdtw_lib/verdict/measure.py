@@ -6,11 +6,12 @@ import contextlib
 
 from ..artifacts.files import make_folder
 from ..config.schema import Config
+from ..errors import DivergedError, UserError
 from ..stages import execute
 from ..stages.run import Run
 from ..stages.side_by_side import everywhere, opened
 from .cells import LIKELIHOODS, Cell, at_osdtws_budget, of_method, of_osdtw, trials, tuned
-from .rows import taken_from_elsewhere
+from .rows import place_of, taken_from_elsewhere
 from .seed_run import SeedRun, seeds_of
 from .tuning import TRIALS, TuningRun
 
@@ -26,6 +27,10 @@ def measure(run: Run) -> None:
     everywhere(run, _start, [(seed,) for seed in seeds if SeedRun(run, seed).artifact("start").why_not_done()])
     chains = [("chain", seed, likelihood) for seed in seeds for likelihood in LIKELIHOODS]
     _all(run, chains + [("method", seed, name) for seed in seeds for name in alone])
+    if _to_do(run, [("method", seed, name) for seed in seeds for name in standing]):  # rows from elsewhere bring no network
+        needed = {(seed, kind.after) for seed in seeds for kind, _ in kinds.values() if kind.after}
+        lacking = [(s, name) for s, name in sorted(needed) if SeedRun(run, s).artifact(f"baselines/{name}").why_not_done()]
+        everywhere(run, _network, lacking)
     _all(run, [("method", seed, name) for seed in seeds for name in standing])
     if "osdtw" in budgets:
         _all(run, [("longer", seed, name) for seed in seeds for name in alone])
@@ -48,10 +53,12 @@ def _all(run: Run, jobs: list[Job]) -> None:
 
 
 def _to_do(run: Run, jobs: list[Job]) -> list[Job]:
-    given = {(row["row"], row["budget"], row["seed"]) for row in taken_from_elsewhere(run)}
+    given = set(map(place_of, taken_from_elsewhere(run)))
 
     def is_there(cell: Cell | None) -> bool:
-        return cell is not None and ((cell.name, cell.budget, cell.run.config.seed) in given or cell.done() is not None)
+        if cell is None:
+            return False
+        return (cell.name, cell.budget, cell.run.config.seed) in given or bool(cell.done() or cell.failed())
 
     return [job for job in jobs if not all(map(is_there, _made_by(run, *job)))]
 
@@ -74,6 +81,10 @@ def _start(config: Config, seed: int | None) -> None:
         execute(run, stage, quiet=True)
 
 
+def _network(config: Config, seed: int, name: str) -> None:
+    execute(SeedRun(opened(config), seed), f"baselines/{name}", quiet=True)
+
+
 def _longer(config: Config, seed: int, names: list[str]) -> None:
     """One after the other: they share the network they stand on."""
     for name in names:
@@ -82,9 +93,19 @@ def _longer(config: Config, seed: int, names: list[str]) -> None:
 
 def _job(config: Config, kind: str, seed: int, name: str) -> None:
     for cell in _made_by(opened(config), kind, seed, name):
-        if cell and not cell.done():
-            make_folder(cell.run.top)
-            with open(cell.run.top / "log.txt", "a", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
-                cell.make()  # several at once would print over each other
+        if cell and not cell.done() and not cell.failed():
             budget = {"method": "", "chain": "", "longer": ", at OSDTW's compute"}.get(kind, f", {kind}")
-            print(f"verdict: seed {seed}, {cell.title}{budget}: {cell.result()['metrics']['class_mean']:.1f} %", flush=True)
+            print(f"verdict: seed {seed}, {cell.title}{budget}: {_outcome(cell)}", flush=True)
+
+
+def _outcome(cell: Cell) -> str:
+    """What came of a cell, in words; one that cannot be made (a loss that is not finite) keeps no other from its row."""
+    make_folder(cell.run.top)
+    try:
+        with open(cell.run.top / "log.txt", "a", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
+            cell.make()  # several at once would print over each other
+    except DivergedError as error:
+        with contextlib.suppress(UserError):  # a later row of a chain has no key without the choice
+            cell.note_failure(str(error))
+        return f"failed: {error}"
+    return f"{cell.result()['metrics']['class_mean']:.1f} %"

@@ -11,19 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..config.paths import PROJECT
 from ..errors import UserError
 from ..evaluation.metrics import metrics_of
 from ..evaluation.scores import predict, scores_over
 from ..methods._base import Row
-from ..models.flops import device_name, training_flops
+from ..methods.osdtw import ROWS
+from ..models.flops import counted, device_name, training_flops
 from ..stages.run import Run
 from .seed_run import SeedRun, seeds_of
 
 FORMAT = 1
-KEYS = {"format", "row", "title", "seed", "budget", "parameters", "measured_on", "metrics", "cost", "predicted", "sha256"}
+KEYS = {"format", "row", "title", "ours", "seed", "budget", "parameters", "measured_on", "metrics", "cost", "predicted", "sha256"}
+SETTINGS = ("model", "recipe", "stage0", "stage1", "fisher", "direct", "selection", "stage2", "stage3", "likelihood")
 
 
 def measured(run: SeedRun, row: Row, name: str, title: str, budget: str, made_of: tuple[str, ...]) -> dict:
@@ -31,15 +32,20 @@ def measured(run: SeedRun, row: Row, name: str, title: str, budget: str, made_of
     `cost` (training and prediction) and `predicted`, a class an image of the test set."""
     network = row.network(run.read)
     scores = scores_over(network, row.scores, run.batches(run.test))
-    asked = run.asked[name][1].model_dump(mode="json") if name in run.asked else {"likelihood": run.config.likelihood}
-    asked |= {"weight_decay": run.config.recipe.weight_decay, "learning_rate": _peak(run)}
     found = {
         "format": FORMAT,
         "row": name,
         "title": title,
+        "ours": row.name in ROWS,
         "seed": run.config.seed,
         "budget": budget,
-        "parameters": {"epochs": run.config.stage2.epochs} | asked,
+        "parameters": {
+            "epochs": run.config.stage2.epochs,
+            "learning_rate": run.config.stage2.learning_rate or run.config.recipe.learning_rate,
+            "weight_decay": run.config.recipe.weight_decay,
+            "likelihood": run.config.likelihood,
+            "method": own_parameters(run, name),
+        },
         "measured_on": fingerprints(run),
         "metrics": metrics_of(scores, run.test.labels, run.groups),
         "cost": _cost(run, row, network, made_of),
@@ -48,25 +54,29 @@ def measured(run: SeedRun, row: Row, name: str, title: str, budget: str, made_of
     return found | {"sha256": digest(found)}
 
 
-def _peak(run: SeedRun) -> float:
-    return run.config.stage2.learning_rate or run.config.recipe.learning_rate
+def own_parameters(run: SeedRun, name: str) -> dict:
+    return run.asked[name][1].model_dump(mode="json") if name in run.asked else {}
 
 
 def digest(row: dict) -> str:
     """Of everything but itself."""
-    text = json.dumps({name: value for name, value in row.items() if name != "sha256"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _digest_of({name: value for name, value in row.items() if name != "sha256"})
+
+
+def _digest_of(value: dict) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def fingerprints(run: SeedRun) -> dict[str, str]:
-    """What has to be the same for rows to be compared: test images with their labels; and which training images and which
-    start, a seed."""
+    """What has to be the same for rows to be compared: the data, test images with their labels, and the parameter file's
+    settings; a seed, also the training images and how its start is made."""
     source, (train, test) = run.of.source, run.indices
     return {
         "data": source.fingerprint(),
+        "settings": _digest_of(run.of.dump(*SETTINGS, "logit_adjustment")),
         "test": _sha256(test, run.test.labels),
         "training": _sha256(train, run.train.labels),
-        "start": run.artifact("start").key,
+        "start": _digest_of(run.artifact("start").parameters),
     }
 
 
@@ -86,7 +96,7 @@ def _cost(run: SeedRun, row: Row, network, made_of: tuple[str, ...]) -> dict:
     total = None if None in flops else sum(flops)
     one = training_flops(run.config.model, len(run.class_names))
     images = torch.zeros(2, run.config.model.channels, *run.image_size, device=run.device)
-    with FlopCounterMode(display=False) as counter:
+    with counted() as counter:
         row.scores(network, images)
     return {
         "flops": total,
@@ -101,9 +111,13 @@ def _cost(run: SeedRun, row: Row, network, made_of: tuple[str, ...]) -> dict:
 # rows from elsewhere --------------------------------------------------------------------------------------------
 
 
-def read(path: str | Path) -> dict:
+def file_of(path: str) -> Path:
+    return PROJECT / Path(path).expanduser()
+
+
+def read(path: str) -> dict:
     """A row file. Raises UserError, one line, for what is none, and for one that is not as it was written."""
-    file = PROJECT / Path(path).expanduser()
+    file = file_of(path)
     try:
         row = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -117,8 +131,9 @@ def read(path: str | Path) -> dict:
     return row
 
 
-def taken(path: str | Path, own: dict[int, dict[str, str]]) -> dict:
-    """A row file, if it was measured on what `own` says of its seed ({seed: fingerprints}).
+def taken(path: str, own: dict[int, dict[str, str]], asked: dict[str, dict]) -> dict:
+    """A row file, if it was measured on what `own` says of its seed ({seed: fingerprints}), with the parameters that its method
+    is asked for with here ({method: parameters}).
 
     Raises UserError saying what differs.
     """
@@ -129,12 +144,28 @@ def taken(path: str | Path, own: dict[int, dict[str, str]]) -> dict:
     different = [name for name in wanted if row["measured_on"].get(name) != wanted[name]]
     if different:
         raise UserError(f"verdict.others: {path}: {row['row']} was measured on other {' and '.join(different)} than here")
+    if row["budget"] != "tuned" and row["parameters"]["method"] != asked.get(row["row"], row["parameters"]["method"]):
+        raise UserError(f"verdict.others: {path}: {row['row']} was trained with {row['parameters']['method']}, not as here")
     return row
 
 
 def taken_from_elsewhere(run: Run) -> list[dict]:
-    """The rows of verdict.others. Raises UserError where one does not fit."""
+    """The rows of verdict.others. Raises UserError where one does not fit, or is there twice."""
     if not run.config.verdict.others:
         return []
-    own = {seed: fingerprints(SeedRun(run, seed)) for seed in seeds_of(run)}
-    return [taken(path, own) for path in run.config.verdict.others]
+    runs = {seed: SeedRun(run, seed) for seed in seeds_of(run)}
+    first = next(iter(runs.values()))
+    asked = {name: own_parameters(first, name) for name in first.asked}
+    own = {seed: fingerprints(one) for seed, one in runs.items()}
+    found: dict[tuple, dict] = {}
+    for path in run.config.verdict.others:
+        row = taken(path, own, asked)
+        if (at := place_of(row)) in found:
+            raise UserError(f"verdict.others: {path}: {row['row']} at seed {row['seed']} is given twice")
+        found[at] = row
+    return list(found.values())
+
+
+def place_of(row: dict) -> tuple[str, str, int]:
+    """Where in the table: row, budget, seed."""
+    return row["row"], row["budget"], row["seed"]

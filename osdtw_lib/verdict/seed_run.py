@@ -54,7 +54,7 @@ class SeedRun(Run):
     def _place(self, name: str) -> Path:
         stage, *method = name.split("/")
         if method:
-            ours = self.is_own and self.of.asked.get(method[0]) == self.asked[method[0]]
+            ours = self.is_own and _same(self.of.asked.get(method[0]), self.asked[method[0]])
             return (self.of.folder if ours else self.top) / name
         if stage in ("split", "start"):
             return (self.of.folder if self.is_own else self.top) / name
@@ -81,6 +81,12 @@ class SeedRun(Run):
         return other
 
 
+def _same(one: tuple | None, other: tuple) -> bool:
+    """Whether two methods with their parameters are the same; a file's class is another each time the file is read."""
+    told = lambda asked: (asked[0].name, asked[0].file, asked[1].model_dump())  # noqa: E731
+    return one is not None and told(one) == told(other)
+
+
 def seeds_of(run: Run) -> tuple[int, ...]:
     wanted = run.config.verdict
     return wanted.seeds[:2] if wanted.quick else wanted.seeds
@@ -89,4 +95,4 @@ def seeds_of(run: Run) -> tuple[int, ...]:
 def asked(run: Run) -> dict[str, dict]:
     """The methods of the verdict and their parameters: those named, or else all that are known, and the run's own baselines."""
     named = run.config.verdict.methods
-    return (dict.fromkeys(methods.names(), {}) if named is None else named) | run.config.baselines
+    return dict.fromkeys(methods.names(), {}) | run.config.baselines if named is None else named

@@ -7,18 +7,20 @@ import pandas as pd
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import checksum, make_folder, write_text
 from ..artifacts.lock import held
-from ..config.paths import PROJECT
+from ..backend import distributed
+from ..errors import UserError
+from ..stages import execute
 from ..stages.run import Run
 from . import compare
 from .cells import cells, decision
 from .measure import measure
-from .rows import taken_from_elsewhere
+from .rows import file_of, place_of, taken_from_elsewhere
 from .seed_run import SeedRun, seeds_of
 
 
 def parameters(run: Run) -> dict:
     wanted = run.config.verdict.model_dump(mode="json")
-    return wanted | {"others": [checksum(PROJECT / path) for path in run.config.verdict.others]}
+    return wanted | {"others": [checksum(file_of(path)) for path in run.config.verdict.others]}
 
 
 def inputs(run: Run) -> tuple[Artifact, ...]:
@@ -30,7 +32,10 @@ def inputs(run: Run) -> tuple[Artifact, ...]:
 def before(run: Run) -> None:
     """Train and test what is missing; a killed run goes on in the cells it was in. Row files are looked at first."""
     taken_from_elsewhere(run)
+    if distributed.world_size() > 1:
+        raise UserError("verdict: it trains several rows at once by itself; start it without torchrun")
     with held(run.locked):
+        execute(run, "split", quiet=True)
         measure(run)
 
 
@@ -63,9 +68,9 @@ def publish(run: Run, artifact: Artifact) -> None:
 def rows_of(run: Run) -> list[dict]:
     """The rows that are done, and of those made elsewhere what is not done here. At OSDTW's compute its own rows stand too."""
     rows = [cell.result() for cell in cells(run) if cell.done()]
-    here = {(row["row"], row["budget"], row["seed"]) for row in rows}
-    rows += [row for row in taken_from_elsewhere(run) if (row["row"], row["budget"], row["seed"]) not in here]
-    own = [row | {"budget": "osdtw"} for row in rows if row["budget"] == "epochs" and row["row"].startswith(("osdtw", "stage"))]
+    here = set(map(place_of, rows))
+    rows += [row for row in taken_from_elsewhere(run) if place_of(row) not in here]
+    own = [row | {"budget": "osdtw"} for row in rows if row["budget"] == "epochs" and row["ours"]]
     return rows + (own if "osdtw" in run.config.verdict.budgets else [])
 
 
@@ -78,9 +83,14 @@ def tuning(run: Run) -> pd.DataFrame:
 
 
 def missing(run: Run, rows: list[dict]) -> pd.DataFrame:
-    """row, budget, seeds: what was asked for and has no row."""
-    seeds = seeds_of(run)
+    """row, budget, seeds, why: what was asked for and has no row."""
+    seeds, known = seeds_of(run), cells(run)
     methods = tuple(SeedRun(run, seeds[0]).asked)
-    ours = dict.fromkeys(cell.name for cell in cells(run) if cell.budget == "epochs")
-    names = {"epochs": (*ours,), "osdtw": methods, "tuned": ("osdtw", *methods)}
-    return compare.not_run([(name, b, seed) for b in run.config.verdict.budgets for name in names[b] for seed in seeds], rows)
+    names = {
+        "epochs": dict.fromkeys(c.name for c in known if c.budget == "epochs"),
+        "osdtw": methods,
+        "tuned": ("osdtw", *methods),
+    }
+    asked = [(name, b, seed) for b in run.config.verdict.budgets for name in names[b] for seed in seeds]
+    failed = {(c.name, c.budget, c.run.config.seed): why for c in known if (why := c.failed())}
+    return compare.not_run(asked, rows, failed)

@@ -53,8 +53,8 @@ def validation(labels: np.ndarray, seed: int) -> np.ndarray:
 def tried(run: SeedRun, name: str, values: dict, top: Path) -> SeedRun:
     """The run with a trial's values for one row, its results under `top`; nothing to change: the run itself.
 
-    `rate` is times every learning rate, weight_decay the recipe's, the rest are the method's own. A method that stands on
-    another's network has a rate of its own, and leaves that one, which is shared, alone.
+    `rate` is times the learning rate of every training of the whole network, weight_decay the recipe's, the rest are the
+    method's own. A method that stands on another's network has a rate of its own, and leaves that one, which is shared, alone.
     """
     if not values:
         return run
@@ -79,6 +79,8 @@ def tried(run: SeedRun, name: str, values: dict, top: Path) -> SeedRun:
 class TuningRun(SeedRun):
     """The run without its validation images, which test; a start of its own, made without them too."""
 
+    copies_are_leaks = False  # of a training image both may be in the training part
+
     def __init__(self, run: Run):
         super().__init__(run, run.config.seed, top=run.folder / "verdict" / "tuning")
 
@@ -92,9 +94,10 @@ class TuningRun(SeedRun):
 def chosen(rows: list[dict], labels: np.ndarray, tried: list[dict]) -> tuple[dict, pd.DataFrame]:
     """(values to take, a line a trial: trial, values, score, difference, standard_error, chosen) of a row's trials, in order.
 
-    rows: as many as `tried`, on validation images with these labels (N,). Scores are class means in %, each class alike.
+    rows: as many as `tried`, on validation images with these labels (N,); None: that trial failed, and counts as all wrong.
+    Scores are class means in %, each class alike.
     """
-    right = np.array([np.asarray(row["predicted"]) == labels for row in rows])
+    right = np.array([np.asarray(row["predicted"]) == labels if row else np.zeros(len(labels), bool) for row in rows])
     classes = np.unique(labels)
     scores = 100 * np.array([[hits[labels == k].mean() for k in classes] for hits in right]).mean(1)
     ahead, errors = scores - scores[0], np.zeros(len(rows))

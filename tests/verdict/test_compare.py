@@ -20,6 +20,7 @@ def rows(name, share, seeds=(0, 1, 2), budget="epochs", passes=40.0):
         metrics = dict.fromkeys(compare.OTHERS, 0.5 + seed)
         cost = {"passes": passes, "seconds": 2.0, "parameters": 100, "forwards": 1.0}
         found.append({"row": name, "title": name.upper(), "seed": seed, "budget": budget, "predicted": predicted.tolist()})
+        found[-1]["ours"] = name in ("osdtw", "stage1")
         found[-1] |= {"metrics": metrics, "cost": cost}
     return found
 
@@ -71,14 +72,26 @@ def test_one_seed_decides_nothing_and_no_row_of_osdtw_is_no_verdict():
 def test_pairs_are_compared_over_the_seeds_that_both_have():
     _, wins = both(rows("osdtw", 0.9), rows("la", 0.6, seeds=(1, 2)))
     assert wins.set_index(["row", "other"]).loc[("osdtw", "la"), "difference"] == pytest.approx(30.0)
+    assert wins["seeds"].tolist() == [2, 2]
+    assert ", over the 2 all have:" in compare.verdict(*both(rows("osdtw", 0.9), rows("la", 0.6, seeds=(1, 2))))
+
+
+def test_nothing_yet_is_a_table_with_its_columns():
+    table, wins = both()
+    assert not len(table) and {"class_mean", "class_mean_low", "passes", "ours"} <= set(table.columns) and not len(wins)
+
+
+def test_a_method_whose_name_begins_as_ours_is_none_of_ours():
+    said = compare.verdict(*both(rows("osdtw", 0.6), rows("stagewise", 0.9)))
+    assert said.startswith("OSDTW loses: 1 of 1 other methods is ahead")
 
 
 def test_what_was_asked_for_and_not_run_is_listed():
     asked = [("ce", "epochs", seed) for seed in (0, 1, 2, 3)] + [("la", "osdtw", 0)]
-    table = compare.not_run(asked, rows("ce", 0.5, seeds=(0, 2)))
+    table = compare.not_run(asked, rows("ce", 0.5, seeds=(0, 2)), {("la", "osdtw", 0): "it diverged"})
     assert table.to_dict("records") == [
-        {"row": "ce", "budget": "epochs", "seeds": "1 3"},
-        {"row": "la", "budget": "osdtw", "seeds": "0"},
+        {"row": "ce", "budget": "epochs", "seeds": "1 3", "why": "not yet"},
+        {"row": "la", "budget": "osdtw", "seeds": "0", "why": "it diverged"},
     ]
 
 

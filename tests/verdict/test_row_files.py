@@ -16,7 +16,7 @@ def row(tmp_path):
 
     def write(changes=None, name="row"):
         made = dict.fromkeys(KEYS - {"sha256"}) | {"format": 1, "row": "ce", "seed": 3, "measured_on": ON, "predicted": [1, 0]}
-        made |= changes or {}
+        made |= {"budget": "epochs", "parameters": {"method": {"tau": 1.0}}} | (changes or {})
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(made | {"sha256": digest(made)}, indent=1))
         return path
@@ -27,7 +27,7 @@ def row(tmp_path):
 def test_a_row_is_read_as_it_was_written(row):
     path = row()
     assert read(path) == json.loads(path.read_text())
-    assert taken(path, {3: ON})["row"] == "ce"
+    assert taken(path, {3: ON}, {"ce": {"tau": 1.0}})["row"] == "ce"
 
 
 @pytest.mark.parametrize("damage", [lambda text: text.replace("1,", "0,", 1), lambda text: text.replace('"ce"', '"la"')])
@@ -53,9 +53,15 @@ def test_a_file_there_is_not_is_named(tmp_path):
 @pytest.mark.parametrize("what", list(ON))
 def test_a_row_measured_on_something_else_is_refused_by_name(row, what):
     with pytest.raises(UserError, match=f"ce was measured on other {what} than here"):
-        taken(row({"measured_on": ON | {what: "other"}}), {3: ON})
+        taken(row({"measured_on": ON | {what: "other"}}), {3: ON}, {})
 
 
 def test_a_row_of_another_seed_is_refused(row):
     with pytest.raises(UserError, match=r"seed 3 is none of verdict.seeds \[0, 1\]"):
-        taken(row(), {0: ON, 1: ON})
+        taken(row(), {0: ON, 1: ON}, {})
+
+
+def test_a_row_of_other_parameters_is_refused(row):
+    with pytest.raises(UserError, match=r"ce was trained with {'tau': 1.0}, not as here"):
+        taken(row(), {3: ON}, {"ce": {"tau": 2.0}})
+    assert taken(row(), {3: ON}, {"another": {}})["row"] == "ce"

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from osdtw_lib.config.load import load_config
+from osdtw_lib.errors import DivergedError
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
 from osdtw_lib.verdict import measure, stage
-from osdtw_lib.verdict.cells import Cell, cells, of_method
+from osdtw_lib.verdict.cells import Cell, cells, of_method, of_osdtw
 from osdtw_lib.verdict.rows import read, taken_from_elsewhere
 from osdtw_lib.verdict.seed_run import SeedRun
 
-ASKED = {"baselines": ["ce"], "verdict.methods": ["logit_adjusted_ce"], "verdict.seeds": [0, 1]}
+ASKED = {"baselines": ["ce"], "verdict.methods": ["ce", "logit_adjusted_ce"], "verdict.seeds": [0, 1]}
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_drawn_training_images_differ_and_never_test(measured, params):
 def test_cost_is_what_was_counted(measured):
     rows = {(r["row"], r["budget"]): r["cost"] for r in stage.rows_of(measured) if r["seed"] == 0}
     epochs = measured.config.stage2.epochs
-    assert rows["ce", "epochs"]["passes"] == pytest.approx(epochs, rel=0.15)  # its first layer needs no gradient of its input
+    assert rows["ce", "epochs"]["passes"] == pytest.approx(epochs, rel=0.1)  # its first layer needs no gradient of its input
     assert rows["ce", "epochs"]["forwards"] == pytest.approx(1, rel=0.05)
     assert rows["stage1", "epochs"]["passes"] == pytest.approx(2 * rows["ce", "epochs"]["passes"], rel=0.05)
     assert rows["osdtw", "epochs"]["passes"] > rows["stage2", "epochs"]["passes"] > rows["stage1", "epochs"]["passes"]
@@ -99,7 +100,7 @@ def test_tables_lie_with_the_runs_tables(measured):
 
 
 def test_stopped_half_way_it_shows_what_is_there_and_goes_on(finished_copy, monkeypatch, in_one_process):
-    run = finished_copy({"verdict.methods": ["ce"], "verdict.seeds": [0]})
+    run = finished_copy({"verdict.methods": ["ce"], "verdict.seeds": [0], "baselines": ["ce"]})
     make, made = Cell.make, []
 
     def make_two_and_stop(cell):
@@ -117,6 +118,44 @@ def test_stopped_half_way_it_shows_what_is_there_and_goes_on(finished_copy, monk
     monkeypatch.setattr(Cell, "make", make)
     execute(run, "verdict")
     assert len(stage.rows_of(run)) == 6 + len(SeedRun(run, 0).asked)
+
+
+def test_one_method_that_diverges_keeps_no_other_from_its_row(finished_copy, monkeypatch, in_one_process):
+    run = finished_copy({"verdict.methods": ["ce", "focal"], "verdict.seeds": [0]})
+    make = Cell.make
+
+    def diverges(cell):
+        if cell.name == "ce":
+            raise DivergedError("the loss is not finite in epoch 1; lower the learning rate")
+        make(cell)
+
+    monkeypatch.setattr(Cell, "make", diverges)
+    execute(run, "verdict")
+    assert {row["row"] for row in stage.rows_of(run)} >= {"osdtw", "focal"}
+    (line,) = stage.missing(run, stage.rows_of(run)).to_dict("records")
+    assert (line["row"], line["seeds"]) == ("ce", "0") and "not finite in epoch 1" in line["why"]
+    monkeypatch.setattr(Cell, "make", make)
+    assert measure._to_do(run, [("method", 0, "ce")]) == []  # the same would come of it
+
+
+def test_another_depth_is_another_assembled_row(finished_copy):
+    keys = set()
+    for changes in ({}, {"selection.shared_depth": 1}, {"stage3.decoders": "stage2"}):
+        own = SeedRun(finished_copy({"verdict.methods": ["ce"]} | changes), 0)
+        keys.add(next(cell for cell in of_osdtw(own) if cell.name == "osdtw_assembled").artifact().key)
+    assert len(keys) == 3
+
+
+def test_redone_it_finds_its_rows_again(finished_copy, monkeypatch, in_one_process):
+    run = finished_copy({"verdict.methods": ["ce"], "verdict.seeds": [0], "baselines": ["ce"]})
+    execute(run, "verdict")
+    rows = {path: path.stat().st_mtime_ns for path in (run.folder / "verdict").rglob("row.json")}
+    from osdtw_lib.report.notebooks import _books_from
+
+    assert _books_from(run, "09", ()) == ["09_verdict"]
+    assert run.artifact("verdict").why_not_done() == "no result yet"
+    execute(run, "verdict")
+    assert rows == {path: path.stat().st_mtime_ns for path in (run.folder / "verdict").rglob("row.json")}
 
 
 def test_quick_is_the_first_two_seeds(params):
@@ -142,6 +181,12 @@ def test_a_row_made_elsewhere_is_not_trained_again_here(measured, finished_copy,
 def test_options_of_the_verdict_alone_are_refused_without_it(refused, params):
     assert "add --verdict" in refused("run", params(), "--quick")
     assert "add --verdict" in refused("run", params(), "--with", "a.json")
+    line = refused("run", "--verdict", "--with", "a.json", params())
+    assert "is a parameter file; name parameter files before --with" in line
+
+
+def test_budgets_without_the_one_they_stand_on_are_refused(refused, params):
+    assert "verdict.budgets" in refused("split", params({"verdict.budgets": ["osdtw"]}))
 
 
 def test_a_row_file_that_is_none_is_refused_before_anything_is_trained(refused, params, tmp_path):
