@@ -192,6 +192,28 @@ def test_it_trains_to_its_end_and_its_row_is_read_back(opened, late):
     assert network.centres.any() and row.scores(network, torch.zeros(2, 1, 28, 28)).shape == (2, 10)
 
 
+def test_what_compares_maps_learns_who_is_alike_and_calls_what_was_moved_another(opened):
+    network = built(opened()).build().eval()
+    network.centres.data.normal_(generator=torch.Generator().manual_seed(0))
+    images, labels = torch.randn(4, 1, 28, 28), torch.tensor([0, 8, 0, 9])  # pairs of the same and of two classes
+    with torch.no_grad():
+        maps = encode(network.vit, images, network.depth).mT.unflatten(2, (2, 2))
+        shares = assigned(maps.mean((2, 3)), network.directions[labels], network.bias[labels])
+        centres = to_centres(maps, shares, network.centres[labels]).mean()
+        told = network.alike(torch.cat([maps[:2], maps[2:]], dim=1)).log_softmax(1)
+        varied = maps - network.centres[labels, shares.argmax(1)][:, :, None, None]
+        moved = network.move(varied[[0, 2]])
+        apart = network.alike(torch.cat([maps[[0, 2]], moved], dim=1)).log_softmax(1)[:, 0]
+        stray = strays(moved, varied[[0, 2]], varied[[1, 3]])
+    for late, sought, cost in (
+        (False, centres - (told[0, 1] + told[1, 0]) / 2, torch.zeros(())),
+        (True, centres, (stray - apart).mean()),
+    ):
+        _, _, *found = network(images, labels, late)
+        torch.testing.assert_close([f.detach() for f in found], [sought, cost], rtol=1e-5, atol=1e-6)
+    assert torch.autograd.grad(found[1], network.centres, allow_unused=True) == (None,)
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_last_part_of_one_image_or_an_odd_number_is_no_trouble(opened, size):
     network = built(opened()).build()
