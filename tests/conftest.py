@@ -42,11 +42,10 @@ def run_all_stages(params: Path) -> Run:
     return run_every_stage(Run(load_config(params)))
 
 
-def run_every_stage(run: Run) -> Run:
+def run_every_stage(run: Run, stages: tuple[str, ...] = ()) -> Run:
     with contextlib.redirect_stdout(io.StringIO()):
-        for name, stage in CONTENTS.items():
-            if not stage.optional:
-                execute(run, name)
+        for name in stages or [name for name, stage in CONTENTS.items() if not stage.optional]:
+            execute(run, name)
     return run
 
 
@@ -81,11 +80,11 @@ TINY = (  # any parameter file, down to seconds; its recipe but for the sizes st
 
 @pytest.fixture
 def train(tmp_path):
-    """train("places_lt", "data.root=...") runs every stage of one of the project's parameter files, made tiny."""
+    """train("places_lt", "data.root=...") runs every stage, or some, of one of the project's parameter files, made tiny."""
 
-    def call(name: str, *overrides: str) -> Run:
+    def call(name: str, *overrides: str, stages: tuple[str, ...] = ()) -> Run:
         config = load_config(PROJECT / "params" / f"{name}.yaml", [*TINY, f"outputs={tmp_path / 'outputs'}", *overrides])
-        return run_every_stage(Run(config))
+        return run_every_stage(Run(config), stages)
 
     return call
 

@@ -8,7 +8,7 @@ same batches, and so do two processes that share the parts of a batch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -97,15 +97,15 @@ class Batches:
         device="cpu",
         batch_size: int | None = None,
         recipe: Recipe | None = None,
-        sampling: str | tuple[float, ...] = "images",
+        sampling: str | tuple[float, ...] | Callable = "images",
         streams: tuple[str, ...] = (),
         draw: int = 0,
         unmixed_from: int | None = None,
     ):
         """size: (height, width) of what the network takes. recipe: what training batches go through, default config.recipe.
-        sampling: how an epoch's images are drawn (sampling.py). streams: beside each image another, in Part.more: "again", the
-        same augmented anew, or drawn by a sampling. draw: another order and augmentation of the same seed.
-        unmixed_from: the epoch from which on nothing is mixed."""
+        sampling: how an epoch's images are drawn (sampling.py), or a function of the epoch that says it. streams: beside each
+        image another, in Part.more: "again", the same augmented anew, or drawn by a sampling. draw: another order and augmenting
+        of the same seed. unmixed_from: the epoch from which on nothing is mixed."""
         self.recipe, self.n_classes, self.sampling, self.streams = recipe or config.recipe, n_classes, sampling, streams
         self.unmixed_from = unmixed_from
         self.seed = seed_of(config.seed, "draw", draw) if draw else config.seed
@@ -144,7 +144,7 @@ class Batches:
 
     def plan(self, epoch: int, stream: int = 0) -> list[list[Places]]:
         """For each step of an epoch the places of its parts, of the images or of a further stream."""
-        sampling, seed = self.sampling, self.seed
+        sampling, seed = self.sampling(epoch) if callable(self.sampling) else self.sampling, self.seed
         if stream and self.streams[stream - 1] != "again":
             sampling, seed = self.streams[stream - 1], seed_of(self.seed, "stream", stream)
         chosen = torch.from_numpy(order(sampling, self.labels.numpy(), seed, epoch))

@@ -145,7 +145,7 @@ class OneNetwork(Method):
     """
 
     mixing = True
-    sampling: str | tuple[float, ...] = "images"
+    sampling: str | tuple[float, ...] | Callable = "images"
 
     @abstractmethod
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:

@@ -26,8 +26,9 @@ class Phase:
     however it is cut into parts, w by the image's own label.
     prepare(network): before the training: freeze, a new head. What is frozen stands in evaluation mode.
     after_step(network): after every step of the optimizer: a projection, a moving average.
-    sampling: how an epoch's images are drawn, a name of data/sampling.py or a share a class (K,). recipe: what differs from
-    the run's recipe; nothing is mixed from the epoch `unmixed_from` on. momentum: SGD with it, instead of AdamW.
+    sampling: how an epoch's images are drawn, a name of data/sampling.py or a share a class (K,); where that changes, as a
+    function of the epoch. recipe: what differs from the run's recipe; nothing is mixed from the epoch `unmixed_from` on.
+    momentum: SGD with it, instead of AdamW.
     draw: another order and augmentation of the same images.
     streams: beside every image another one, in part.more: "again", the same image augmented anew, or drawn by a sampling.
     frozen(network, images) -> what the loss is given for images, first axis (B, ...), by what does not train here; made once
@@ -41,7 +42,7 @@ class Phase:
     class_weights: Callable[[int], Tensor | None] | None = None
     prepare: Callable[[nn.Module], object] | None = None
     after_step: Callable[[nn.Module], object] | None = None
-    sampling: str | tuple[float, ...] = "images"
+    sampling: str | tuple[float, ...] | Callable[[int], str | tuple[float, ...]] = "images"
     recipe: dict = field(default_factory=dict)
     unmixed_from: int | None = None
     momentum: float | None = None

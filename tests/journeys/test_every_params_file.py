@@ -82,6 +82,17 @@ def test_imagenet_lt(train, published, weights, class_folders):
     check(run, sum(COUNTS), EACH["test"] * len(COUNTS))
 
 
+def test_imagenet_lt_from_nothing(train, published):
+    """Its one row alone: LayerScale learns, and the loss is not adjusted."""
+    files = published("ImageNet_LT", imagenet, imagenet)
+    run = train("imagenet_lt_deit3", *files, "recipe.batch_size=64", stages=("split", "start", "baselines"))
+    row = run.methods["balanced_bce"]
+    assert run.artifact("start").notes()["origin"].startswith("random weights") and not row.likelihood().adjustment.any()
+    start, moved = run.read("start", "weights"), run.read("baselines/balanced_bce", "network")
+    assert len(learnt := [name for name in moved if name.endswith(".gamma")]) == 6
+    assert all(torch.isfinite(moved[name]).all() and not torch.equal(moved[name], start[name]) for name in learnt)
+
+
 PLACES = ("airfield", "airport_terminal", "apartment_building/outdoor", "yard")
 
 
