@@ -1,5 +1,7 @@
 """Small networks and batches that the tests of the Fisher and of the cross scores share."""
 
+import time
+
 import numpy as np
 import torch
 
@@ -30,3 +32,8 @@ def some_batches(sizes=(5, 3), dtype=torch.float64):
 
 def likelihood(kind="bernoulli", task="head"):
     return task_likelihoods(kind, COUNTS, TASKS)[task]
+
+
+def waits(config) -> None:
+    """A job that takes long."""
+    time.sleep(300)

@@ -1,10 +1,10 @@
-"""All notebooks on photographs named by list files in ImageNet-LT's form, two processes sharing the training."""
+"""All notebooks on photographs named by list files in ImageNet-LT's form."""
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from small_photographs import COUNTS, RECIPE, TEST, write_photographs
 
 from osdtw_lib import load_predictor
 from osdtw_lib.__main__ import main
@@ -12,61 +12,22 @@ from osdtw_lib.config.load import load_config
 from osdtw_lib.stages import NOTEBOOKS
 from osdtw_lib.stages.run import Run
 
-COUNTS = (28, 15, 9, 6, 4, 3)  # training images a class
-TEST = 3
-
-
-def photograph(path, label, rng):
-    """A noisy picture whose colour tells the class, in the sizes and modes that real trees have."""
-    height, width = rng.integers(36, 60, 2)
-    base = np.array([(40 * label) % 256, (90 * label + 30) % 256, 255 - 40 * label])
-    pixels = (base + rng.normal(0, 20, (height, width, 3))).clip(0, 255).astype(np.uint8)
-    image = Image.fromarray(pixels)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.convert("CMYK" if rng.random() < 0.1 else "RGB").save(path, quality=90)
-
 
 @pytest.fixture(scope="module")
 def lists(tmp_path_factory):
     """A folder with images/ and two list files in the published form."""
-    folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
-    for part, counts in (("train", COUNTS), ("val", [TEST] * len(COUNTS))):
-        lines = []
-        for label, count in enumerate(counts):
-            for i in range(count):
-                name = f"{part}/n0000000{label}/n0000000{label}_{i} copy.JPEG"
-                photograph(folder / "images" / name, label, rng)
-                lines.append(f"{name} {label}\n")
-        (folder / f"LT_{part}.txt").write_text("".join(lines))
-    return folder
+    return tmp_path_factory.mktemp("photographs")
 
 
 @pytest.fixture(scope="module")
 def run(lists):
-    recipe = {
-        "batch_size": 16,
-        "micro_batch": 4,
-        "random_crop": [0.5, 1.0],
-        "flip": True,
-        "rand_augment": [9, 0.5],
-        "mixup": 0.8,
-        "cutmix": 1.0,
-        "random_erasing": 0.25,
-        "layer_decay": 0.75,
-    }
     values = {
         "name": "photographs",
         "outputs": str(lists / "outputs"),
-        "workers": 2,
         "loader_workers": 1,
-        "data": {
-            "dataset": "files",
-            "train": str(lists / "LT_train.txt"),
-            "test": str(lists / "LT_val.txt"),
-            "root": str(lists / "images"),
-        },
+        "data": write_photographs(lists),
         "model": {"image_size": 32, "patch_size": 16, "width": 16, "depth": 3, "heads": 2, "head_init_std": 2e-5},
-        "recipe": recipe,
+        "recipe": RECIPE,
         "baselines": ["balanced_bce"],
         "stage0": {"epochs": 1, "warmup_epochs": 0, "decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
         "stage1": {"epochs": 1, "warmup_epochs": 0},
