@@ -13,7 +13,7 @@ fi
 "$PYTHON" -c 'import pytest, xdist' 2>/dev/null || {
     echo "error: $PYTHON has the project but not pytest and pytest-xdist; run: pip install -c constraints.txt -e '.[test]'" >&2; exit 2; }
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"  # processes share the cores here: none may spin while it waits
-together=(-n auto --dist loadgroup)
+together=(-n auto --dist loadfile --no-loadscope-reorder)  # which tests share a process: tests/conftest.py
 case "${1:-}" in
     "") exec "$PYTHON" -m pytest "${together[@]}" ;;
     --fast) shift; exec "$PYTHON" -m pytest "${together[@]}" -m "not journey" "$@" ;;

@@ -29,13 +29,36 @@ torch.set_num_threads(1)
 JOURNEYS = {"journeys", "browser", "reliability"}  # folders of tests that go a whole way; --fast leaves them out
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+READ_THE_BATCH = (
+    "tests/browser/test_index_pages.py",
+    "tests/browser/test_static_explorer.py",
+    "tests/journeys/test_notebook_run.py",
+)
+
+
 def pytest_collection_modifyitems(items):
-    """A file's tests share one process, for the fixtures of its module; and so do all that read the notebooks' run."""
+    """Journeys first: several processes end together only if none has a long one left."""
     for item in items:
+        file = item.path.relative_to(PROJECT).as_posix()
+        assert file in READ_THE_BATCH or "batch" not in item.fixturenames, (
+            f"{file} reads the notebooks' run: name it in conftest.py"
+        )
         if JOURNEYS & set(item.path.relative_to(PROJECT / "tests").parts):
             item.add_marker("journey")
-        item.add_marker(pytest.mark.xdist_group("batch" if "batch" in item.fixturenames else str(item.path)))
+    items.sort(key=lambda item: item.get_closest_marker("journey") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests share one process, for the fixtures of its module; and so do all files that read the notebooks' run."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByRun(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "batch" if file in READ_THE_BATCH else file
+
+    return ByRun(config, log)
 
 
 def run_all_stages(params: Path) -> Run:

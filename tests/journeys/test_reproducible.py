@@ -209,7 +209,7 @@ def test_run_gives_its_notebooks_the_settings(params, monkeypatch):
     before = dict(os.environ)
     for wanted in (True, False):
         with pytest.raises(Seen):
-            notebooks._run_one(Run(load_config(params({"reproducible": wanted}))), None, False, False)
+            notebooks._run_one(Run(load_config(params({"reproducible": wanted}))), None, (), False)
         assert dict(os.environ) == before
     assert given[0] == reproducible.SETTINGS
     assert given[1] == {name: before.get(name) for name in reproducible.SETTINGS}

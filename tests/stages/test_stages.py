@@ -232,7 +232,7 @@ def test_the_table_of_contents_and_the_methods_names_wait_for_no_library(python)
 
 def test_every_stage_says_what_is_in_its_key_and_is_named_after_its_file(project):
     files = {p.stem for p in (project / "osdtw_lib" / "stages").glob("*.py")}
-    files -= {"__init__", "run", "pipeline", "networks", "proxy_inputs"}
+    files -= {"__init__", "run", "pipeline", "networks", "proxy_inputs", "side_by_side"}
     assert files == {name for name, stage in CONTENTS.items() if stage.room == "stages"}
     assert all(hasattr(module_of(name), "parameters") and hasattr(module_of(name), "make") for name in CONTENTS)
     order = list(CONTENTS)
