@@ -93,7 +93,7 @@ def test_data_that_are_neither_here_nor_published_are_one_line(published):
 
 
 @pytest.mark.parametrize(
-    "batch, micro, gpus, expected",
+    "of, micro, gpus, expected",
     [
         (1024, 128, 4, ["8 parts of 128", "at most 2 a process"]),
         (1024, None, 4, ["4 parts of 256", "at most 1 a process"]),
@@ -102,8 +102,8 @@ def test_data_that_are_neither_here_nor_published_are_one_line(published):
         (64, 128, 2, ["1 part of 64", "unevenly, 50 %"]),
     ],
 )
-def test_the_batch_is_split_over_the_processes(published, batch, micro, gpus, expected):
-    recipe = {"batch_size": batch, "precision": "bf16"} | ({"micro_batch": micro} if micro else {})
+def test_the_batch_is_split_over_the_processes(published, of, micro, gpus, expected):
+    recipe = {"batch_size": of, "precision": "bf16"} | ({"micro_batch": micro} if micro else {})
     words = library._batch_split(published("places_lt", recipe=recipe), gpus)[2]
     assert all(part in words for part in expected)
 
