@@ -19,10 +19,12 @@ from PIL import Image
 from small_run import write_small
 
 from osdtw_lib.__main__ import main
+from osdtw_lib.artifacts.checkpoint import Checkpoint
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.stages import CONTENTS, execute
 from osdtw_lib.stages.run import Run
+from osdtw_lib.training import loop
 
 torch.set_num_threads(1)
 
@@ -116,6 +118,25 @@ def train(tmp_path):
 def params(tmp_path):
     """params({"stage1.epochs": 3}) writes a parameter file of this test's own and returns its path."""
     return lambda changes=None: write_small(tmp_path, changes)
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """stop_after(3): a checkpoint after every epoch, and with the third somebody interrupts, who does not come again."""
+
+    def patch(saves: int) -> None:
+        save, left = Checkpoint.save, [saves]
+
+        def save_and_stop(self, tensors, state):
+            save(self, tensors, state)
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+        monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+
+    return patch
 
 
 @pytest.fixture

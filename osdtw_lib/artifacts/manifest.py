@@ -28,8 +28,9 @@ def read_manifest(folder: Path) -> dict | None:
     return manifest if whole else None
 
 
-def own_checksum(manifest: dict) -> str:
-    values = {name: value for name, value in manifest.items() if name != "checksum"}
+def own_checksum(manifest: dict, under: str = "checksum") -> str:
+    """Of everything in it but the checksum itself, which stands under that name."""
+    values = {name: value for name, value in manifest.items() if name != under}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

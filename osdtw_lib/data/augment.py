@@ -22,6 +22,7 @@ from ..config.schema import Recipe
 from .rand_augment import LAYERS, rand_augment, warped
 
 ASPECT = (3 / 4, 4 / 3)  # of a random crop
+UNMIXED = {"mixup": 0.0, "cutmix": 0.0}  # of a recipe, for a loss that knows hard labels only
 
 
 def seed_of(*name) -> int:

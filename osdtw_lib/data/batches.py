@@ -20,7 +20,7 @@ from torch import Tensor
 from ..backend import distributed
 from ..config.schema import Config, Recipe
 from ..errors import UserError
-from .augment import augmented, centred, generators_kept, mixed_and_erased, photograph, seed_all, seed_of, seeded
+from .augment import UNMIXED, augmented, centred, generators_kept, mixed_and_erased, photograph, seed_all, seed_of, seeded
 from .image_files import ImageFiles
 from .sampling import order
 from .source import LabelledImages
@@ -165,7 +165,7 @@ class Batches:
         with seeded(self.seed, *at, "augmentation", *([stream] if stream else [])):
             pixels = self._reader.augmented(pixels)
             late = self.unmixed_from is not None and at[0] >= self.unmixed_from
-            recipe = self.recipe.model_copy(update={"mixup": 0.0, "cutmix": 0.0}) if late else self.recipe
+            recipe = self.recipe.model_copy(update=UNMIXED) if late else self.recipe
             images, labels = mixed_and_erased(normalized(pixels, self._mean, self._std), labels, recipe, self.n_classes)
         return Part(images, labels, len(indices) / len(batch), at[2], at[0], own, indices, batch)
 

@@ -93,8 +93,7 @@ def _named(source: Source, classes: np.ndarray | list[int], counts: np.ndarray |
     return ", ".join(names) + (f" and {len(classes) - 10} more classes" if len(classes) > 10 else "")
 
 
-def index_hash(train: np.ndarray, test: np.ndarray) -> str:
-    """sha256 of the chosen indices (int64, little endian), training first: two people can compare splits."""
-    digest = hashlib.sha256(train.astype("<i8").tobytes())
-    digest.update(test.astype("<i8").tobytes())
-    return digest.hexdigest()
+def index_hash(*arrays: np.ndarray) -> str:
+    """sha256 of indices or labels (int64, little endian), one array after another, of a split training first: two people can
+    compare splits."""
+    return hashlib.sha256(b"".join(array.astype("<i8").tobytes() for array in arrays)).hexdigest()

@@ -18,7 +18,7 @@ from ..longtail import TASKS
 from ..stages import execute
 from ..stages.pipeline import require
 from ..stages.run import Run
-from .bands import BANDS, SETTINGS, Band
+from .bands import BANDS, SETTINGS
 
 
 def check(overrides: list[str] = ()) -> int:
@@ -114,4 +114,4 @@ READ = {
     "baselines": lambda run: iter(()),
     "tables": _tables,
 }
-assert {band.stage for band in BANDS.values()} <= READ.keys() and Band
+assert {band.stage for band in BANDS.values()} <= READ.keys()

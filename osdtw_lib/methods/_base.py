@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.schema import Config, Model, Section, Stage3, Training
@@ -16,7 +17,8 @@ from ..longtail import TASKS, class_priors, head_tail_partition
 from ..models.likelihoods import Bernoulli, Categorical, task_likelihoods
 from ..models.vit import VisionTransformer, build_vit
 from ..models.weights import load_weights
-from ..training.phase import UNMIXED, Phase, hard
+from ..data.augment import UNMIXED
+from ..training.phase import Phase, hard
 
 Read = Callable[[str, str], dict[str, Tensor]]  # (stage, file) -> the tensors that were kept
 
@@ -138,7 +140,17 @@ class Method(Row):
         return load_weights(self.build(), read(f"baselines/{self.name}", "network"))
 
 
-class OneNetwork(Method):
+class PlainNetwork(Method):
+    """One network over all classes, which scores as it is."""
+
+    def build(self) -> VisionTransformer:
+        return self.problem.vit(self.problem.n_classes)
+
+    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
+        return network(images).float()
+
+
+class OneNetwork(PlainNetwork):
     """One network over all classes and one training as long as Stage 2, for a loss of hard labels, one number an image.
 
     mixing: whether the recipe's mixup and cutmix stay on; the loss is then that of both labels, each with its share.
@@ -154,9 +166,6 @@ class OneNetwork(Method):
     def class_weights(self, epoch: int) -> Tensor | None:
         """(K,), or None where all classes count alike."""
 
-    def build(self) -> VisionTransformer:
-        return self.problem.vit(self.problem.n_classes)
-
     def phases(self) -> list[Phase]:
         def losses(network, part):
             scores = network(part.images).float()
@@ -165,18 +174,19 @@ class OneNetwork(Method):
         recipe = {} if self.mixing else UNMIXED
         return [Phase(self.problem.length, losses, class_weights=self.class_weights, sampling=self.sampling, recipe=recipe)]
 
-    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
-        return network(images).float()
+
+class PlainCrossEntropy(OneNetwork):
+    """-log softmax(z)_y, for what differs in the images alone."""
+
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(scores, labels, reduction="none")
 
 
-class SingleNetwork(Method):
+class SingleNetwork(PlainNetwork):
     """One network over all classes and one training as long as Stage 2, for a loss that is a likelihood."""
 
     @abstractmethod
     def likelihood(self) -> Bernoulli | Categorical: ...
-
-    def build(self) -> VisionTransformer:
-        return self.problem.vit(self.problem.n_classes)
 
     def phases(self) -> list[Phase]:
         likelihood = self.likelihood()
@@ -185,6 +195,3 @@ class SingleNetwork(Method):
             return {self.name: -likelihood(network(part.images), part.labels).mean()}
 
         return [Phase(self.problem.length, losses)]
-
-    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
-        return network(images).float()

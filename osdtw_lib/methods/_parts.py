@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..models.two_branch import share_encoder
 from ..models.vit import VisionTransformer, decode, encode
 
 
@@ -70,10 +71,7 @@ class Experts(nn.Module):
         super().__init__()
         first, *others = networks
         for i, other in enumerate(others, start=1):
-            for name in ("patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token") if shared_depth else ():
-                setattr(other, name, getattr(first, name))
-            for depth in range(shared_depth):
-                other.blocks[depth] = first.blocks[depth]
+            share_encoder(first, other, shared_depth)
             redrawn(other.head, i)
         self.networks, self.shared_depth = nn.ModuleList(networks), shared_depth
 

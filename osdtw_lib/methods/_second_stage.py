@@ -11,8 +11,9 @@ from ..config.schema import Section, Training
 from ..config.values import Batch, Count, Epochs, Rate
 from ..models.vit import VisionTransformer
 from ..models.weights import load_weights, weights
-from ..training.phase import UNMIXED, Phase
-from ._base import Method, Problem
+from ..data.augment import UNMIXED
+from ..training.phase import Phase
+from ._base import PlainNetwork, Problem
 from ._parts import features
 
 
@@ -74,7 +75,7 @@ class ScaledHead(OverLinear):
         return self.scale * self.linear(x)
 
 
-class AfterCE(Method):
+class AfterCE(PlainNetwork):
     """Cross-entropy's network, its head trained on or made another: `head` says which."""
 
     after = "ce"
@@ -84,12 +85,9 @@ class AfterCE(Method):
         return linear
 
     def build(self) -> VisionTransformer:
-        network = self.problem.vit(self.problem.n_classes)
+        network = super().build()
         network.head = self.head(network.head)
         return network
 
     def begin(self, network: nn.Module, trained: dict[str, Tensor]) -> None:
         load_weights(network, weights(network) | trained)
-
-    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
-        return network(images).float()

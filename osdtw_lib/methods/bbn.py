@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.vit import VisionTransformer, decode, encode, n_depths
-from ..training.phase import UNMIXED, Phase
+from ..data.augment import UNMIXED
+from ..training.phase import Phase
 from ._base import Method
 from ._parts import Experts
 

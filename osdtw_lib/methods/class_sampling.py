@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-
-from ._base import OneNetwork
+from ._base import PlainCrossEntropy
 
 
-class ClassSampling(OneNetwork):
+class ClassSampling(PlainCrossEntropy):
     """Every class is drawn as often: the few images of a rare one come many times an epoch, augmented anew."""
 
     title = "cross-entropy, class-balanced sampling"
     source = "Kang et al. 2020, arXiv:1910.09217, Eq. 1"
     prior = "balanced"
     sampling = "classes"
-
-    def loss(self, scores, labels):
-        return F.cross_entropy(scores, labels, reduction="none")
 
 
 METHOD = ClassSampling

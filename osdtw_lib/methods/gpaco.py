@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 
 from ..config.schema import Batch, Rate, Section, Side, Strength
-from ..training.phase import UNMIXED, Phase
+from ..data.augment import UNMIXED
+from ..training.phase import Phase
 from ._base import Method
 from ._contrast import Contrasted, parametric_contrast
 

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config.schema import Section, Strength
-from ..training.phase import UNMIXED, Phase
-from ._base import Method
+from ..data.augment import UNMIXED
+from ..training.phase import Phase
+from ._base import PlainNetwork
 
 
 def disentangled(scores: Tensor, labels: Tensor, priors: Tensor, decay: float) -> Tensor:
@@ -22,7 +23,7 @@ def disentangled(scores: Tensor, labels: Tensor, priors: Tensor, decay: float) -
     return -(priors * (first - second - decay * second.square())).sum()
 
 
-class Lade(Method):
+class Lade(PlainNetwork):
     """The balanced softmax, and a bound that takes the training priors out of every score by itself. How well B is known
     depends on how many images it is taken over: on the part's size."""
 
@@ -34,9 +35,6 @@ class Lade(Method):
         alpha: Strength = 0.1
         decay: Strength = 0.1  # lambda
 
-    def build(self):
-        return self.problem.vit(self.problem.n_classes)
-
     def phases(self):
         priors, own = torch.as_tensor(self.problem.priors), self.parameters
 
@@ -47,9 +45,6 @@ class Lade(Method):
             return {"balanced": balanced, "disentangled": own.alpha * disentangled(scores, part.labels, prior, own.decay)}
 
         return [Phase(self.problem.length, losses, recipe=UNMIXED, coupled=True)]
-
-    def scores(self, network, images):
-        return network(images).float()
 
 
 METHOD = Lade

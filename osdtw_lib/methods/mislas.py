@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..config.values import Batch, Fraction, Rate, Strength
 from ..models.vit import VisionTransformer
 from ..training.phase import Phase, hard
-from ._base import Method
+from ._base import PlainNetwork
 from ._second_stage import ScaledHead, SecondStage, cross_entropy, only_the_head, second_stage
 
 
@@ -28,7 +28,7 @@ def label_aware(scores: Tensor, labels: Tensor, smooth: Tensor) -> Tensor:
     return (1 - smooth) * each.gather(1, labels[:, None])[:, 0] + smooth * each.mean(1)
 
 
-class MiSLAS(Method):
+class MiSLAS(PlainNetwork):
     """Frequent classes, of which a network is surest, are smoothed most. As its code has it, the label keeps its share of what
     is spread over all classes, where the paper spreads over the others; a ViT has no batch statistics to shift. Few epochs
     are said to cost it what mixup gains."""
@@ -46,7 +46,7 @@ class MiSLAS(Method):
         head_rate: Rate = 0.05  # of the linear head, where the scales have 1
 
     def build(self) -> VisionTransformer:
-        network = self.problem.vit(self.problem.n_classes)
+        network = super().build()
         network.head = ScaledHead(network.head)
         return network
 
@@ -71,9 +71,6 @@ class MiSLAS(Method):
             Phase(self.problem.length, mixed, name="first_stage", prepare=without_scales, recipe=recipe),
             second_stage(self.problem, own, lambda scores, labels: label_aware(scores, labels, smooth), **second),
         ]
-
-    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
-        return network(images).float()
 
 
 METHOD = MiSLAS

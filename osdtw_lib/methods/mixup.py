@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import torch.nn.functional as F
-
 from ..config.schema import Section, Strength
-from ._base import OneNetwork
+from ._base import PlainCrossEntropy
 
 
-class Mixup(OneNetwork):
+class Mixup(PlainCrossEntropy):
     """Mixup as all the mixing there is: the recipe's cutmix is off and its mixup is this one. It asks for long trainings."""
 
     title = "mixup"
@@ -24,9 +22,6 @@ class Mixup(OneNetwork):
     def phases(self):
         (phase,) = super().phases()
         return [dataclasses.replace(phase, recipe={"mixup": self.parameters.alpha, "cutmix": 0.0})]
-
-    def loss(self, scores, labels):
-        return F.cross_entropy(scores, labels, reduction="none")
 
 
 METHOD = Mixup

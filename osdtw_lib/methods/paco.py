@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from ..config.schema import Batch, Beta, Rate, Section, Side, Strength
-from ..training.phase import UNMIXED, Phase
+from ..data.augment import UNMIXED
+from ..training.phase import Phase
 from ._base import Method
 from ._contrast import Contrasted, parametric_contrast
 

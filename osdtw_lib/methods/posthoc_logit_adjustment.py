@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..config.schema import Section, Strength
-from ._base import Method
+from ._second_stage import AfterCE
 
 
 def adjusted(scores: Tensor, priors, tau: float) -> Tensor:
@@ -14,19 +14,15 @@ def adjusted(scores: Tensor, priors, tau: float) -> Tensor:
     return scores - tau * torch.as_tensor(priors).log().to(scores)
 
 
-class PosthocLogitAdjustment(Method):
+class PosthocLogitAdjustment(AfterCE):
     """Cross-entropy's own network, its scores divided by the priors; nothing is trained."""
 
     title = "post-hoc logit adjustment"
     source = "Menon et al. 2021, arXiv:2007.07314, Eq. 9"
-    after = "ce"
     space = {"tau": (0.25, 0.5, 0.75, 1.25, 1.5, 1.75, 2.0)}
 
     class Parameters(Section):
         tau: Strength = 1.0
-
-    def build(self):
-        return self.problem.vit(self.problem.n_classes)
 
     def phases(self):
         return []

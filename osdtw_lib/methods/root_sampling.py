@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-
-from ._base import OneNetwork
+from ._base import PlainCrossEntropy
 
 
-class RootSampling(OneNetwork):
+class RootSampling(PlainCrossEntropy):
     """Classes are drawn by the root of their counts: half way to class-balanced sampling, so that the softmax answers neither for
     equal priors nor for the training set's."""
 
@@ -15,9 +13,6 @@ class RootSampling(OneNetwork):
     source = "Kang et al. 2020, arXiv:1910.09217, Eq. 1"
     prior = "training"
     sampling = "root"
-
-    def loss(self, scores, labels):
-        return F.cross_entropy(scores, labels, reduction="none")
 
 
 METHOD = RootSampling

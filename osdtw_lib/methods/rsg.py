@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ..config.schema import Beta, Fraction, Layers, Rate, Section, Side, Strength
 from ..errors import UserError
 from ..models.vit import VisionTransformer, decode, encode, n_depths
-from ..training.phase import UNMIXED, Phase
+from ..data.augment import UNMIXED
+from ..training.phase import Phase
 from ._base import Method
 from ._parts import effective_weights, is_late, ldam, margins, with_cosine_head
 

@@ -8,6 +8,15 @@ from torch import nn
 from .vit import VisionTransformer, decode, depth_of, encode, n_depths
 
 
+def share_encoder(source: VisionTransformer, target: VisionTransformer, depth: int) -> None:
+    """The first `depth` depths of target become those of source: the very same modules."""
+    if depth:
+        for name in ("patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token"):
+            setattr(target, name, getattr(source, name))
+        for i in range(depth):
+            target.blocks[i] = source.blocks[i]
+
+
 class TwoBranchViT(nn.Module):
     """Two networks that are one up to `shared_depth` (Eq. 15): h = encoder(x), s^A = psi^A(h), s^B = psi^B(h).
 
@@ -20,11 +29,7 @@ class TwoBranchViT(nn.Module):
         if not 0 <= shared_depth <= n_depths(head):
             raise ValueError(f"shared_depth is 0..{n_depths(head)} for this model, got {shared_depth}")
         self.head, self.tail, self.shared_depth, self.frozen = head, tail, shared_depth, False
-        if shared_depth:
-            for name in ("patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token"):
-                setattr(tail, name, getattr(head, name))
-            for i in range(shared_depth):
-                tail.blocks[i] = head.blocks[i]
+        share_encoder(head, tail, shared_depth)
 
     def encoder_parameters(self) -> dict[str, nn.Parameter]:
         depths = depth_of(self.head)

@@ -17,7 +17,8 @@ from ..models.flops import counted, step_flops
 from ..models.weights import load_weights, weights
 from ..training.frozen_features import Views
 from ..training.loop import fit
-from ..training.phase import UNMIXED, Phase, means
+from ..data.augment import UNMIXED
+from ..training.phase import Phase, means
 from . import CONTENTS
 from .run import Run, first_make, module_of
 

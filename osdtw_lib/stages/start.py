@@ -6,6 +6,7 @@ import torch
 
 from ..artifacts.artifact import Writer
 from ..artifacts.files import checksum
+from ..data.augment import UNMIXED
 from ..models.masked_autoencoder import MaskedAutoencoder
 from ..models.pretrained import given_start, weights_file
 from ..models.weights import weights
@@ -14,7 +15,7 @@ from .pipeline import train
 from .run import Run
 
 # crops and moves alone: labels are not used, and what is painted should look like a photograph; nothing is fine-tuned
-PAINTING = {"rand_augment": None, "mixup": 0.0, "cutmix": 0.0, "random_erasing": 0.0, "layer_decay": 1.0}
+PAINTING = UNMIXED | {"rand_augment": None, "random_erasing": 0.0, "layer_decay": 1.0}
 
 
 def parameters(run: Run) -> dict:

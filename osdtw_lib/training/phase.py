@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ..config.schema import Training
 from ..data.batches import Part
 
-UNMIXED = {"mixup": 0.0, "cutmix": 0.0}  # of a recipe, for a loss that knows hard labels only
 Losses = Callable[[nn.Module, Part], dict[str, Tensor]]
 
 

@@ -17,8 +17,8 @@ from ..stages.networks import rows
 from ..stages.selection import chosen
 from ..stages.run import Run
 from .rows import measured
-from .seed_run import SeedRun, seeds_of
-from .tuning import TuningRun, tried, values_tried
+from .seed_run import SeedRun, seed_run, seeds_of
+from .tuning import tried, tuning_run, values_tried
 from .tuning import chosen as chosen_values
 
 FAILED = "failed.json"  # beside where row.json would lie; without it the cell is tried again
@@ -112,9 +112,9 @@ def cells(run: Run) -> list[Cell]:
     """Every cell asked for: at each seed OSDTW's rows and the methods; beyond the same epochs, those that can be named yet."""
     found: list[Cell | None] = []
     for seed in seeds_of(run):
-        own = SeedRun(run, seed)
+        own = seed_run(run, seed)
         for likelihood in LIKELIHOODS:
-            found += of_osdtw(SeedRun(run, seed, likelihood))
+            found += of_osdtw(seed_run(run, seed, likelihood))
         found += [of_method(own, name, "epochs") for name in own.asked]
         if "osdtw" in run.config.verdict.budgets:
             found += [at_osdtws_budget(own, name) for name in own.asked]
@@ -131,7 +131,7 @@ def at_osdtws_budget(run: SeedRun, name: str) -> Cell | None:
 
 def trials(run: Run, name: str) -> list[Cell]:
     """The trainings a row is tuned by, tested on validation images."""
-    own = TuningRun(run)
+    own = tuning_run(run)
     return [
         _of(tried(own, name, values, own.top / name / f"trial{i}"), name, f"trial{i}")
         for i, values in enumerate(values_tried(own, name))

@@ -12,8 +12,8 @@ from ..stages.run import Run
 from ..stages.side_by_side import everywhere, opened
 from .cells import LIKELIHOODS, Cell, at_osdtws_budget, of_method, of_osdtw, trials, tuned
 from .rows import place_of, taken_from_elsewhere
-from .seed_run import SeedRun, seeds_of
-from .tuning import TRIALS, TuningRun
+from .seed_run import seed_run, seeds_of
+from .tuning import TRIALS, tuning_run
 
 Job = tuple[str, int, str]  # kind, seed, name: a row's, or of "chain" a likelihood's
 
@@ -21,15 +21,15 @@ Job = tuple[str, int, str]  # kind, seed, name: a row's, or of "chain" a likelih
 def measure(run: Run) -> None:
     """Every cell that is not done: first the starts, then what stands on them, then what stands on that."""
     seeds, budgets = seeds_of(run), run.config.verdict.budgets
-    kinds = SeedRun(run, seeds[0]).asked
+    kinds = seed_run(run, seeds[0]).asked
     alone = [name for name, (kind, _) in kinds.items() if not kind.after]
     standing = [name for name, (kind, _) in kinds.items() if kind.after]
-    everywhere(run, _start, [(seed,) for seed in seeds if SeedRun(run, seed).artifact("start").why_not_done()])
+    everywhere(run, _start, [(seed,) for seed in seeds if seed_run(run, seed).artifact("start").why_not_done()])
     chains = [("chain", seed, likelihood) for seed in seeds for likelihood in LIKELIHOODS]
     _all(run, chains + [("method", seed, name) for seed in seeds for name in alone])
     if _to_do(run, [("method", seed, name) for seed in seeds for name in standing]):  # rows from elsewhere bring no network
         needed = {(seed, kind.after) for seed in seeds for kind, _ in kinds.values() if kind.after}
-        lacking = [(s, name) for s, name in sorted(needed) if SeedRun(run, s).artifact(f"baselines/{name}").why_not_done()]
+        lacking = [(s, name) for s, name in sorted(needed) if seed_run(run, s).artifact(f"baselines/{name}").why_not_done()]
         everywhere(run, _network, lacking)
     _all(run, [("method", seed, name) for seed in seeds for name in standing])
     if "osdtw" in budgets:
@@ -37,7 +37,7 @@ def measure(run: Run) -> None:
         if _to_do(run, [("longer", seed, name) for seed in seeds for name in standing]):
             everywhere(run, _longer, [(seed, standing) for seed in seeds])
     if "tuned" in budgets:
-        everywhere(run, _start, [(None,)] if TuningRun(run).artifact("start").why_not_done() else [])
+        everywhere(run, _start, [(None,)] if tuning_run(run).artifact("start").why_not_done() else [])
         numbers, seed = [f"trial{i}" for i in range(TRIALS)], run.config.seed
         _all(run, [(number, seed, name) for name in ("osdtw", *alone) for number in numbers])
         _all(run, [(number, seed, name) for name in standing for number in numbers])
@@ -65,10 +65,10 @@ def _to_do(run: Run, jobs: list[Job]) -> list[Job]:
 
 def _made_by(run: Run, kind: str, seed: int, name: str) -> list[Cell | None]:
     if kind == "chain":
-        return of_osdtw(SeedRun(run, seed, name))
+        return of_osdtw(seed_run(run, seed, name))
     if kind.startswith("trial"):
         return [cell for cell in trials(run, name) if cell.budget == kind]
-    own = SeedRun(run, seed)
+    own = seed_run(run, seed)
     if kind == "method":
         return [of_method(own, name, "epochs")]
     return [at_osdtws_budget(own, name) if kind == "longer" else tuned(own, name)]
@@ -76,13 +76,13 @@ def _made_by(run: Run, kind: str, seed: int, name: str) -> list[Cell | None]:
 
 def _start(config: Config, seed: int | None) -> None:
     """Of a seed; None: of the tuning."""
-    run = TuningRun(opened(config)) if seed is None else SeedRun(opened(config), seed)
+    run = tuning_run(opened(config)) if seed is None else seed_run(opened(config), seed)
     for stage in ("split", "start"):
         execute(run, stage, quiet=True)
 
 
 def _network(config: Config, seed: int, name: str) -> None:
-    execute(SeedRun(opened(config), seed), f"baselines/{name}", quiet=True)
+    execute(seed_run(opened(config), seed), f"baselines/{name}", quiet=True)
 
 
 def _longer(config: Config, seed: int, names: list[str]) -> None:

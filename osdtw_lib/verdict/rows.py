@@ -5,14 +5,14 @@ Rows made on another machine go into the same table where data, split, test imag
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from ..artifacts.manifest import own_checksum
 from ..config.paths import PROJECT
+from ..data.splits import index_hash
 from ..errors import UserError
 from ..evaluation.metrics import metrics_of
 from ..evaluation.scores import predict, scores_over
@@ -20,7 +20,7 @@ from ..methods._base import Row
 from ..methods.osdtw import ROWS
 from ..models.flops import counted, device_name, training_flops
 from ..stages.run import Run
-from .seed_run import SeedRun, seeds_of
+from .seed_run import SeedRun, seed_run, seeds_of
 
 FORMAT = 1
 KEYS = {"format", "row", "title", "ours", "seed", "budget", "parameters", "measured_on", "metrics", "cost", "predicted", "sha256"}
@@ -59,12 +59,7 @@ def own_parameters(run: SeedRun, name: str) -> dict:
 
 
 def digest(row: dict) -> str:
-    """Of everything but itself."""
-    return _digest_of({name: value for name, value in row.items() if name != "sha256"})
-
-
-def _digest_of(value: dict) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return own_checksum(row, "sha256")
 
 
 def fingerprints(run: SeedRun) -> dict[str, str]:
@@ -73,18 +68,11 @@ def fingerprints(run: SeedRun) -> dict[str, str]:
     source, (train, test) = run.of.source, run.indices
     return {
         "data": source.fingerprint(),
-        "settings": _digest_of(run.of.dump(*SETTINGS, "logit_adjustment")),
-        "test": _sha256(test, run.test.labels),
-        "training": _sha256(train, run.train.labels),
-        "start": _digest_of(run.artifact("start").parameters),
+        "settings": own_checksum(run.of.dump(*SETTINGS, "logit_adjustment")),
+        "test": index_hash(test, run.test.labels),
+        "training": index_hash(train, run.train.labels),
+        "start": own_checksum(run.artifact("start").parameters),
     }
-
-
-def _sha256(*arrays: np.ndarray) -> str:
-    found = hashlib.sha256()
-    for array in arrays:
-        found.update(np.asarray(array).astype("<i8").tobytes())
-    return found.hexdigest()
 
 
 @torch.no_grad()
@@ -153,7 +141,7 @@ def taken_from_elsewhere(run: Run) -> list[dict]:
     """The rows of verdict.others. Raises UserError where one does not fit, or is there twice."""
     if not run.config.verdict.others:
         return []
-    runs = {seed: SeedRun(run, seed) for seed in seeds_of(run)}
+    runs = {seed: seed_run(run, seed) for seed in seeds_of(run)}
     first = next(iter(runs.values()))
     asked = {name: own_parameters(first, name) for name in first.asked}
     own = {seed: fingerprints(one) for seed, one in runs.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +86,12 @@ def _same(one: tuple | None, other: tuple) -> bool:
     """Whether two methods with their parameters are the same; a file's class is another each time the file is read."""
     told = lambda asked: (asked[0].name, asked[0].file, asked[1].model_dump())  # noqa: E731
     return one is not None and told(one) == told(other)
+
+
+@functools.lru_cache(maxsize=32)
+def seed_run(run: Run, seed: int, likelihood: str | None = None) -> SeedRun:
+    """SeedRun, opened once for each run."""
+    return SeedRun(run, seed, likelihood)
 
 
 def seeds_of(run: Run) -> tuple[int, ...]:

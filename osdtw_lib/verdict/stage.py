@@ -15,7 +15,7 @@ from . import compare
 from .cells import cells, decision
 from .measure import measure
 from .rows import file_of, place_of, taken_from_elsewhere
-from .seed_run import SeedRun, seeds_of
+from .seed_run import seed_run, seeds_of
 
 
 def parameters(run: Run) -> dict:
@@ -76,7 +76,7 @@ def rows_of(run: Run) -> list[dict]:
 
 def tuning(run: Run) -> pd.DataFrame:
     """Every trial of the rows that have all of theirs: row, trial, values, score, difference, standard_error, chosen."""
-    names = ("osdtw", *SeedRun(run, run.config.seed).asked) if "tuned" in run.config.verdict.budgets else ()
+    names = ("osdtw", *seed_run(run, run.config.seed).asked) if "tuned" in run.config.verdict.budgets else ()
     tables = [found[1].assign(row=name) for name in names if (found := decision(run, name))]
     columns = ["row", "trial", "values", "score", "difference", "standard_error", "chosen"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
@@ -85,7 +85,7 @@ def tuning(run: Run) -> pd.DataFrame:
 def missing(run: Run, rows: list[dict]) -> pd.DataFrame:
     """row, budget, seeds, why: what was asked for and has no row."""
     seeds, known = seeds_of(run), cells(run)
-    methods = tuple(SeedRun(run, seeds[0]).asked)
+    methods = tuple(seed_run(run, seeds[0]).asked)
     names = {
         "epochs": dict.fromkeys(c.name for c in known if c.budget == "epochs"),
         "osdtw": methods,

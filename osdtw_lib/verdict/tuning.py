@@ -6,6 +6,7 @@ than a standard error of the paired difference.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from functools import cached_property
@@ -89,6 +90,12 @@ class TuningRun(SeedRun):
         train, _ = self.of.indices
         held = validation(self.of.train.labels, self.of.config.seed)
         return train[~held], train[held]
+
+
+@functools.lru_cache(maxsize=4)
+def tuning_run(run: Run) -> TuningRun:
+    """TuningRun, opened once for each run."""
+    return TuningRun(run)
 
 
 def chosen(rows: list[dict], labels: np.ndarray, tried: list[dict]) -> tuple[dict, pd.DataFrame]:

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from osdtw_lib import load_predictor, methods
-from osdtw_lib.artifacts.checkpoint import Checkpoint
 from osdtw_lib.config.load import load_config
 from osdtw_lib.data.batches import Part
 from osdtw_lib.evaluation.scores import scores_over
@@ -19,7 +18,6 @@ from osdtw_lib.methods._base import SingleNetwork
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.networks import started
 from osdtw_lib.stages.run import Run
-from osdtw_lib.training import loop
 from osdtw_lib.training.phase import means
 from osdtw_lib.verdict.tuning import values_to_try
 
@@ -150,7 +148,7 @@ def test_it_predicts_from_its_folder_as_it_scores(trained, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_stopped_it_goes_on_and_ends_bit_for_bit_the_same(trained, name, params, monkeypatch):
+def test_stopped_it_goes_on_and_ends_bit_for_bit_the_same(trained, name, params, stop_after):
     if not trained.methods[name].phases():
         pytest.skip("it trains nothing of its own")
     path = params({"baselines": NAMES})
@@ -158,18 +156,10 @@ def test_stopped_it_goes_on_and_ends_bit_for_bit_the_same(trained, name, params,
     after = methods.load(name).after
     for stage in ("split", "start", *([f"baselines/{after}"] if after else [])):
         shutil.copytree(trained.folder / stage, run.folder / stage)
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
-    save = Checkpoint.save
-
-    def save_and_stop(self, tensors, state):
-        save(self, tensors, state)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    stop_after(1)
     with pytest.raises(KeyboardInterrupt):
         execute(run, f"baselines/{name}")
     assert list((run.folder / "baselines" / name).glob("*.checkpoint"))
-    monkeypatch.setattr(Checkpoint, "save", save)
     execute(Run(load_config(path)), f"baselines/{name}")
     for file in ("network.safetensors", "curves.csv", "predictor.json"):
         left, right = (r.folder / "baselines" / name / file for r in (run, trained))

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from osdtw_lib import methods
-from osdtw_lib.artifacts.checkpoint import Checkpoint
 from osdtw_lib.config.load import load_config
 from osdtw_lib.errors import UserError
 from osdtw_lib.methods._parts import effective_weights, ldam, margins
@@ -19,7 +18,6 @@ from osdtw_lib.planning.steps import flops_of, memory_of, steps_of
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.networks import started
 from osdtw_lib.stages.run import Run
-from osdtw_lib.training import loop
 
 COUNTS = np.array([100, 10, 1])
 PRIORS = COUNTS / COUNTS.sum()
@@ -262,20 +260,11 @@ def test_a_member_learns_from_other_batches_while_the_others_stay(pair):
     assert orders[0] != orders[1]
 
 
-def test_an_ensemble_of_experts_goes_on_bit_for_bit_in_its_second_network(opened, monkeypatch):
+def test_an_ensemble_of_experts_goes_on_bit_for_bit_in_its_second_network(opened, stop_after):
     asked = [{"ensemble": {"of": "ride", "networks": 3, "parameters": {"experts": 2}}}]
     whole, stopped = opened(asked), opened(asked)
     execute(whole, "baselines")
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
-    save, left = Checkpoint.save, [3]  # within the first, at its end, within the second
-
-    def save_and_stop(self, tensors, state):
-        save(self, tensors, state)
-        left[0] -= 1
-        if not left[0]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    stop_after(3)  # within the first, at its end, within the second
     with pytest.raises(KeyboardInterrupt):
         execute(stopped, "baselines")
     execute(Run(stopped.config), "baselines")

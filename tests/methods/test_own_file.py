@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 
 from osdtw_lib import load_predictor
-from osdtw_lib.artifacts.checkpoint import Checkpoint
 from osdtw_lib.config.load import dump_config, load_config
 from osdtw_lib.config.schema import Recipe
 from osdtw_lib.data.augment import _mixed
@@ -17,7 +16,6 @@ from osdtw_lib.errors import UserError
 from osdtw_lib.planning.plan import make_plan
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
-from osdtw_lib.training import loop
 from osdtw_lib.training.phase import hard
 
 BRIER = '''"""The Brier score: the squared distance of the softmax from the label."""
@@ -223,22 +221,15 @@ def test_two_phases_train_the_second_on_features_and_predict(own, opened, capsys
 
 
 @pytest.mark.parametrize("saves", [1, 2])
-def test_two_phases_killed_go_on_in_the_phase_they_were_in(own, opened, monkeypatch, capsys, saves):
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
-    path, save, left = own("retrained", RETRAINED), Checkpoint.save, [saves + 1]
+def test_two_phases_killed_go_on_in_the_phase_they_were_in(own, opened, stop_after, capsys, saves):
+    path = own("retrained", RETRAINED)
     whole = opened([path])
     execute(whole, "baselines")
     expected = {p.name: p.read_bytes() for p in (whole.folder / "baselines" / "retrained").iterdir() if p.name != "manifest.json"}
     for file in (whole.folder / "baselines" / "retrained").iterdir():
         file.unlink()
 
-    def save_and_stop(self, tensors, state):
-        save(self, tensors, state)
-        left[0] -= 1
-        if not left[0]:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    stop_after(saves + 1)
     with pytest.raises(KeyboardInterrupt):
         execute(whole, "baselines")
     capsys.readouterr()
