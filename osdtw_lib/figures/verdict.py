@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from .style import BLUE, GREEN, ORANGE, captioned, plain
 
+MOST_WITH_NUMBERS = 16  # rows; of more the numbers would lie over each other, and show under the pointer
 SHADES = {"wins": 1.0, "undecided": 0.0, "loses": -1.0}
 
 
@@ -83,7 +84,7 @@ def who_wins(wins: pd.DataFrame, titles: dict[str, str], title: str, caption: st
             zmin=-1,
             zmax=1,
             text=text,
-            texttemplate="%{text}",
+            texttemplate="%{text}" if len(order) <= MOST_WITH_NUMBERS else None,
             textfont={"size": 10},
             colorscale=scale,
             showscale=False,
