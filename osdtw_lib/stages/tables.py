@@ -6,10 +6,11 @@ import pandas as pd
 
 from ..artifacts.artifact import Writer
 from ..evaluation.metrics import accuracy_by_group, confusion
-from ..evaluation.scores import predict, scores_over
+from ..evaluation.scores import predict
 from . import CONTENTS
 from .networks import rows, titles_of
 from .run import Run
+from .scores import scores_of
 from .selection import chosen, selection
 
 
@@ -18,11 +19,9 @@ def parameters(run: Run) -> dict:
 
 
 def make(run: Run, write: Writer) -> None:
-    selected, batches = selection(run), run.batches(run.test)
-    found, shown = [], rows(run, selected["shared_depth"])
-    for name, row in shown.items():
-        network = row.network(run.read)
-        predicted = predict(scores_over(network, row.scores, batches))
+    selected, found = selection(run), []
+    for name in rows(run, selected["shared_depth"]):
+        predicted = predict(scores_of(run, name))
         found.append({"method": name} | accuracy_by_group(predicted, run.test.labels, run.groups) | {"seed": run.config.seed})
     write.table("accuracy", pd.DataFrame(found, columns=["method", "many", "medium", "few", "all", "seed"]))
     # the last row is OSDTW, refined

@@ -1,0 +1,19 @@
+"""The scores of a row of the accuracy table over the test images."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..evaluation.scores import scores_over
+from .networks import rows
+from .run import Run
+from .selection import chosen
+
+
+def scores_of(run: Run, name: str) -> np.ndarray:
+    """(N, K) of the test images in their order, float32, in class order. name: a row, as `rows` names them.
+
+    Raises UserError where that row is not trained.
+    """
+    row = rows(run, chosen(run)["shared_depth"])[name]
+    return scores_over(row.network(run.read), row.scores, run.batches(run.test))
