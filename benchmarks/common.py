@@ -42,8 +42,10 @@ def machine() -> str:
     return f"Machine: {', '.join(parts)}\nVersions: {', '.join(versions)}; {datetime.date.today().isoformat()}"
 
 
-def compiling(*modules: str) -> str:
+def compiling(quick: bool, *modules: str) -> str:
     """Seconds until the compiled loops of these modules can be called, for the first process and for the next."""
+    if quick:
+        return "Compiled loops: how long they take to compile is not measured with --quick"
     code = (
         "import time, osdtw_lib.fisher, osdtw_lib.proxy; from osdtw_lib.backend.compiled import kernels; "
         "start = time.perf_counter();"

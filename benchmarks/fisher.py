@@ -198,7 +198,7 @@ def growth(quick: bool) -> pd.DataFrame:
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0])
-    print(machine(), compiling("fisher.kernels_cpu"), sep="\n", flush=True)
+    print(machine(), compiling(options.quick, "fisher.kernels_cpu"), sep="\n", flush=True)
     rows = [row for setup in setups(options.quick) for row in measure(setup)]
     if not torch.cuda.is_available():
         note = "not measured on a GPU; on one: python benchmarks/fisher.py"

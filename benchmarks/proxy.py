@@ -156,7 +156,7 @@ def room_for(parameters: int) -> bool:
 
 def main() -> None:
     options = arguments(__doc__.splitlines()[0], large="measure ViT-L and ViT-H too, where memory allows")
-    print(machine(), compiling("proxy.kernels_cpu"), sep="\n", flush=True)
+    print(machine(), compiling(options.quick, "proxy.kernels_cpu"), sep="\n", flush=True)
     if options.quick:
         scale = {"image_size": 32, "heads": 2}
         largest = VIT_B.model_copy(update=scale | {"width": 48})

@@ -136,7 +136,7 @@ def _execute(book: str, resolved: Path, folder: Path) -> None:
             progress_bar=False,
             store_widget_state=False,
             stdout_file=_Indented(),
-            extra_arguments=["--IPKernelApp.log_level=40"],  # no warning about local sockets among our lines
+            extra_arguments=["--IPKernelApp.log_level=50"],  # its warnings and, where it is interrupted, tracebacks are not ours
         )
     except papermill.PapermillExecutionError as error:
         half.rename(failed)
