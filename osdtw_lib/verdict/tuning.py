@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..evaluation.intervals import paired_test
 from ..stages.run import Run
 from .seed_run import SeedRun
 
@@ -102,16 +103,13 @@ def chosen(rows: list[dict], labels: np.ndarray, tried: list[dict]) -> tuple[dic
     """(values to take, a line a trial: trial, values, score, difference, standard_error, chosen) of a row's trials, in order.
 
     rows: as many as `tried`, on validation images with these labels (N,); None: that trial failed, and counts as all wrong.
-    Scores are class means in %, each class alike.
+    Scores are class means in %, each class alike; the standard error is that of other images (paired_test's v), and where no
+    class has two of them nothing is known of it and the paper's own values stay.
     """
     right = np.array([np.asarray(row["predicted"]) == labels if row else np.zeros(len(labels), bool) for row in rows])
-    classes = np.unique(labels)
-    scores = 100 * np.array([[hits[labels == k].mean() for k in classes] for hits in right]).mean(1)
-    ahead, errors = scores - scores[0], np.zeros(len(rows))
-    for i, hits in enumerate(right):
-        difference = hits.astype(float) - right[0]
-        spread = [difference[labels == k].var() / max((labels == k).sum() - 1, 1) for k in classes]
-        errors[i] = 100 * np.sqrt(sum(spread)) / len(classes)
+    scores = 100 * np.array([[hits[labels == k].mean() for k in np.unique(labels)] for hits in right]).mean(1)
+    tests = [paired_test(hits[None], right[:1], labels) for hits in right]
+    ahead, errors = np.array([test.mean for test in tests]), np.sqrt([test.v for test in tests])
     best = int(scores.argmax())
     best = best if ahead[best] > errors[best] else 0
     table = pd.DataFrame(
