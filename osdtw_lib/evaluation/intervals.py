@@ -19,6 +19,7 @@ from .metrics import accuracies_of_counts
 
 LEVEL = 0.95
 SIGNIFICANT = 0.05
+OTHER_WAY = {"wins": "loses", "loses": "wins", "undecided": "undecided"}
 _CELLS = 4_000_000  # numbers held at once while resampling
 
 
@@ -132,6 +133,12 @@ def holm(p) -> np.ndarray:
     return adjusted
 
 
+def verdicts(differences, p) -> list[str]:
+    """wins, loses or undecided, of differences (m,) and their adjusted p values (m,); a NaN decides nothing."""
+    signs = np.where(np.asarray(p, float) < SIGNIFICANT, np.sign(np.asarray(differences, float)), 0)
+    return [{1: "wins", -1: "loses", 0: "undecided"}[int(sign)] for sign in signs]
+
+
 def who_wins(
     right: dict[str, np.ndarray], labels, metric: str = "class_mean", groups=None, resamples: int = 10_000, seed: int = 0
 ) -> pd.DataFrame:
@@ -160,12 +167,11 @@ def who_wins(
     tests = [paired_test(rows[a], rows[b], labels, metric, groups) for a, b in pairs]
     adjusted = holm([test.p for test in tests])
     found = {}
-    for (a, b), test, p in zip(pairs, tests, adjusted):
+    words = verdicts([test.mean for test in tests], adjusted)
+    for (a, b), test, p, word in zip(pairs, tests, adjusted, words):
         low, high = _percentiles(means[:, a] - means[:, b], 100)
-        sign = np.sign(test.mean) if p < SIGNIFICANT else 0  # NaN is not below
-        words = {1: ("wins", "loses"), -1: ("loses", "wins"), 0: ("undecided", "undecided")}[int(sign)]
-        found[names[a], names[b]] = (test.mean, low, high, test.p, p, words[0])
-        found[names[b], names[a]] = (-test.mean, -high, -low, test.p, p, words[1])
+        found[names[a], names[b]] = (test.mean, low, high, test.p, p, word)
+        found[names[b], names[a]] = (-test.mean, -high, -low, test.p, p, OTHER_WAY[word])
     return pd.DataFrame([(a, b, *found[a, b]) for a in right for b in right if a != b], columns=columns)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..evaluation.intervals import image_bootstrap, two_way_bootstrap, who_wins
+from ..evaluation.intervals import holm, image_bootstrap, two_way_bootstrap, verdicts, who_wins
 
 ACCURACIES = ("class_mean", "all", "many", "medium", "few", "worst_class", "harmonic_mean")
 OTHERS = ("nll", "ece", "ece_many", "ece_medium", "ece_few")
@@ -83,12 +83,20 @@ def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
         pair = against.loc[best]
         clear = {"wins": "a clear win", "loses": "a clear loss", "undecided": "undecided"}[pair["verdict"]]
         words += f" ({pair['difference']:+.1f} points for OSDTW, {pair['low']:+.1f} to {pair['high']:+.1f}: {clear})"
-    counts = against.loc[against.index.intersection(others.index), "verdict"].value_counts()
-    told = f"{counts.get('wins', 0)} won, {counts.get('loses', 0)} lost, {counts.get('undecided', 0)} undecided"
+    held = against.loc[against.index.intersection(others.index)]
     fewer = (
         "" if not len(against) or against["seeds"].iloc[0] == own["seeds"] else f", over the {against['seeds'].iloc[0]} all have"
     )
-    return f"{words}. {said}. Pair by pair against the others, all pairs taken together{fewer}: {told}."
+    pairs = f"Pair by pair against the others, all pairs taken together{fewer}: {_counted(held['verdict'])}"
+    if len(held):
+        pairs += f"; OSDTW's pairs alone taken together: {_counted(verdicts(held['difference'], holm(held['p'])))}"
+    few = " Two seeds are few: what they decide hangs on how alike they happen to be." if own["seeds"] == 2 else ""
+    return f"{words}. {said}. {pairs}.{few}"
+
+
+def _counted(verdicts) -> str:
+    counts = pd.Series(verdicts, dtype=object).value_counts()
+    return f"{counts.get('wins', 0)} won, {counts.get('loses', 0)} lost, {counts.get('undecided', 0)} undecided"
 
 
 def seeds_in_words(seeds: int) -> str:

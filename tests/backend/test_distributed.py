@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from small_photographs import RECIPE, write_photographs
+from small_run import write_small
 
 from osdtw_lib.backend import distributed
 from osdtw_lib.config.load import load_config
@@ -21,12 +22,21 @@ from osdtw_lib.stages.run import Run
 SHARED = ("start", "stage1", "fisher", "direct", "stage2", "stage3", "baselines/ce")
 
 
+def every_shared_stage(path):
+    run = Run(load_config(path))
+    for stage in ("split", "start", "stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "baselines"):
+        execute(run, stage)
+
+
 @pytest.fixture(scope="module")
 def alone_and_together(chain, tmp_path_factory):
     """The same parameter file, of photographs, in one process and in two."""
-    data = write_photographs(tmp_path_factory.mktemp("photographs"))
-    files = {"data": data, "recipe": RECIPE, "model.channels": 3, "loader_workers": 1, "fisher.batch_size": 8}
-    return chain(files | {"workers": 1}), chain(files | {"workers": 2})
+    folder = tmp_path_factory.mktemp("photographs")
+    files = {"data": write_photographs(folder), "recipe": RECIPE, "model.channels": 3, "loader_workers": 1}
+    files |= {"fisher.batch_size": 8, "baselines": ["ce"]}
+    together = write_small(folder, files | {"workers": 2})
+    distributed.launch(every_shared_stage, (together,), 2, "cpu")
+    return chain(files | {"workers": 1}), Run(load_config(together))
 
 
 @pytest.mark.parametrize("stage", SHARED)

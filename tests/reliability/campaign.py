@@ -3,7 +3,7 @@
 python tests/reliability/campaign.py --long          everything, about half an hour on two idle cores
 python tests/reliability/campaign.py                 a handful of each kind, as the tests do
 python tests/reliability/campaign.py --trial NAME    one of them again, by the name the table gives
-python tests/reliability/campaign.py --write-docs    the counts of the last long form into docs/reliability.md
+python tests/reliability/campaign.py --write-docs    the counts of the last long form of each part into docs/reliability.md
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def main() -> int:
     parser.add_argument("--trial", metavar="NAME", help="one trial, or all whose names begin so")
     parser.add_argument("--lanes", type=int, default=2, help="trials at a time (default 2)")
     parser.add_argument("--out", type=Path, default=PROJECT / "outputs" / "reliability", help="where the counts go")
-    parser.add_argument("--write-docs", action="store_true", help="put the counts of the last long form into docs/reliability.md")
+    parser.add_argument("--write-docs", action="store_true", help="put the counts of the last long form of each part into docs/reliability.md")
     chosen = parser.parse_args()
     if chosen.write_docs:
-        return report.write_docs(chosen.out)
+        return report.write_docs(chosen.out, PARTS)
     torch.set_num_threads(1)
     runs.prepare()
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
@@ -65,7 +65,7 @@ def _campaign(chosen, folder: Path) -> int:
     print(f"{tries:,} tries, about {expected / 60:.0f} minutes on {chosen.lanes} idle cores, seed {chosen.seed}", flush=True)
     told = _Teller(len(trials))
     outcomes = run_trials(trials, chosen.seed, chosen.out / "failed", chosen.lanes, told)
-    return report.write(outcomes, chosen, time.monotonic() - started)
+    return report.write(outcomes, chosen, parts, time.monotonic() - started)
 
 
 def _finished_runs(folder: Path, chosen, parts) -> dict[str, runs.Finished]:

@@ -20,11 +20,10 @@ COLUMNS = ("tried", "passed", "refused", "failed", "not_tried")
 BEGIN, END = "<!-- counts: begin -->", "<!-- counts: end -->"
 
 
-def write(outcomes: list[Outcome], chosen, seconds: float) -> int:
-    """Writes both files, prints the table and the first failure of each kind. Returns the exit status."""
+def write(outcomes: list[Outcome], chosen, parts, seconds: float) -> int:
+    """Writes the files, prints the table and the first failure of each kind. Returns the exit status."""
     rows = _rows(outcomes)
     said = {
-        "long": chosen.long and not chosen.only and not chosen.trial,
         "seed": chosen.seed,
         "finished": time.strftime("%Y-%m-%d"),
         "minutes": round(seconds / 60, 1),
@@ -38,6 +37,9 @@ def write(outcomes: list[Outcome], chosen, seconds: float) -> int:
     }
     chosen.out.mkdir(parents=True, exist_ok=True)
     (chosen.out / "campaign.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
+    for part in parts if chosen.long and not chosen.trial else ():  # for the docs, whether run together or one by one
+        own = said | {"rows": _rows([o for o in outcomes if o.name.startswith(f"{part}/")])}
+        (chosen.out / f"long-{part}.json").write_text(json.dumps(own, indent=1), encoding="utf-8")
     text = table(rows)
     (chosen.out / "campaign.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\n{seconds / 60:.1f} minutes; {chosen.out / 'campaign.json'}")
@@ -79,22 +81,21 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_docs(folder: Path) -> int:
-    """The counts of the last long form, between the marks in docs/reliability.md. Refuses those of any other form."""
+def write_docs(folder: Path, parts) -> int:
+    """The counts of the last long form of each part, between the marks in docs/reliability.md. Refuses where one is missing."""
     try:
-        said = json.loads((folder / "campaign.json").read_text(encoding="utf-8"))
+        said = [json.loads((folder / f"long-{part}.json").read_text(encoding="utf-8")) for part in parts]
     except OSError as error:
-        print(f"no counts there: {error}")
+        print(f"these are not the counts of a whole long form ({error}); run it with --long, all at once or a part at a time")
         return 2
-    if not said["long"]:
-        print("these are not the counts of a whole long form; run it with --long and nothing else")
-        return 2
+    when: dict[str, list[str]] = {}
+    for part, one in zip(parts, said):
+        line = f"{one['finished']}, seed {one['seed']}, commit {one['commit']}, {one['machine']}, {one['minutes']} minutes"
+        when.setdefault(f"{line} with {one['lanes']} trials at a time", []).append(part)
+    lines = "\n".join(f"- {', '.join(names)}: {line}" for line, names in when.items())
+    rows = [row for one in said for row in one["rows"]]
     before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
-    when = (
-        f"{said['finished']}, seed {said['seed']}, commit {said['commit']}, {said['machine']}, {said['minutes']} minutes "
-        f"with {said['lanes']} trials at a time."
-    )
-    DOCS.write_text(f"{before}{BEGIN}\n{when}\n\n{table(said['rows'])}{END}{rest.partition(END)[2]}", encoding="utf-8")
+    DOCS.write_text(f"{before}{BEGIN}\n{lines}\n\n{table(rows)}{END}{rest.partition(END)[2]}", encoding="utf-8")
     return 0
 
 

@@ -52,7 +52,22 @@ def test_rows_of_another_budget_are_not_mixed_in():
 def test_where_osdtw_loses_the_first_words_say_so():
     said = compare.verdict(*both(rows("osdtw", 0.6), rows("la", 0.9), rows("ce", 0.5), rows("stage1", 0.95)))
     assert said.startswith("OSDTW loses: 1 of 2 other methods is ahead of it, first LA with 90.0 % (-30.0 points for OSDTW")
-    assert "a clear loss" in said and "1 won, 1 lost, 0 undecided" in said
+    assert "a clear loss" in said and "all pairs taken together: 1 won, 1 lost, 0 undecided" in said
+    assert "Two seeds" not in said
+
+
+def test_osdtws_pairs_alone_decide_what_all_pairs_leave_open():
+    others = [rows(f"m{'o' * i}", 0.70) for i in range(8)]
+    table, wins = both(rows("osdtw", 0.77), *others)
+    own = wins[wins["row"] == "osdtw"]
+    assert (own["p"] < 0.05 / 8).any() and (own["p_adjusted"] > 0.05).any()  # between the two corrections
+    alone = compare.verdicts(own["difference"], compare.holm(own["p"]))
+    assert f"alone taken together: {alone.count('wins')} won, 0 lost" in compare.verdict(table, wins)
+    assert alone.count("wins") > (own["verdict"] == "wins").sum()
+
+
+def test_two_seeds_are_said_to_be_few():
+    assert "Two seeds are few" in compare.verdict(*both(rows("osdtw", 0.9, seeds=(0, 1)), rows("la", 0.5, seeds=(0, 1))))
 
 
 def test_where_osdtw_is_ahead_and_where_that_is_undecided():
