@@ -29,7 +29,7 @@ from ..methods.osdtw import ROWS
 from ..stages import NOTEBOOKS, OPTIONAL
 from ..stages.selection import origin
 from .page import formulas, page_script, plotly_script, static, style, template
-from .written import what_changed
+from .written import was_run, what_changed
 
 
 def write_index(folder: Path) -> Path:
@@ -103,7 +103,7 @@ def _facts(folder: Path) -> dict:
         "finished": manifest["finished"][:16].replace("T", " "),
         "caption": f"{manifest['notes']['caption']}. Last epoch; start: {manifest['notes']['start']}.",
         "about": f"Seed {score['seed'].iloc[0]}, {manifest['device']}, {versions}, {manifest['finished']}.",
-        "books": [book for book in NOTEBOOKS | OPTIONAL if (folder / f"{book}.html").exists()],
+        "books": [book for book in NOTEBOOKS | OPTIONAL if (folder / f"{book}.html").is_file()],
     }
 
 
@@ -150,8 +150,12 @@ def _story(folder: Path) -> list[str]:
     parts = []
     for book in NOTEBOOKS | OPTIONAL:
         path = folder / f"{book}.ipynb"
-        if not path.exists():
+        if not path.exists() and not was_run(path):
             continue
+        page = path.with_suffix(".html")
+        if was_run(path) and not page.is_file():
+            print(f"{page}: is not there, so no link leads to it; run it again", flush=True)
+            parts.append(f'<p class="quiet">{page.name} is not there any more; run it again.</p>')
         changed = what_changed(path)
         if changed:
             print(f"{path}: left out of the report, {changed}", flush=True)

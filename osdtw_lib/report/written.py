@@ -21,7 +21,15 @@ def what_changed(notebook: Path) -> str | None:
     expected = _known(notebook.parent).get(notebook.name)
     if expected is None:
         return "has no checksum; run it again"
-    return None if checksum(notebook) == expected else "was changed after it was run; run it again"
+    try:
+        return None if checksum(notebook) == expected else "was changed after it was run; run it again"
+    except OSError as error:
+        return f"cannot be read ({error.strerror}); run it again"
+
+
+def was_run(notebook: Path) -> bool:
+    """Whether `remember` has found it, whatever lies there now."""
+    return notebook.name in _known(notebook.parent)
 
 
 def _known(folder: Path) -> dict:

@@ -48,6 +48,8 @@ class Run:
         if source is not None:
             self.source = source
         self.asked = methods.asked(config)
+        if config.verdict.methods:  # a name that is none is said at once, not in notebook 09
+            methods.asked(config.model_copy(update={"baselines": config.verdict.methods}))
         if config.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device: cuda was asked for and none is visible; set device: auto")
         auto = "cuda" if torch.cuda.is_available() else "cpu"

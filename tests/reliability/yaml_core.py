@@ -54,8 +54,14 @@ def scalar(text: str):
     return text
 
 
+METHODS = (".baselines", ".verdict.methods")  # a name stands for itself without parameters
+
+
 def differs(given, understood, where: str = "") -> str | None:
     """The first key of `given` that was understood as something else; None where there is none."""
+    if where in METHODS and isinstance(given, (str, list, tuple)) and isinstance(understood, dict):
+        names = [given] if isinstance(given, str) else given
+        given = {name: {} for name in names} if all(isinstance(name, str) for name in names) else given
     if isinstance(given, dict) and isinstance(understood, dict):
         found = (
             f"{where}.{key}: not there" if key not in understood else differs(value, understood[key], f"{where}.{key}")

@@ -96,3 +96,32 @@ def test_this_runs_own_tables_must_be_whole(finished_copy):
 def test_a_run_is_not_called_what_lies_beside_runs(params, refused, tmp_path, name):
     assert "name: is what outputs/ itself needs" in refused("split", params({"name": name}))
     assert not (tmp_path / "outputs").exists()
+
+
+def _told(run):
+    for book in ("01_data_split", "02_starting_point"):
+        cell = new_markdown_cell(f"story of {book}", metadata={"tags": ["story"]})
+        nbformat.write(new_notebook(cells=[cell]), run.folder / f"{book}.ipynb")
+        (run.folder / f"{book}.html").write_text("a page")
+        remember(run.folder / f"{book}.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "said"),
+    [
+        ("01_data_split.html", lambda p: p.unlink(), "01_data_split.html is not there any more"),
+        ("01_data_split.html", lambda p: p.unlink() or p.mkdir(), "01_data_split.html is not there any more"),
+        ("01_data_split.ipynb", lambda p: p.unlink(), "01_data_split.ipynb cannot be read (No such file"),
+        ("01_data_split.ipynb", lambda p: p.unlink() or p.mkdir(), "01_data_split.ipynb cannot be read (Is a directory"),
+    ],
+)
+def test_what_a_run_had_and_lost_is_a_line(finished_copy, capsys, name, harm, said):
+    run = finished_copy()
+    _told(run)
+    write_index(run.folder)
+    assert "story of 01" in (run.folder / "index.html").read_text() and "left out" not in capsys.readouterr().out
+    harm(run.folder / name)
+    write_index(run.folder)
+    page = (run.folder / "index.html").read_text()
+    assert said in page and "story of 02" in page and str(run.folder / name) in capsys.readouterr().out
+    assert ("story of 01" in page) == name.endswith(".html") and ('href="01_data_split.html"' in page) == name.endswith(".ipynb")
