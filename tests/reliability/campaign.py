@@ -40,7 +40,9 @@ def main() -> int:
     parser.add_argument("--trial", metavar="NAME", help="one trial, or all whose names begin so")
     parser.add_argument("--lanes", type=int, default=2, help="trials at a time (default 2)")
     parser.add_argument("--out", type=Path, default=PROJECT / "outputs" / "reliability", help="where the counts go")
-    parser.add_argument("--write-docs", action="store_true", help="put the counts of the last long form of each part into docs/reliability.md")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="put the counts of the last long form of each part into docs/reliability.md"
+    )
     chosen = parser.parse_args()
     if chosen.write_docs:
         return report.write_docs(chosen.out, PARTS)
