@@ -25,6 +25,6 @@ def shifted(table: pd.DataFrame, method: str, title: str) -> go.Figure:
     figure.update_layout(title=f"Other class mixes: {title}", height=420, legend={"orientation": "h", "y": 1.12, "x": 0})
     return captioned(
         figure,
-        "Accuracy where classes come with other shares than in the test set: forward, as in training (50: the first class 50 times "
-        "as often as the last); backward, the other way round. The test images are re-weighted; nothing is drawn.",
+        "Accuracy where classes come with other shares than in the test set: forward, as in training (50: the first class 50 "
+        "times as often as the last); backward, the other way round. The test images are re-weighted; nothing is drawn.",
     )
