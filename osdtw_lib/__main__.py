@@ -86,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("images", nargs="+", help="image files, or folders: all images below them")
     predict.add_argument("--method", default="osdtw", metavar="NAME", help="a row of the accuracy table (default osdtw)")
     predict.add_argument("--top", type=_count, default=1, metavar="N", help="classes to print an image (default 1)")
+    predict.add_argument(
+        "--prior",
+        metavar="MIX",
+        help="the class mix to expect: uniform, training, estimate (from these images), or a CSV file class,share "
+        "(default: what the row's training aims at, of OSDTW uniform)",
+    )
+    predict.add_argument("--output", metavar="FILE.csv", help="into this file instead, a file that cannot be read as a line too")
     predict.set_defaults(function=_predict)
     check = commands.add_parser("check", help="a small run on the digits, each stage's numbers against what they should be")
     _add_set(check)
@@ -179,10 +186,17 @@ def _count(text: str) -> int:
 
 
 def _predict(chosen) -> None:
-    from .inference.files import predict_files
+    from .inference.files import predict_files, save
 
+    answers = predict_files(chosen.folder, chosen.images, chosen.top, chosen.method, chosen.prior, _say_mix)
+    if chosen.output:
+        good, bad = save(answers, chosen.output)
+        print(f"{chosen.output}: {good:,} files predicted, {bad:,} that could not be read", file=sys.stderr, flush=True)
+        if bad:
+            raise UserError(f"{bad:,} of {good + bad:,} could not be read; the column error says why")
+        return
     good = bad = 0
-    for file, found in predict_files(chosen.folder, chosen.images, chosen.top, chosen.method):
+    for file, found in answers:
         if isinstance(found, UserError):
             bad += 1
             print(found, file=sys.stderr, flush=True)
@@ -192,6 +206,17 @@ def _predict(chosen) -> None:
             print(f"{file}\t{name}\t{probability:.4f}", flush=True)
     if bad:
         raise UserError(f"{bad:,} of {good + bad:,} could not be read, as said above; {good:,} were predicted")
+
+
+def _say_mix(names, found) -> None:
+    order = sorted(range(len(names)), key=lambda k: -found.shares[k])
+    shown = [
+        f"{names[k]} {100 * found.shares[k]:.1f} ± {100 * found.standard_error[k]:.1f}" for k in order[:10] if found.shares[k]
+    ]
+    more = f" and {len(names) - 10} more classes" if len(names) > 10 else ""
+    print(f"estimated mix (% ± standard error): {', '.join(shown)}{more}", file=sys.stderr, flush=True)
+    for line in found.warnings:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def _check(chosen) -> int:

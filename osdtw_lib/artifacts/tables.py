@@ -36,6 +36,7 @@ TEXT = {
     "rate": ("model", "regime"),
     "runtime": ("stage",),
     "scores": ("network",),
+    "shifted_mixes": ("method", "mix"),
     "summary_epochs": ("row", "title"),
     "summary_osdtw": ("row", "title"),
     "summary_tuned": ("row", "title"),

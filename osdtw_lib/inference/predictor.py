@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ..data.augment import photograph
 from ..data.batches import normalized
 from ..data.image_files import converted
 from ..errors import UserError
+from ..evaluation.class_mix import Estimate, estimate_mix, moved, softmax
 from ..evaluation.scores import scores_over
 from ..methods._base import Method, Problem, Row
 from ..methods.osdtw import ROWS
@@ -33,39 +35,85 @@ class Predictor:
     """images -> class probabilities (B, K); `class_names` (K,) names the columns.
 
     A softmax over the row's scores. Given that exactly one class is right, both of OSDTW's likelihoods make the probability of
-    class k proportional to exp(s_k), s_k being its raw log-odds: its argmax is Algorithm 1's.
+    class k proportional to exp(s_k), s_k being its raw log-odds: its argmax is Algorithm 1's. They hold for the class shares
+    the row stands for (`shares`, (K,): of OSDTW equal ones, of plain cross-entropy the training set's); `prior` asks for others.
     """
 
     def __init__(self, row: Row, network, about: dict):
         """about: predictor.json, as `Problem.described` writes it."""
         self.row, self.network, self.class_names = row, network.eval(), tuple(about["class_names"])
+        self.shares = row.shares
         self.mean, self.std, self.channels = about["mean"], about["std"], about["model"]["channels"]
         vit = next(module for module in network.modules() if isinstance(module, VisionTransformer))
         self.size = tuple(vit.patch_embed.img_size)  # (height, width)
         self._seen = photograph(None, self.size, about["crop_share"])
 
-    def __call__(self, images) -> np.ndarray:
+    def __call__(self, images, prior=None) -> np.ndarray:
         """Probabilities (B, K), a row an image; the images are read one after another and stay as they are.
 
+        prior: None, as the row stands; the class mix to expect, as `mix` takes it; or "estimate", from these very images: what
+        makes the estimate doubtful is a Python warning.
         images: uint8 array or tensor (B, H, W, C), C being 1, 3 or 4; or Pillow images of any size and mode, a list or
         whatever gives them in turn. Raises ValueError, one sentence, for anything else, and UserError for an image
         whose pixels have no known range.
         """
-        pixels, rows = map(self.seen, _pictures(images)), [np.zeros((0, len(self.class_names)))]
+        scores = self.scores(images)
+        if isinstance(prior, str) and prior == "estimate" and len(scores):
+            found = self.estimated(scores)
+            for line in found.warnings:
+                warnings.warn(line, stacklevel=2)
+            prior = found.shares
+        return self.probabilities(scores, None if isinstance(prior, str) and prior == "estimate" else self.mix(prior))
+
+    def scores(self, images) -> np.ndarray:
+        """The row's raw scores (B, K), float32, in class order; of OSDTW log-odds. images as above."""
+        pixels, rows = map(self.seen, _pictures(images)), [np.zeros((0, len(self.class_names)), np.float32)]
         while batch := list(islice(pixels, 256)):
-            rows.append(self.probabilities(np.stack(batch)))
+            rows.append(self.scores_of(np.stack(batch)))
         return np.concatenate(rows)
+
+    def probabilities(self, scores: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
+        """scores (B, K) -> (B, K), in float64, under class shares (K,); None: those the row stands for."""
+        return softmax(scores if mix is None else moved(scores, self.shares, mix))
+
+    def mix(self, prior) -> np.ndarray | None:
+        """Class shares (K,): "uniform", "training", a mapping {class name: share} or an array (K,); None stays None.
+
+        Raises UserError, one line, for shares that name another class or not every one, are negative or do not sum to 1.
+        """
+        if prior is None:
+            return None
+        if isinstance(prior, str):
+            if prior not in ("uniform", "training"):
+                raise UserError(f"prior '{prior}': give uniform, training, estimate, or a share a class")
+            return np.full(len(self.class_names), 1 / len(self.class_names)) if prior == "uniform" else self.row.problem.priors
+        if isinstance(prior, Mapping):
+            unknown = [name for name in prior if name not in self.class_names]
+            missing = [name for name in self.class_names if name not in prior]
+            if unknown or missing:
+                raise UserError(
+                    f"prior: {f'no class is called {unknown[0]!r}' if unknown else f'no share for class {missing[0]!r}'}"
+                )
+            prior = [prior[name] for name in self.class_names]
+        shares = np.asarray(prior, float)
+        if shares.shape != (len(self.class_names),) or not (shares >= 0).all():
+            raise UserError(f"prior: one share, 0 or more, for each of the {len(self.class_names)} classes")
+        if abs(shares.sum() - 1) > 1e-3:
+            raise UserError(f"prior: the shares sum to {shares.sum():.6g} and not to 1 (within 0.001)")
+        return shares / shares.sum()
+
+    def estimated(self, scores: np.ndarray) -> Estimate:
+        """The class mix of the images these scores (B, K) are of, with standard errors and warnings."""
+        return estimate_mix(scores, self.shares, self.class_names)
 
     def seen(self, image: Image.Image) -> np.ndarray:
         """As evaluation sees it, uint8 (height, width, channels): resized, the middle of it."""
         return np.asarray(self._seen(converted(image, self.channels))).reshape(*self.size, self.channels)
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """What `seen` gave of several images, uint8 (B, height, width, channels) -> (B, K)."""
+    def scores_of(self, pixels: np.ndarray) -> np.ndarray:
+        """What `seen` gave of several images, uint8 (B, height, width, channels) -> raw scores (B, K)."""
         batch = normalized(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.mean, self.std)
-        scores = scores_over(self.network, self.row.scores, [(batch, None)]).astype(np.float64)
-        odds = np.exp(scores - scores.max(1, keepdims=True))
-        return odds / odds.sum(1, keepdims=True)
+        return scores_over(self.network, self.row.scores, [(batch, None)])
 
 
 def _pictures(images) -> Iterator[Image.Image]:

@@ -97,6 +97,12 @@ class Row(ABC):
     def __init__(self, problem: Problem):
         self.problem = problem
 
+    @property
+    def shares(self) -> np.ndarray:
+        """(K,): the class shares under which softmax(scores) is p(class | image), as `prior` says them."""
+        n = self.problem.n_classes
+        return np.full(n, 1 / n) if self.prior == "balanced" else self.problem.priors
+
     @abstractmethod
     def network(self, read: Read) -> nn.Module:
         """As it was trained."""

@@ -65,6 +65,10 @@ class Ensemble(Method):
         self.inner = inner(problem, read_section(inner.Parameters, self.parameters.parameters, "baselines.ensemble.parameters"))
         self.prior, self.title = inner.prior, f"{self.parameters.networks} networks, scores averaged, of: {self.inner.title}"
 
+    @property
+    def shares(self):
+        return self.inner.shares
+
     def build(self) -> Members:
         return Members([self.inner.build() for _ in range(self.parameters.networks)])
 

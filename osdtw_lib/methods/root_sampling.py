@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ._base import PlainCrossEntropy
 
 
@@ -13,6 +15,12 @@ class RootSampling(PlainCrossEntropy):
     source = "Kang et al. 2020, arXiv:1910.09217, Eq. 1"
     prior = "training"
     sampling = "root"
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Those with which the classes are drawn."""
+        roots = np.sqrt(self.problem.class_counts)
+        return roots / roots.sum()
 
 
 METHOD = RootSampling

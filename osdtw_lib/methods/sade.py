@@ -42,6 +42,12 @@ class Sade(ExpertMethod):
     class Parameters(ExpertMethod.Parameters):
         tau: Strength = 2.0  # of the third expert: 1 for Places-LT
 
+    @property
+    def shares(self):
+        """The mean of the experts' log-shares: the training set's, equal ones, and the reversed ones tau times."""
+        mean = (torch.as_tensor(self.problem.priors).log() + self.parameters.tau * reversed_priors(self.problem.priors).log()) / 3
+        return mean.softmax(0).numpy()
+
     def phases(self):
         added = adjustments(self.problem.priors, self.parameters.tau)
 

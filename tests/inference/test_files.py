@@ -1,5 +1,6 @@
 """Image files and folders through `predict`: in a stream, in bounded memory, a bad file naming itself and stopping no other."""
 
+import csv
 import shutil
 import threading
 import weakref
@@ -124,3 +125,90 @@ def test_more_classes_than_there_are_gives_all(finished, pictures, command):
 def test_predict_files_gives_names_and_numbers(finished, pictures):
     (file, ((name, probability),)), *_ = predict_files(finished.folder, [str(f) for f in pictures])
     assert file == str(pictures[0]) and name in "0123456789" and 0 < probability <= 1
+
+
+# class mix and CSV ----------------------------------------------------------------------------------------------
+
+
+def mix_file(path, rows):
+    path.write_text("class,share\n" + "".join(f"{name},{share}\n" for name, share in rows))
+    return path
+
+
+def test_a_mix_moves_the_probabilities_by_bayes_rule(finished, pictures, tmp_path, command):
+    shares = [0.5, *[0.5 / 9] * 9]
+    status, out, err = command(
+        "predict", finished.folder, *pictures, "--top=10", "--prior", mix_file(tmp_path / "m.csv", enumerate(shares))
+    )
+    assert (status, err) == (0, "")
+    predictor = load_predictor(finished.folder)
+    odds = predictor(finished.test.pixels[:3]) * shares  # the row stands for equal shares
+    rows = [line.split("\t") for line in out.splitlines()]
+    for i, expected in enumerate(odds / odds.sum(1, keepdims=True)):
+        found = {int(name): float(p) for _, name, p in rows[10 * i : 10 * i + 10]}
+        assert [found[k] for k in range(10)] == pytest.approx(expected.tolist(), abs=6e-5)
+
+
+def test_equal_shares_are_what_the_row_stands_for(finished, pictures, command):
+    plain = command("predict", finished.folder, *pictures)[1]
+    assert command("predict", finished.folder, *pictures, "--prior=uniform")[1] == plain
+    assert command("predict", finished.folder, *pictures, "--prior=training")[1] != plain
+
+
+def test_the_mix_of_the_files_is_estimated_and_said(finished, pictures, tmp_path, command):
+    status, out, err = command("predict", finished.folder, *pictures, tmp_path / "none.png", "--prior=estimate")
+    assert status == 2 and out.count("\n") == 3
+    assert "estimated mix (% ± standard error): " in err and "warning: the mix is estimated from 3 images of 10 classes" in err
+
+
+@pytest.mark.parametrize(
+    "rows, said",
+    [
+        ([(k, 0.2) for k in range(10)], "sum to 2 and not to 1"),
+        ([(k, 0.1) for k in range(9)] + [("cat", 0.1)], "no class is called 'cat'"),
+        ([(k, 1 / 9) for k in range(9)], "no share for class '9'"),
+        ([(k, 0.1) for k in range(9)] + [(8, 0.1)], "line 11: class '8' is there twice"),
+        ([(k, 0.2) for k in range(9)] + [(9, -0.8)], "one share, 0 or more"),
+        ([(0, "many")], "line 2: a class and its share are wanted"),
+    ],
+)
+def test_a_mix_that_is_none_is_refused(finished, pictures, tmp_path, refused, rows, said):
+    assert said in refused("predict", finished.folder, pictures[0], "--prior", mix_file(tmp_path / "m.csv", rows))
+
+
+def test_a_prior_of_no_known_name_and_a_missing_file_are_refused(finished, pictures, tmp_path, refused):
+    assert "give uniform, training, estimate" in refused("predict", finished.folder, pictures[0], "--prior=uniformly")
+    assert "cannot be read" in refused("predict", finished.folder, pictures[0], "--prior", tmp_path / "none.csv")
+    (tmp_path / "m.csv").write_text("0,1\n")
+    assert "first line is not `class,share`" in refused("predict", finished.folder, pictures[0], "--prior", tmp_path / "m.csv")
+
+
+def test_a_csv_has_a_line_for_every_file_also_one_that_is_broken(finished, pictures, tmp_path, command):
+    plain = command("predict", finished.folder, pictures[0], pictures[2], "--top=2")[1]
+    pictures[1].write_bytes(b"no image")
+    status, out, err = command("predict", finished.folder, *pictures, "--top=2", "--output", tmp_path / "p.csv")
+    assert status == 2 and out == "" and "1 of 3 could not be read" in err and "2 files predicted, 1 that" in err
+    with open(tmp_path / "p.csv", encoding="utf-8", newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [(r["file"], r["rank"]) for r in rows] == [
+        *((str(pictures[0]), n) for n in "12"),
+        (str(pictures[1]), ""),
+        *((str(pictures[2]), n) for n in "12"),
+    ]
+    assert "cannot be read as an image" in rows[2]["error"] and not rows[0]["error"]
+    assert [f"{r['file']}\t{r['class']}\t{float(r['probability']):.4f}" for r in rows if r["rank"]] == plain.splitlines()
+
+
+def test_a_csv_is_whole_or_not_there_and_replaces_nothing(finished, pictures, tmp_path, refused):
+    (tmp_path / "p.csv").write_text("mine")
+    assert "is there already" in refused("predict", finished.folder, pictures[0], "--output", tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text() == "mine"
+    assert "cannot be written" in refused("predict", finished.folder, pictures[0], "--output", tmp_path / "no" / "p.csv")
+
+    def answers():
+        yield "a.png", [("0", 0.5)]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        library.save(answers(), str(tmp_path / "q.csv"))
+    assert [p.name for p in tmp_path.iterdir() if "q.csv" in p.name] == []

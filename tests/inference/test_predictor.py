@@ -185,3 +185,29 @@ def test_a_parameter_file_names_its_run(finished, predictor, tmp_path, picture_f
     file.write_text(dump_config(finished.config.model_copy(update={"name": "not_yet"})))
     assert "not_yet: no finished Stage 3 there" in refused("predict", file, picture_file)
     assert "no such parameter file" in refused("predict", tmp_path / "none.yaml", picture_file)
+
+
+def test_scores_are_those_of_the_table_and_a_prior_moves_them(predictor, finished):
+    pixels = finished.test.pixels[:20]
+    scores = predictor.scores(pixels)
+    np.testing.assert_allclose(scores, raw_scores(finished)[:20], rtol=1e-4, atol=1e-5)
+    odds = np.exp(scores.astype(np.float64)) * finished.class_counts
+    np.testing.assert_allclose(predictor(pixels, prior="training"), odds / odds.sum(1, keepdims=True), rtol=1e-6)
+    by_name = dict(zip(predictor.class_names, finished.class_counts / finished.class_counts.sum()))
+    assert np.array_equal(predictor(pixels, prior=by_name), predictor(pixels, prior=list(by_name.values())))
+    assert np.array_equal(predictor(pixels, prior="uniform").argmax(1), predictor(pixels).argmax(1))
+
+
+def test_a_row_that_stands_for_the_training_shares_is_moved_from_there(finished):
+    plain = load_predictor(finished.folder, "ce")
+    pixels = finished.test.pixels[:20]
+    np.testing.assert_allclose(plain(pixels, prior="training"), plain(pixels), rtol=1e-9)
+    odds = plain(pixels) / finished.class_counts
+    np.testing.assert_allclose(plain(pixels, prior="uniform"), odds / odds.sum(1, keepdims=True), rtol=1e-9)
+
+
+def test_an_estimated_prior_says_what_makes_it_doubtful(predictor, finished):
+    with pytest.warns(UserWarning, match="12 images of 10 classes"):
+        rows = predictor(finished.test.pixels[:12], prior="estimate")
+    np.testing.assert_allclose(rows.sum(1), 1)
+    assert predictor([], prior="estimate").shape == (0, 10)

@@ -77,6 +77,15 @@ def test_it_says_what_it_is(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_its_scores_stand_for_class_shares(trained, name):
+    row = method(trained, name)
+    assert row.shares.shape == (10,) and (row.shares > 0).all() and abs(row.shares.sum() - 1) < 1e-9
+    if "shares" not in vars(type(row)):  # it has none of its own
+        counts = trained.class_counts
+        assert np.allclose(row.shares, counts / counts.sum() if row.prior == "training" else 0.1)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_it_names_for_tuning_are_values_of_its_own_parameters(name):
     kind = methods.load(name)
     for values in values_to_try(kind.space)[3:] if kind.space else ():

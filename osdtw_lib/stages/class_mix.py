@@ -1,0 +1,25 @@
+"""Notebook 10: accuracy under other class mixes than the test set's, uncorrected and corrected, of every row."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ..artifacts.artifact import Writer
+from ..evaluation.class_mix import accuracies_under, shifted_mixes
+from .networks import rows
+from .run import Run
+from .scores import scores_of
+from .selection import chosen
+
+
+def parameters(run: Run) -> dict:
+    return {"methods": list(rows(run)), "chosen_by": chosen(run)["chosen_by"]}
+
+
+def make(run: Run, write: Writer) -> None:
+    mixes, found = shifted_mixes(run.class_counts), []
+    for name, row in rows(run, chosen(run)["shared_depth"]).items():
+        scores = scores_of(run, name)
+        for mix, shares in mixes.items():
+            found.append({"method": name, "mix": mix} | accuracies_under(scores, run.test.labels, row.shares, shares))
+    write.table("shifted_mixes", pd.DataFrame(found, columns=["method", "mix", "none", "true", "estimated"]))
