@@ -87,6 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--method", default="osdtw", metavar="NAME", help="a row of the accuracy table (default osdtw)")
     predict.add_argument("--top", type=_count, default=1, metavar="N", help="classes to print an image (default 1)")
     predict.set_defaults(function=_predict)
+    export = commands.add_parser(
+        "export", help="weights, torch.export and ONNX programs, preprocessing, model card: a folder that needs nothing of this"
+    )
+    export.add_argument("run", help="a finished run, for instance outputs/mnist_lt, or its parameter file")
+    export.add_argument("folder", help="what to write, a folder that is not there yet")
+    export.add_argument("--method", default="osdtw", metavar="NAME", help="a row of the accuracy table (default osdtw)")
+    export.set_defaults(function=_export)
     check = commands.add_parser("check", help="a small run on the digits, each stage's numbers against what they should be")
     _add_set(check)
     check.set_defaults(function=_check)
@@ -192,6 +199,12 @@ def _predict(chosen) -> None:
             print(f"{file}\t{name}\t{probability:.4f}", flush=True)
     if bad:
         raise UserError(f"{bad:,} of {good + bad:,} could not be read, as said above; {good:,} were predicted")
+
+
+def _export(chosen) -> None:
+    from .inference.export import export
+
+    export(chosen.run, chosen.folder, chosen.method)
 
 
 def _check(chosen) -> int:
