@@ -1,4 +1,4 @@
-"""python -m osdtw_lib: the whole batch, one stage, a look at the data, what it will take, a prediction, or JupyterLab."""
+"""python -m osdtw_lib: the whole batch, one stage, a look at the data, what it will take, a prediction, an export, JupyterLab."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from ..methods.osdtw import two_branches
 from ..models.flops import counted
 
-BATCHES = (1, 32)
+MANY, SOME = 32, 4  # images at a time, beside one: the fewer where many would take PATIENCE seconds
+PATIENCE = 2.0
 ROUNDS = 15  # at most, and at least LEAST; no more once SECONDS are over
-LEAST, SECONDS = 3, 5.0
+LEAST, SECONDS = 2, 5.0
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,22 @@ class Cost:
 def costs(model: nn.Module, predictor, parameters: int, onnx: Path) -> Cost:
     """model: normalised images -> scores; parameters: those that its scores depend on; onnx: the same model for ONNX Runtime."""
     problem, title = predictor.row.problem, predictor.row.title
-    single, two = problem.vit(problem.n_classes).eval(), two_branches(problem, 0).eval()
-    runs: dict[str, Callable] = {f"{title}, ONNX Runtime": _session(onnx), title: model, "one network": single}
-    runs["two networks"] = two
-    sizes = {"one network": _parameters(single), "two networks": _parameters(two)}
-    flops = {name: _flops(network, predictor) for name, network in runs.items() if isinstance(network, nn.Module)}
-    times = {batch: _milliseconds(runs, torch.randn(batch, predictor.channels, *predictor.size)) for batch in BATCHES}
-    networks = [
-        Network(name, sizes.get(name, parameters), flops.get(name, flops[title]), {b: ms[name] for b, ms in times.items()})
-        for name in runs
-    ]
-    return Cost(networks, machine())
+    networks = {
+        title: model,
+        "one network": problem.vit(problem.n_classes).eval(),
+        "two networks": two_branches(problem, 0).eval(),
+    }
+    sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()} | {title: parameters}
+    flops = {name: _flops(network, predictor) for name, network in networks.items()}
+    times: dict[str, dict[int, float]] = {}
+    shape, larger = (predictor.channels, *predictor.size), None
+    for runs in (networks, {f"{title}, ONNX Runtime": _session(onnx)}):  # apart: its threads go on waiting for work
+        one = _milliseconds(runs, torch.randn(1, *shape))
+        larger = larger or (MANY if MANY * max(one.values()) < 1e3 * PATIENCE else SOME)
+        many = _milliseconds(runs, torch.randn(larger, *shape))
+        times |= {name: {1: one[name], larger: many[name]} for name in runs}
+    sizes[f"{title}, ONNX Runtime"], flops[f"{title}, ONNX Runtime"] = parameters, flops[title]
+    return Cost([Network(name, sizes[name], flops[name], times[name]) for name in times], machine())
 
 
 def _session(path: Path) -> Callable[[Tensor], object]:
@@ -73,10 +79,6 @@ def _session(path: Path) -> Callable[[Tensor], object]:
     return lambda images: session.run(None, {"images": images.numpy()})
 
 
-def _parameters(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
-
-
 @torch.no_grad()
 def _flops(network: nn.Module, predictor) -> int:
     with counted() as counter:
@@ -85,7 +87,7 @@ def _flops(network: nn.Module, predictor) -> int:
 
 
 @torch.inference_mode()
-def _milliseconds(runs: dict[str, Callable], images: Tensor) -> dict[str, float]:
+def _milliseconds(runs: Mapping[str, Callable], images: Tensor) -> dict[str, float]:
     """Milliseconds an image, the median of rounds in which each takes its turn, so that what else the machine does hits all."""
     for run in runs.values():
         run(images)

@@ -146,6 +146,10 @@ def licence_of(init: str) -> tuple[str, str, str | None]:
         return "unknown", f"Start: a file of weights, {init}, of unknown licence. {yours}", None
     known = timm.is_model(init.split(".")[0]) and timm.is_model_pretrained(init)
     source = timm.get_pretrained_cfg(init) if known else None
-    stated, hub = (str(source.license or ""), str(source.hf_hub_id or "")) if source else ("", "")
-    said = f"whose licence timm says is {stated}: what is trained from them stays under it" if stated else "of unknown licence"
-    return stated or "unknown", f"Start: timm's pretrained weights {init}, {said}. {yours}", hub or None
+    start, hub = f"Start: timm's pretrained weights {init}", str(source.hf_hub_id or "") if source else ""
+    if not source or not source.license:
+        return "unknown", f"{start}, of unknown licence. {yours}", hub or None
+    said = (
+        f"{start}, whose licence timm says is {source.license}; it binds what is trained from them, as the training images' does."
+    )
+    return str(source.license), said, hub or None
