@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -144,10 +145,9 @@ def _idle(program: ExportedProgram) -> list[str]:
 
 
 def _save(program: ExportedProgram, path: Path) -> None:
-    try:
-        torch.export.save(program, str(path))
-    except RuntimeError as error:  # how its writer reports a full disk
-        raise OSError(_line(error)) from None
+    whole = io.BytesIO()  # PyTorch's own writer ends the process on a full disk
+    torch.export.save(program, whole)
+    path.write_bytes(whole.getbuffer())
 
 
 def _save_onnx(program: ExportedProgram, row: Row, path: Path) -> None:

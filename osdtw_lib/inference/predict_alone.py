@@ -4,6 +4,7 @@ python predict.py IMAGE...    prints file, class and probability, a line an imag
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -50,16 +51,20 @@ def scores(file) -> np.ndarray:
 
 def main(files: list[str]) -> int:
     bad = 0
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     for file in files:
         try:
             found = scores(file)
             odds = np.exp(found - found.max())
             print(file, NAMES[odds.argmax()], f"{1 / odds.sum():.4f}", sep="\t", flush=True)
+        except BrokenPipeError:  # python predict.py ... | head
+            os._exit(141)
         except Exception as error:  # a damaged file makes Pillow's readers raise almost anything
             bad += 1
             print(f"{file}: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr, flush=True)
-    return 2 if bad or not files else 0
+    return 2 if bad else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]) if sys.argv[1:] else __doc__)
