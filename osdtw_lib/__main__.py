@@ -1,4 +1,4 @@
-"""python -m osdtw_lib: the whole batch, one stage, a look at the data, what it will take, a prediction, or JupyterLab."""
+"""python -m osdtw_lib: the whole batch, one stage, a look at the data, what it will take, a prediction, an export, JupyterLab."""
 
 from __future__ import annotations
 
@@ -94,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--output", metavar="FILE.csv", help="into this file instead, a file that cannot be read as a line too")
     predict.set_defaults(function=_predict)
+    export = commands.add_parser(
+        "export", help="weights, torch.export and ONNX programs, preprocessing, model card: a folder that needs nothing of this"
+    )
+    export.add_argument("run", help="a finished run, for instance outputs/mnist_lt, or its parameter file")
+    export.add_argument("folder", help="what to write, a folder that is not there yet")
+    export.add_argument("--method", default="osdtw", metavar="NAME", help="a row of the accuracy table (default osdtw)")
+    export.set_defaults(function=_export)
     check = commands.add_parser("check", help="a small run on the digits, each stage's numbers against what they should be")
     _add_set(check)
     check.set_defaults(function=_check)
@@ -217,6 +224,12 @@ def _say_mix(names, found) -> None:
     print(f"estimated mix (% ± standard error): {', '.join(shown)}{more}", file=sys.stderr, flush=True)
     for line in found.warnings:
         print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
+def _export(chosen) -> None:
+    from .inference.export import export
+
+    export(chosen.run, chosen.folder, chosen.method)
 
 
 def _check(chosen) -> int:

@@ -63,6 +63,19 @@ def noise_of_one_seed(n_images: int, accuracy: float = 50.0, disagreement: float
     return float(special.ndtri((1 + LEVEL) / 2) * np.sqrt(variance / n_images))
 
 
+def wilson(right: int, n_images: int) -> tuple[float, float]:
+    """95 % interval in % of a share, `right` of n_images (Wilson 1927): within 0 and 100, of some width also at either end.
+
+    Of the images alone, as image_bootstrap's, from counts. Raises ValueError for counts that are no share.
+    """
+    if not 0 <= right <= n_images or n_images < 1:
+        raise ValueError(f"needs an image and as many right as there are at most, got {right} of {n_images}")
+    z, share = special.ndtri((1 + LEVEL) / 2), right / n_images
+    middle, half = share + z**2 / (2 * n_images), z * np.sqrt(share * (1 - share) / n_images + (z / (2 * n_images)) ** 2)
+    low, high = (100 * (middle + side * half) / (1 + z**2 / n_images) for side in (-1, 1))
+    return max(0.0, float(low)), min(100.0, float(high))
+
+
 def one_seed(n_images: int, accuracy: float) -> str:
     """What a table of one seed cannot tell, in a sentence."""
     points = noise_of_one_seed(n_images, accuracy)

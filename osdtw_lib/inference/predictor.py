@@ -41,7 +41,7 @@ class Predictor:
 
     def __init__(self, row: Row, network, about: dict):
         """about: predictor.json, as `Problem.described` writes it."""
-        self.row, self.network, self.class_names = row, network.eval(), tuple(about["class_names"])
+        self.row, self.network, self.class_names, self.about = row, network.eval(), tuple(about["class_names"]), about
         self.shares = row.shares
         self.mean, self.std, self.channels = about["mean"], about["std"], about["model"]["channels"]
         vit = next(module for module in network.modules() if isinstance(module, VisionTransformer))
@@ -140,8 +140,7 @@ def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
     of its own has that file run, and only where it is the one that was trained. Raises UserError where the run has none or its
     files were damaged.
     """
-    folder = load_config(folder).folder if Path(folder).suffix in (".yaml", ".yml") else Path(folder)
-    folder = folder if os.path.isdir(folder) else PROJECT / folder
+    folder = run_folder(folder)
     stage = "stage3" if method in ROWS else _trained(folder, method)
     about = json.loads((_finished(folder, stage) / "predictor.json").read_text(encoding="utf-8"))
     if method in ROWS:
@@ -152,6 +151,12 @@ def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
         row = kind(Problem.of(about), kind.Parameters.model_validate(about["parameters"]))
     network = row.network(lambda stage, name: read_tensors(_finished(folder, stage) / f"{name}.safetensors"))
     return Predictor(row, network, about)
+
+
+def run_folder(folder: str | Path) -> Path:
+    """outputs/NAME, named itself or by its parameter file; a relative path counts from here, then from the project."""
+    folder = load_config(folder).folder if Path(folder).suffix in (".yaml", ".yml") else Path(folder)
+    return folder if os.path.isdir(folder) else PROJECT / folder
 
 
 def _trained(folder: Path, method: str) -> str:

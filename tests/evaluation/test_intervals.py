@@ -4,9 +4,18 @@ import time
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from osdtw_lib.evaluation import intervals
-from osdtw_lib.evaluation.intervals import holm, image_bootstrap, noise_of_one_seed, paired_test, two_way_bootstrap, who_wins
+from osdtw_lib.evaluation.intervals import (
+    holm,
+    image_bootstrap,
+    noise_of_one_seed,
+    paired_test,
+    two_way_bootstrap,
+    who_wins,
+    wilson,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -36,6 +45,19 @@ def test_holm_by_hand():
     assert holm([]).tolist() == []
     one, unknown = holm([0.01, np.nan])
     assert one == 0.02 and np.isnan(unknown)
+
+
+@pytest.mark.parametrize("right, n", [(0, 1), (1, 1), (0, 30), (30, 30), (73, 100), (876, 1000)])
+def test_wilsons_interval_is_scipys(right, n):
+    expected = stats.binomtest(right, n).proportion_ci(method="wilson")
+    assert wilson(right, n) == pytest.approx((100 * expected.low, 100 * expected.high), abs=1e-9)
+    assert 0 <= wilson(right, n)[0] < wilson(right, n)[1] <= 100
+
+
+@pytest.mark.parametrize("right, n", [(0, 0), (2, 1), (-1, 5)])
+def test_counts_that_are_no_share_have_no_interval(right, n):
+    with pytest.raises(ValueError, match="needs an image"):
+        wilson(right, n)
 
 
 @pytest.mark.parametrize("metric", ["class_mean", "all"])
