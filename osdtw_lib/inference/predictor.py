@@ -21,10 +21,12 @@ from ..data.augment import photograph
 from ..data.batches import normalized
 from ..data.image_files import converted
 from ..errors import UserError
+from ..evaluation.calibration import probabilities as softmax
 from ..evaluation.scores import scores_over
 from ..methods._base import Method, Problem, Row
 from ..methods.osdtw import ROWS
 from ..models.vit import VisionTransformer
+from .correction import Correction, load_correction
 
 UNFINISHED = "run ./run_all.sh with its parameter file first"
 
@@ -33,15 +35,17 @@ class Predictor:
     """images -> class probabilities (B, K); `class_names` (K,) names the columns.
 
     A softmax over the row's scores. Given that exactly one class is right, both of OSDTW's likelihoods make the probability of
-    class k proportional to exp(s_k), s_k being its raw log-odds: its argmax is Algorithm 1's.
+    class k proportional to exp(s_k), s_k being its raw log-odds: its argmax is Algorithm 1's. Where the run has a calibration
+    part and a temperature helps there, scores are divided by it first, which moves no argmax.
     """
 
-    def __init__(self, row: Row, network, about: dict):
+    def __init__(self, row: Row, network, about: dict, correction: Correction | None = None):
         """about: predictor.json, as `Problem.described` writes it."""
         self.row, self.network, self.class_names = row, network.eval(), tuple(about["class_names"])
         self.mean, self.std, self.channels = about["mean"], about["std"], about["model"]["channels"]
         vit = next(module for module in network.modules() if isinstance(module, VisionTransformer))
         self.size = tuple(vit.patch_embed.img_size)  # (height, width)
+        self.correction = correction or Correction()
         self._seen = photograph(None, self.size, about["crop_share"])
 
     def __call__(self, images) -> np.ndarray:
@@ -51,9 +55,23 @@ class Predictor:
         whatever gives them in turn. Raises ValueError, one sentence, for anything else, and UserError for an image
         whose pixels have no known range.
         """
+        return self._of_each(images, self.probabilities)
+
+    def sets(self, images, coverage: float = 0.9) -> list[list[str]]:
+        """For each image the classes, likeliest first, among which the true one is with this probability, by class.
+
+        images: as above. evaluation/conformal.py says what is promised; docs/calibration.md what for. Raises UserError, one
+        line, where the run has no calibration part, and ValueError for a coverage not between 0 and 1.
+        """
+        self.correction.require_sets(coverage)
+        raw = self._of_each(images, lambda pixels: softmax(self._scores(pixels)))
+        inside = self.correction.sets(raw, coverage)
+        return [[self.class_names[k] for k in np.argsort(-p) if held[k]] for p, held in zip(raw, inside)]
+
+    def _of_each(self, images, answer) -> np.ndarray:
         pixels, rows = map(self.seen, _pictures(images)), [np.zeros((0, len(self.class_names)))]
         while batch := list(islice(pixels, 256)):
-            rows.append(self.probabilities(np.stack(batch)))
+            rows.append(answer(np.stack(batch)))
         return np.concatenate(rows)
 
     def seen(self, image: Image.Image) -> np.ndarray:
@@ -62,10 +80,11 @@ class Predictor:
 
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """What `seen` gave of several images, uint8 (B, height, width, channels) -> (B, K)."""
+        return softmax(self.correction.scores(self._scores(pixels)))
+
+    def _scores(self, pixels: np.ndarray) -> np.ndarray:
         batch = normalized(torch.from_numpy(pixels).permute(0, 3, 1, 2), self.mean, self.std)
-        scores = scores_over(self.network, self.row.scores, [(batch, None)]).astype(np.float64)
-        odds = np.exp(scores - scores.max(1, keepdims=True))
-        return odds / odds.sum(1, keepdims=True)
+        return scores_over(self.network, self.row.scores, [(batch, None)]).astype(np.float64)
 
 
 def _pictures(images) -> Iterator[Image.Image]:
@@ -103,7 +122,7 @@ def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
         kind = _method(method, about, folder)
         row = kind(Problem.of(about), kind.Parameters.model_validate(about["parameters"]))
     network = row.network(lambda stage, name: read_tensors(_finished(folder, stage) / f"{name}.safetensors"))
-    return Predictor(row, network, about)
+    return Predictor(row, network, about, load_correction(folder, method))
 
 
 def _trained(folder: Path, method: str) -> str:

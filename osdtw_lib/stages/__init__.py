@@ -1,4 +1,4 @@
-"""What runs, in what order, from what? The stages of notebooks 01 to 09, a file each: what its key holds, what it makes.
+"""What runs, in what order, from what? The stages of notebooks 01 to 10, a file each: what its key holds, what it makes.
 
 CONTENTS is the table of contents: strings alone, so that `--help` waits for nothing. A notebook says
 `execute(run, "stage1")`, the command line `python -m osdtw_lib stage1 params/NAME.yaml`; both find the result or make it.
@@ -44,6 +44,11 @@ CONTENTS = {
     ),
     "simulation": Stage("Theorem 1 against Monte Carlo", "07_theory"),
     "label_dependence": Stage("what head and tail labels say about each other here", "07_theory", ("fisher",)),
+    "calibration": Stage(
+        "whether probabilities are what they say, and prediction sets",
+        "10_predictor",
+        ("selection", "stage1", "stage2", "stage3", "baselines"),
+    ),
     "ablation": Stage(
         "the grid over C and w_A measured over seeds, and how each proxy ranks it", "08_ablations", optional=True, room="ablation"
     ),
