@@ -46,7 +46,9 @@ def reliability(table: pd.DataFrame, title: str) -> go.Figure:
         figure.update_xaxes(title="probability said (%)", range=[0, 102], row=1, col=column)
     figure.update_yaxes(range=[-2, 102])
     figure.update_yaxes(title="named right (%)", row=1, col=1)
-    figure.update_layout(title=f"Reliability, {plain([title])[0]}", height=400, legend={"orientation": "h", "y": -0.25})
+    figure.update_layout(
+        title=f"Reliability, {plain([title])[0]}", height=400, margin={"t": 80}, legend={"orientation": "h", "y": -0.3}
+    )
     return captioned(
         figure,
         "Reliability diagram on the test set: images of each group of true classes in 15 bins of equally many, by the chance "

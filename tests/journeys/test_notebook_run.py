@@ -334,7 +334,7 @@ def test_from_06_makes_the_last_notebooks_anew_and_the_same(batch):
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert main(["run", "--from", "06", str(run.folder.parents[1] / "small.yaml")]) == 0
-    assert "(1 of 2)" in out.getvalue() and "stage3: runs, no result yet" in out.getvalue()
+    assert "(1 of 3)" in out.getvalue() and "stage3: runs, no result yet" in out.getvalue()
     again = {p.parent.relative_to(run.folder).parts[0] for p, t in before.items() if p.stat().st_mtime_ns != t}
-    assert again == {"stage3", "baselines", "tables", "simulation", "label_dependence"}
+    assert again == {"stage3", "baselines", "tables", "simulation", "label_dependence", "calibration"}
     assert (run.folder / "tables" / "accuracy.csv").read_bytes() == table
