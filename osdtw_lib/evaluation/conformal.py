@@ -6,8 +6,9 @@ mean size, and a class's score needs no ordering of the others, as adaptive sets
 ceil((n + 1) coverage)-th smallest score of n calibration images, and so holds for a new image of the same kind (Vovk 2005).
 
 A class with images enough for that has a threshold of its own, and its promise whatever the frequencies of classes are. The
-others of its group share one, from their images together, which promises their mean; where those are too few, all calibration
-images do; and where all are too few no threshold is known, and the class is in every set.
+others of its group share one, from their images together, which promises their mean; where those are too few, the small classes
+of all groups do; and where these are too few the class is in every set. Images of frequent classes say nothing about a rare
+one: a threshold from all images may hold a tenth of a rare class where nine tenths are promised.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pandas as pd
 
 from ..longtail import GROUPS
 
-LADDER = ("class", "group", "all", "none")  # whose images a class's threshold is from
+LADDER = ("class", "group", "rare", "none", "all")  # whose images a class's threshold is from; "all": the usual one
 
 
 def images_needed(coverage: float) -> int:
@@ -36,15 +37,14 @@ def threshold(scores: np.ndarray, coverage: float) -> float:
 
 
 def thresholds(scores: list, groups: dict[str, np.ndarray], coverage: float) -> tuple[np.ndarray, list[str]]:
-    """(K,) thresholds and for each class whose images they are from: "class", "group", "all" or "none" of LADDER.
+    """(K,) thresholds and for each class whose images they are from: "class", "group", "rare" or "none" of LADDER.
 
     scores: for each class those its calibration images give it, 1 - p, perhaps none. Raises ValueError as images_needed.
     """
     needed = images_needed(coverage)
     own = [np.asarray(values, float) for values in scores]
-    found, how = np.full(len(own), threshold(np.concatenate(own), coverage)), ["all"] * len(own)
-    if sum(map(len, own)) < needed:
-        how = ["none"] * len(own)
+    rare = np.concatenate([values for values in own if len(values) < needed] or [np.empty(0)])
+    found, how = np.full(len(own), threshold(rare, coverage)), ["rare" if len(rare) >= needed else "none"] * len(own)
     for members in groups.values():
         small = [k for k in members if len(own[k]) < needed]
         together = np.concatenate([own[k] for k in small] or [np.empty(0)])

@@ -37,11 +37,13 @@ def test_a_coverage_is_a_share(coverage):
         conformal.images_needed(coverage)
 
 
-def test_a_class_without_images_enough_takes_its_groups_then_those_of_all():
-    scores = [np.full(20, 0.1), np.full(9, 0.2), np.full(3, 0.3), np.full(5, 0.5), np.full(4, 0.4)]
+def test_a_class_without_images_enough_takes_its_groups_then_those_of_small_ones_then_none():
+    scores = [np.full(20, 0.1), np.full(9, 0.2), np.full(8, 0.6), np.full(5, 0.5), np.full(4, 0.4)]
     limits, how = conformal.thresholds(scores, GROUPS, 0.9)
-    assert how == ["class", "class", "all", "group", "group"]
-    assert limits.tolist() == [0.1, 0.2, 0.5, 0.5, 0.5]  # all: 41 images, the 38th; the two of `few`: the ninth of nine
+    assert how == ["class", "class", "rare", "group", "group"]
+    assert limits.tolist() == [0.1, 0.2, 0.6, 0.5, 0.5]  # rare: 17 images, the last; the two of `few`: the ninth of nine
+    limits, how = conformal.thresholds([scores[0], scores[1], [0.3] * 3, [0.5] * 4, [0.4]], GROUPS, 0.9)
+    assert how == ["class", "class", "none", "none", "none"] and np.isinf(limits[2:]).all()
     assert conformal.thresholds([s[:1] for s in scores], GROUPS, 0.9)[1] == ["none"] * 5
     assert np.isinf(conformal.thresholds([s[:1] for s in scores], GROUPS, 0.9)[0]).all()
     assert conformal.thresholds([[]] * 5, GROUPS, 0.9)[1] == ["none"] * 5
@@ -90,3 +92,21 @@ def test_rare_classes_are_held_as_often_as_promised():
         assert abs(reached / draws / n_test - expected) < 4 * one / draws**0.5
         assert expected >= coverage
     assert naive[3:].sum() / 2 / draws / n_test < 0.6
+
+
+def test_classes_with_hardly_an_image_are_held_too():
+    """Fewer than a group needs: the small classes of all groups stand in, or a class is in every set; never frequent ones."""
+    rng, draws, coverage = np.random.default_rng(1), 200, 0.8
+    for sizes, expected in (([100, 30, 3, 1, 1], "rare"), ([100, 30, 2, 1, 0], "none")):
+        held, naive = np.zeros(5), np.zeros(5)
+        for _ in range(draws):
+            own = conformal.scores_by_class(*world(rng, np.array(sizes)))
+            limits, how = conformal.thresholds(own, GROUPS, coverage)
+            p, labels = world(rng, np.full(5, 20))
+            scores = 1 - p[np.arange(len(labels)), labels]
+            held += np.bincount(labels, scores <= limits[labels], minlength=5)
+            naive += np.bincount(labels, scores <= conformal.threshold(np.concatenate(own), coverage), minlength=5)
+        held, naive = held / (20 * draws), naive / (20 * draws)
+        assert how == ["class", "class", *[expected] * 3]
+        assert np.average(held[2:], weights=sizes[2:]) > coverage and (naive[3:] < 0.6).all()
+        assert expected == "rare" or (held[2:] == 1).all()
