@@ -136,8 +136,9 @@ def fit_temperatures(scores: np.ndarray, labels: np.ndarray, groups: dict[str, n
 def judged_temperatures(scores: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarray], seed: int = 0) -> pd.DataFrame:
     """Whether temperatures help, on calibration images alone: group, temperature, images, gain, low, high, used.
 
-    A row a group of predictions. Five folds, each scaled by what the others fit; gain: nats of log-likelihood an image, with a
-    95 % interval over images. A temperature is used where the interval is above 0. images: those predicted into the group.
+    A row a group of predictions; images: those predicted into it. Five folds, each scaled by what the others fit; gain: nats of
+    log-likelihood an image, with a 95 % interval over images redrawn within their class, since so many of each were set aside. A
+    temperature is used where the interval is above 0.
     """
     fold, rng = np.empty(len(labels), int), np.random.default_rng(seed)
     for label in np.unique(labels):
@@ -153,9 +154,8 @@ def judged_temperatures(scores: np.ndarray, labels: np.ndarray, groups: dict[str
     final, rows = fit_temperatures(scores, labels, groups), []
     for number, name in enumerate(GROUPS):
         inside = predicted == number
-        gain, low, high = _mean_and_interval(gains[inside], weights[inside], rng)
-        used = bool(low > 0)
-        rows.append((name, final[name], int(inside.sum()), gain, low, high, used))
+        gain, low, high = _mean_and_interval(gains, weights * inside, labels, seed)
+        rows.append((name, final[name], int(inside.sum()), gain, low, high, bool(low > 0)))
     return pd.DataFrame(rows, columns=["group", "temperature", "images", "gain", "low", "high", "used"])
 
 
@@ -164,12 +164,13 @@ def used_temperatures(judged: pd.DataFrame) -> dict[str, float]:
     return {row.group: float(row.temperature) if row.used else 1.0 for row in judged.itertuples()}
 
 
-def _mean_and_interval(values: np.ndarray, weights: np.ndarray, rng) -> tuple[float, float, float]:
-    if not len(values):
+def _mean_and_interval(values: np.ndarray, weights: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """Weighted mean, and its 95 % interval; NaN where all weigh 0. A resample that draws none with a weight is left out."""
+    if not weights.any():
         return float("nan"), float("nan"), float("nan")
-    drawn = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES) * weights
-    means = (drawn @ values) / drawn.sum(1)
-    return float(weights @ values / weights.sum()), *_ends(means)
+    drawn = np.concatenate([times @ np.stack((weights * values, weights), 1) for times in _redrawn(labels, seed)])
+    drawn = drawn[drawn[:, 1] > 0]
+    return float(weights @ values / weights.sum()), *_ends(drawn[:, 0] / drawn[:, 1])
 
 
 # before and after -----------------------------------------------------------------------------------------------
