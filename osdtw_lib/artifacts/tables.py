@@ -18,6 +18,7 @@ _FORM = ("form", "loss", "merge", "damping")
 # `confusion` the heads of the columns are the classes' names.
 TEXT = {
     "accuracy": ("method",),
+    "calibration": ("method", "group", "measure"),
     "ceiling": ("what",),
     "cells": ("network",),
     "claims": ("claim", "paper", "here"),
@@ -34,19 +35,22 @@ TEXT = {
     "posterior": ("images",),
     "ranking": _FORM,
     "rate": ("model", "regime"),
+    "reliability": ("method", "when", "group"),
     "runtime": ("stage",),
     "scores": ("network",),
     "shifted_mixes": ("method", "mix"),
+    "sets": ("thresholds", "group", "how"),
     "summary_epochs": ("row", "title"),
     "summary_osdtw": ("row", "title"),
     "summary_tuned": ("row", "title"),
+    "temperatures": ("method", "group"),
     "theorem": ("model", "swept"),
     "tuning": ("row", "values"),
     "who_wins_epochs": ("row", "other", "verdict"),
     "who_wins_osdtw": ("row", "other", "verdict"),
     "who_wins_tuned": ("row", "other", "verdict"),
 }
-TRUTH = {"claims": ("holds",), "tuning": ("chosen",)} | {
+TRUTH = {"claims": ("holds",), "temperatures": ("used",), "tuning": ("chosen",)} | {
     f"summary_{b}": ("ours",) for b in ("epochs", "osdtw", "tuned")
 }  # True, False, or an empty field
 

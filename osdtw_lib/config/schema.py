@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from .paths import PROJECT
 from .values import (
@@ -17,9 +17,11 @@ from .values import (
     Distinct,
     Epochs,
     Fraction,
+    HeldOut,
     Layers,
     Magnitude,
     Means,
+    Methods,
     NonNegative,
     Number,
     Rate,
@@ -252,21 +254,10 @@ class Ablation(Section):
     refinement_epochs: Epochs | None = None  # as stage3
 
 
-def _with_or_without_parameters(value):
-    """[ce, my/method.py, {ldam: {margin: 0.3}}], or {name: parameters}."""
-    listed = value if isinstance(value, (list, tuple)) else [value]
-    found: dict = {}
-    for one in listed:
-        one = {one: {}} if isinstance(one, str) else one
-        if not isinstance(one, dict) or not all(isinstance(v, (dict, type(None))) for v in one.values()):
-            raise ValueError("give names of methods or paths of .py files; with parameters: {ce: {key: value}}")
-        if twice := found.keys() & one.keys():
-            raise ValueError(f"'{min(twice)}' is given twice")
-        found |= {name: values or {} for name, values in one.items()}
-    return found
+class Calibration(Section):
+    """Training images set aside to fit temperatures and prediction sets: so many of each class, or a share below 1."""
 
-
-Methods = Annotated[dict[str, dict], BeforeValidator(_with_or_without_parameters)]  # and their parameters
+    images: HeldOut | None = None
 
 
 class Verdict(Section):
@@ -311,6 +302,7 @@ class Config(Section):
     stage3: Stage3 = Stage3()
     theory: Theory = Theory()
     ablation: Ablation = Ablation()
+    calibration: Calibration = Calibration()
     verdict: Verdict = Verdict()
     baselines: Methods = {"ce": {}, "logit_adjusted_ce": {}, "balanced_bce": {}}
 

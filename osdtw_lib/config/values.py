@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 
 def _of_single_precision(value: float) -> float:
@@ -42,6 +42,26 @@ def _distinct(values: tuple) -> tuple:
     return values
 
 
+def _count_or_share(value: float) -> float:
+    if isinstance(value, float) and not 1e-6 <= value < 1 or value < 1e-6 or value > 1_000_000_000:
+        raise ValueError("a whole number of images of each class, or a share of them above 0 and below 1")
+    return value
+
+
+def _with_or_without_parameters(value):
+    """[ce, my/method.py, {ldam: {margin: 0.3}}], or {name: parameters}."""
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    found: dict = {}
+    for one in listed:
+        one = {one: {}} if isinstance(one, str) else one
+        if not isinstance(one, dict) or not all(isinstance(v, (dict, type(None))) for v in one.values()):
+            raise ValueError("give names of methods or paths of .py files; with parameters: {ce: {key: value}}")
+        if twice := found.keys() & one.keys():
+            raise ValueError(f"'{min(twice)}' is given twice")
+        found |= {name: values or {} for name, values in one.items()}
+    return found
+
+
 # bounds: what is beyond them is a slip of the pen, or would stop a run in its middle
 Distinct = AfterValidator(_distinct)
 Text = Annotated[str, AfterValidator(_usable)]
@@ -65,4 +85,6 @@ Beta = Annotated[Number, Field(ge=0, lt=1)]
 Ratio = Annotated[Number, Field(ge=1, le=1e9)]
 Shares = Annotated[tuple[Area, Area], AfterValidator(_least_first)]
 Means = tuple[Annotated[Number, Field(ge=-1000, le=1000)], ...]
+HeldOut = Annotated[int | float, AfterValidator(_count_or_share)]  # images of each class, or a share of them
 Deviations = tuple[Annotated[Number, Field(ge=1e-6, le=1000)], ...]
+Methods = Annotated[dict[str, dict], BeforeValidator(_with_or_without_parameters)]  # and their parameters

@@ -13,9 +13,9 @@ from ..longtail import GROUPS, head_tail_partition, shot_groups
 from . import sets
 from .image_check import LARGE_SAID, SHOWN, examine, refuse_unusable
 from .image_files import LARGE, ImageFiles
-from .repeats import refuse_leaks, repeated
+from .repeats import part_of, refuse_leaks, repeated
 from .source import LabelledImages, Source
-from .splits import split_notes
+from .splits import calibration_notes, set_aside, split_notes
 
 SHAPE_LIMIT = 3.0  # longer side by shorter: the centre square of such an image shows less than a third of it
 UNUSUAL = {"CMYK": "in CMYK", "P": "with a palette", "1": "in black and white", "RGBA": "with alpha", "LA": "with alpha"}
@@ -27,19 +27,20 @@ def inspect(config: Config) -> Iterator[str]:
     data = config.data
     source = sets.load_source(data)
     train, test = sets.of(data).split(source, data, config.seed)
+    train, aside = set_aside(source, train, config.calibration.images, config.seed)
     yield f"data:      {source.caption(train, test, data.evaluate)}"
-    yield from (f"note:      {line}" for line in split_notes(source, data, train, test))
+    yield from (f"note:      {line}" for line in split_notes(source, data, train, test) + calibration_notes(source, aside))
     yield from _classes(source, source.counts(train), source.counts(test))
     if isinstance(source.images, LabelledImages):
         yield f"images:    {source.images.pixels.shape[2]} x {source.images.pixels.shape[1]} pixels, in memory"
         return
-    used = np.sort(np.concatenate((train, test)))
+    used = np.sort(np.concatenate((train, test, aside)))
     images = source.images.subset(used)
     found = examine(images)
     yield from _files(images, found, config.model.image_size or 224)
-    yield from _repeated(images, np.isin(used, test))
+    yield from _repeated(images, part_of(used, (train, test, aside)))
     refuse_unusable(images, found, config.folder)
-    refuse_leaks(source.images, (train, test), data, config.folder)
+    refuse_leaks(source.images, (train, test, aside), data, config.folder)
     yield f"fit to train on: ./run_all.sh with this parameter file ({len(images):,} images read to their end)"
 
 
@@ -86,9 +87,9 @@ def _files(images: ImageFiles, found: pd.DataFrame, side: int) -> Iterator[str]:
         yield f"           and {len(bad) - SHOWN:,} more"
 
 
-def _repeated(images: ImageFiles, is_test: np.ndarray) -> Iterator[str]:
+def _repeated(images: ImageFiles, part: np.ndarray) -> Iterator[str]:
     """Files of the same bytes: between training and test, with two labels, or merely twice."""
-    found = repeated(images, is_test)
+    found = repeated(images, part)
     for what, repeats in found.items():
         yield f"repeated:  {len(repeats):,} images {what}: {_listed(list(images.names[repeats[0]]), 2)}"
     if not found:

@@ -16,6 +16,7 @@ from .image_files import ImageFiles
 
 SHOWN = 3
 IN_BOTH, TWO_LABELS, TWICE = "in training and test at once", "with different labels", "more than once in one part"
+CALIBRATES = "in the calibration part and in another"
 
 
 def same_files(images: ImageFiles) -> list[np.ndarray]:
@@ -27,28 +28,34 @@ def same_files(images: ImageFiles) -> list[np.ndarray]:
     )
 
 
-def repeated(images: ImageFiles, is_test: np.ndarray) -> dict[str, list[np.ndarray]]:
-    """Sets of indices whose files hold the same bytes, by what is wrong with them; is_test bool (N,)."""
+def repeated(images: ImageFiles, part: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Sets of indices whose files hold the same bytes, by what is wrong with them.
+
+    part (N,): which part each is in, 0 training, 1 test, 2 calibration.
+    """
     sets = _alike(digest or number for number, digest in enumerate(images.digests()))
     kinds = {
-        IN_BOTH: [m for m in sets if 0 < is_test[m].sum() < len(m)],
+        IN_BOTH: [m for m in sets if {0, 1} <= set(part[m])],
+        CALIBRATES: [m for m in sets if 2 in part[m] and set(part[m]) != {2}],
         TWO_LABELS: [m for m in sets if len(set(images.labels[m])) > 1],
-        TWICE: [m for m in sets if is_test[m].sum() > 1 or (~is_test[m]).sum() > 1],
+        TWICE: [m for m in sets if len(set(part[m])) < len(m)],
     }
     return {kind: found for kind, found in kinds.items() if found}
 
 
-def refuse_leaks(images, used: tuple[np.ndarray, np.ndarray], data: Data, folder: Path) -> list[str]:
-    """Notes on repeated images among those used (indices of training and test); none of images that are no files.
+def refuse_leaks(images, used: tuple[np.ndarray, ...], data: Data, folder: Path) -> list[str]:
+    """Notes on repeated images among those used; none of images that are no files.
 
-    Raises UserError where one is in training and test, or has two labels; the whole list goes to folder/repeated.txt.
+    used: indices of the training, the test and, where there is one, the calibration part.
+
+    Raises UserError where one is in two of the parts, or has two labels; the whole list goes to folder/repeated.txt.
     Under a protocol the published lists are what results are compared on: their copies are said, not refused.
     """
     if not isinstance(images, ImageFiles):
         return []
     chosen = np.sort(np.concatenate(used))
-    images, is_test = images.subset(chosen), np.isin(chosen, used[1])
-    found, listing = repeated(images, is_test), folder / "repeated.txt"
+    images, part = images.subset(chosen), part_of(chosen, used)
+    found, listing = repeated(images, part), folder / "repeated.txt"
     leaks = {kind: sets for kind, sets in found.items() if kind != TWICE}
     if data.protocol or not leaks:
         listing.unlink(missing_ok=True)
@@ -62,6 +69,11 @@ def refuse_leaks(images, used: tuple[np.ndarray, np.ndarray], data: Data, folder
         f"{'; '.join(_said(images, sets, kind) for kind, sets in leaks.items())}; all of them are in {listing}: "
         "keep each image once, with the right label"
     )
+
+
+def part_of(chosen: np.ndarray, used: tuple[np.ndarray, ...]) -> np.ndarray:
+    """(N,): in which of the parts used, by its number, each of the chosen indices is."""
+    return sum(number * np.isin(chosen, indices) for number, indices in enumerate(used))
 
 
 def _said(images: ImageFiles, sets: list[np.ndarray], kind: str) -> str:

@@ -4,13 +4,16 @@ and class."""
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 
 from ..config.schema import Data, WholeSet
 from ..errors import UserError
 from ..longtail import exponential_class_counts
-from .source import Source
+from .source import LabelledImages, Source
+
+CALIBRATION = 1  # beside seed and label: a draw of its own
 
 
 def cut_to_profile(source: Source, data: WholeSet, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +62,52 @@ def drawn_again(source: Source, train: np.ndarray, test: np.ndarray, seed: int) 
     if sum(map(len, left)) == len(train):
         raise UserError("verdict.training_images: drawn: every image that does not test trains already; set kept")
     return np.concatenate([members[:count] for members, count in zip(left, counts)]), test
+
+
+def set_aside(source: Source, train: np.ndarray, images: float | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(training, calibration): so many training images of each class, or a share below 1 of them rounded down, set aside.
+
+    images: None sets none aside. Of an array's images none that has a copy is taken, since both could not be told apart; files
+    are compared by refuse_leaks. Raises UserError where a class would have none left to train with, and where a share takes
+    none of any class.
+    """
+    if images is None:
+        return train, train[:0]
+    labels, single, taken = source.images.labels[train], _single(source.images)[train], []
+    for label, name in enumerate(source.class_names):
+        members = train[labels == label]
+        wanted = images if isinstance(images, int) else math.floor(len(members) * images + 1e-9)
+        if wanted >= len(members) > 0:
+            raise UserError(
+                f"calibration.images: class '{name}' has {len(members)} training images and {wanted} were asked for, so that "
+                "none would train; ask for fewer, or for a share of each class, for instance 0.2"
+            )
+        drawn = np.random.default_rng((seed, label, CALIBRATION)).permutation(train[(labels == label) & single])
+        taken.append(drawn[:wanted])
+    aside = np.sort(np.concatenate(taken))
+    if not len(aside):
+        raise UserError(f"calibration.images: a share of {images:g} is less than one image of every class; ask for more")
+    return train[~np.isin(train, aside)], aside
+
+
+def _single(images) -> np.ndarray:
+    """bool (N,): which images of an array have no copy in it; files all count as single."""
+    if not isinstance(images, LabelledImages):
+        return np.ones(len(images), bool)
+    digests = [hashlib.blake2b(pixels.tobytes(), digest_size=16).digest() for pixels in images.pixels]
+    _, which, counts = np.unique(np.array(digests, "S16"), return_inverse=True, return_counts=True)
+    return counts[which] == 1
+
+
+def calibration_notes(source: Source, aside: np.ndarray) -> list[str]:
+    """What a user should know about the calibration part, a line each; none where there is no such part."""
+    if not len(aside):
+        return []
+    none = np.flatnonzero(source.counts(aside) == 0)
+    lines = [f"calibration part: {len(aside):,} images taken out of the training part, which train nothing"]
+    if len(none):
+        lines.append(f"no calibration image, so judged with the others of their group: {_named(source, none)}")
+    return lines
 
 
 def _shuffled(source: Source, seed: int):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .calibration import probabilities
+
 ENOUGH = 10  # images a class, below which an estimate is said to rest on few
 RATIOS = (50, 25, 10, 5, 2)  # of the largest class to the smallest, as LADE and SADE test them
 MOST_CLASSES = 2000  # of which the standard errors are computed: a matrix of them is inverted
@@ -20,13 +22,6 @@ def moved(scores, from_prior, to_prior) -> np.ndarray:
     """scores (N, K) under the shares from_prior (K,) -> under to_prior (K,); a class with a share of 0 gets -inf."""
     with np.errstate(divide="ignore"):
         return np.asarray(scores, np.float64) + np.log(np.asarray(to_prior, float)) - np.log(np.asarray(from_prior, float))
-
-
-def softmax(scores) -> np.ndarray:
-    """(N, K) -> probabilities (N, K), in float64."""
-    scores = np.asarray(scores, np.float64)
-    odds = np.exp(scores - scores.max(1, keepdims=True))
-    return odds / odds.sum(1, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,7 @@ def estimate_mix(scores, prior, names=None, weights=None, steps: int = 500, tole
     if not n or not np.isfinite(scores).all():
         raise ValueError("a mix is estimated from at least one image with finite scores")
     weights = np.ones(n) if weights is None else np.asarray(weights, float)
-    odds = softmax(scores) / np.asarray(prior, float)  # proportional to p(x | k)
+    odds = probabilities(scores) / np.asarray(prior, float)  # proportional to p(x | k)
     odds /= odds.max(1, keepdims=True)
     shares = _maximised(odds, weights / weights.sum(), steps, tolerance)
     shares = np.where(shares < 1e-6, 0.0, shares) / shares[shares >= 1e-6].sum()

@@ -22,11 +22,13 @@ from ..data.augment import photograph
 from ..data.batches import normalized
 from ..data.image_files import converted
 from ..errors import UserError
-from ..evaluation.class_mix import Estimate, estimate_mix, moved, softmax
+from ..evaluation.calibration import probabilities as softmax
+from ..evaluation.class_mix import Estimate, estimate_mix, moved
 from ..evaluation.scores import scores_over
 from ..methods._base import Method, Problem, Row
 from ..methods.osdtw import ROWS
 from ..models.vit import VisionTransformer
+from .correction import Correction, load_correction
 
 UNFINISHED = "run ./run_all.sh with its parameter file first"
 
@@ -35,17 +37,20 @@ class Predictor:
     """images -> class probabilities (B, K); `class_names` (K,) names the columns.
 
     A softmax over the row's scores. Given that exactly one class is right, both of OSDTW's likelihoods make the probability of
-    class k proportional to exp(s_k), s_k being its raw log-odds: its argmax is Algorithm 1's. They hold for the class shares
-    the row stands for (`shares`, (K,): of OSDTW equal ones, of plain cross-entropy the training set's); `prior` asks for others.
+    class k proportional to exp(s_k), s_k being its raw log-odds: its argmax is Algorithm 1's. Where the run has a calibration
+    part and a temperature helps there, scores are divided by it first, which moves no argmax. Probabilities hold for the class
+    shares the row stands for (`shares`, (K,): of OSDTW equal ones, of plain cross-entropy the training set's); `prior` asks for
+    others.
     """
 
-    def __init__(self, row: Row, network, about: dict):
+    def __init__(self, row: Row, network, about: dict, correction: Correction | None = None):
         """about: predictor.json, as `Problem.described` writes it."""
         self.row, self.network, self.class_names, self.about = row, network.eval(), tuple(about["class_names"]), about
         self.shares = row.shares
         self.mean, self.std, self.channels = about["mean"], about["std"], about["model"]["channels"]
         vit = next(module for module in network.modules() if isinstance(module, VisionTransformer))
         self.size = tuple(vit.patch_embed.img_size)  # (height, width)
+        self.correction = correction or Correction()
         self._seen = photograph(None, self.size, about["crop_share"])
 
     def __call__(self, images, prior=None) -> np.ndarray:
@@ -58,12 +63,9 @@ class Predictor:
         whose pixels have no known range.
         """
         scores = self.scores(images)
-        if isinstance(prior, str) and prior == "estimate" and len(scores):
-            found = self.estimated(scores)
-            for line in found.warnings:
-                warnings.warn(line, stacklevel=2)
-            prior = found.shares
-        return self.probabilities(scores, None if isinstance(prior, str) and prior == "estimate" else self.mix(prior))
+        if isinstance(prior, str) and prior == "estimate":
+            prior = self._estimated_and_said(scores) if len(scores) else None
+        return self.probabilities(scores, self.mix(prior))
 
     def scores(self, images) -> np.ndarray:
         """The row's raw scores (B, K), float32, in class order; of OSDTW log-odds. images as above."""
@@ -72,9 +74,21 @@ class Predictor:
             rows.append(self.scores_of(np.stack(batch)))
         return np.concatenate(rows)
 
+    def sets(self, images, coverage: float = 0.9) -> list[list[str]]:
+        """For each image the classes, likeliest first, among which the true one is with this probability, by class.
+
+        images: as above. evaluation/conformal.py says what is promised; docs/calibration.md what for. Raises UserError, one
+        line, where the run has no calibration part, and ValueError for a coverage not between 0 and 1.
+        """
+        self.correction.require_sets(coverage)
+        raw = softmax(self.scores(images))
+        inside = self.correction.sets(raw, coverage)
+        return [[self.class_names[k] for k in np.argsort(-p) if held[k]] for p, held in zip(raw, inside)]
+
     def probabilities(self, scores: np.ndarray, mix: np.ndarray | None = None) -> np.ndarray:
-        """scores (B, K) -> (B, K), in float64, under class shares (K,); None: those the row stands for."""
-        return softmax(scores if mix is None else moved(scores, self.shares, mix))
+        """Raw scores (B, K) -> (B, K), in float64, under class shares (K,); None: those the row stands for."""
+        corrected = self.correction.scores(scores)
+        return softmax(corrected if mix is None else moved(corrected, self.shares, mix))
 
     def mix(self, prior) -> np.ndarray | None:
         """Class shares (K,): "uniform", "training", a mapping {class name: share} or an array (K,); None stays None.
@@ -103,8 +117,14 @@ class Predictor:
         return shares / shares.sum()
 
     def estimated(self, scores: np.ndarray) -> Estimate:
-        """The class mix of the images these scores (B, K) are of, with standard errors and warnings."""
-        return estimate_mix(scores, self.shares, self.class_names)
+        """The class mix of the images these raw scores (B, K) are of, with standard errors and warnings."""
+        return estimate_mix(self.correction.scores(scores), self.shares, self.class_names)
+
+    def _estimated_and_said(self, scores: np.ndarray) -> np.ndarray:
+        found = self.estimated(scores)
+        for line in found.warnings:
+            warnings.warn(line, stacklevel=3)
+        return found.shares
 
     def seen(self, image: Image.Image) -> np.ndarray:
         """As evaluation sees it, uint8 (height, width, channels): resized, the middle of it."""
@@ -150,7 +170,7 @@ def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
         kind = _method(method, about, folder)
         row = kind(Problem.of(about), kind.Parameters.model_validate(about["parameters"]))
     network = row.network(lambda stage, name: read_tensors(_finished(folder, stage) / f"{name}.safetensors"))
-    return Predictor(row, network, about)
+    return Predictor(row, network, about, load_correction(folder, method))
 
 
 def run_folder(folder: str | Path) -> Path:

@@ -47,6 +47,11 @@ CONTENTS = {
     "class_mix": Stage(
         "accuracy under other class mixes", "10_predictor", ("selection", "stage1", "stage2", "stage3", "baselines")
     ),
+    "calibration": Stage(
+        "whether probabilities are what they say, and prediction sets",
+        "10_predictor",
+        ("selection", "stage1", "stage2", "stage3", "baselines"),
+    ),
     "ablation": Stage(
         "the grid over C and w_A measured over seeds, and how each proxy ranks it", "08_ablations", optional=True, room="ablation"
     ),

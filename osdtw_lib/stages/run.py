@@ -23,6 +23,7 @@ from ..data.batches import Batches
 from ..data.decoded_cache import decoded
 from ..data.image_files import ImageFiles
 from ..data.source import LabelledImages
+from ..data.splits import set_aside
 from ..errors import UserError
 from ..methods._base import Method, Problem
 from ..models.pretrained import require_start
@@ -85,8 +86,19 @@ class Run:
             self.source.images.contents.verify(self.source.images.paths.tolist())
 
     @cached_property
+    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        train, test = sets.of(self.config.data).split(self.source, self.config.data, self.config.seed)
+        train, aside = set_aside(self.source, train, self.config.calibration.images, self.config.seed)
+        return train, test, aside
+
+    @cached_property
     def indices(self) -> tuple[np.ndarray, np.ndarray]:
-        return sets.of(self.config.data).split(self.source, self.config.data, self.config.seed)
+        return self._parts[:2]
+
+    @property
+    def calibration_indices(self) -> np.ndarray:
+        """Of the images set aside, which neither train nor test; empty where `calibration.images` asks for none."""
+        return self._parts[2]
 
     @cached_property
     def train(self) -> LabelledImages | ImageFiles:
@@ -95,6 +107,10 @@ class Run:
     @cached_property
     def test(self) -> LabelledImages | ImageFiles:
         return self.source.images.subset(self.indices[1])
+
+    @cached_property
+    def calibration(self) -> LabelledImages | ImageFiles:
+        return self.source.images.subset(self.calibration_indices)
 
     @property
     def caption(self) -> str:
@@ -127,7 +143,7 @@ class Run:
     def batches(self, images: LabelledImages | ImageFiles, batch_size: int | None = None, **training) -> Batches:
         """training: `recipe` and `sampling` of training batches."""
         # the same seed for every stage and baseline: all see the same batches in the same order
-        if self.config.data.cache and any(images is whole for whole in (self.train, self.test)):
+        if self.config.data.cache and any(images is whole for whole in (self.train, self.test, self.calibration)):
             side = round(max(self.image_size) / self.config.data.crop_share)
             images = decoded(images, side, self.cache)
         options = {"device": self.device, "batch_size": batch_size} | training

@@ -1,4 +1,4 @@
-"""The scores of a row of the accuracy table over the test images."""
+"""The scores of a row of the accuracy table over the test images, or others."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from .run import Run
 from .selection import chosen
 
 
-def scores_of(run: Run, name: str) -> np.ndarray:
+def scores_of(run: Run, name: str, images=None) -> np.ndarray:
     """(N, K) of the test images in their order, float32, in class order. name: a row, as `rows` names them.
 
+    images: others instead, for instance run.calibration.
     Raises UserError where that row is not trained.
     """
     row = rows(run, chosen(run)["shared_depth"])[name]
-    return scores_over(row.network(run.read), row.scores, run.batches(run.test))
+    return scores_over(row.network(run.read), row.scores, run.batches(run.test if images is None else images))

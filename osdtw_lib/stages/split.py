@@ -8,25 +8,29 @@ import torch
 from ..artifacts.artifact import Writer
 from ..data.image_check import check_files
 from ..data.repeats import refuse_leaks
-from ..data.splits import index_hash, split_notes
+from ..data.splits import calibration_notes, index_hash, split_notes
 from .run import Run
 
 
 def parameters(run: Run) -> dict:
-    return run.dump("seed", "data") | {"images": run.source.fingerprint()}
+    aside = run.dump("calibration") if run.config.calibration.images is not None else {}
+    return run.dump("seed", "data") | aside | {"images": run.source.fingerprint()}
 
 
 def before(run: Run) -> None:
     """Before the key asks what the files hold: one reading serves both."""
-    check_files(run.source.images, run.indices, run.folder)
+    check_files(run.source.images, (*run.indices, run.calibration_indices), run.folder)
 
 
 def make(run: Run, write: Writer) -> None:
-    train, test = run.indices
-    copies = refuse_leaks(run.source.images, run.indices, run.config.data, run.folder) if run.copies_are_leaks else []
-    for line in (run.caption, *split_notes(run.source, run.config.data, train, test), *copies):
+    (train, test), aside = run.indices, run.calibration_indices
+    used = (train, test, aside)
+    copies = refuse_leaks(run.source.images, used, run.config.data, run.folder) if run.copies_are_leaks else []
+    notes = split_notes(run.source, run.config.data, train, test) + calibration_notes(run.source, aside)
+    for line in (run.caption, *notes, *copies):
         print(f"split: {line}", flush=True)
-    write.tensors("indices", {"train": torch.from_numpy(train), "test": torch.from_numpy(test)})
+    parts = {"train": train, "test": test} | ({"calibration": aside} if len(aside) else {})
+    write.tensors("indices", {name: torch.from_numpy(indices) for name, indices in parts.items()})
     group = {int(k): name for name, members in run.groups.items() for k in members}
     task = {int(k): name for name, members in run.partition.items() for k in members}
     classes = range(len(run.class_names))
@@ -36,6 +40,7 @@ def make(run: Run, write: Writer) -> None:
             {
                 "class": run.class_names,
                 "training_images": run.class_counts,
+                **({"calibration_images": run.source.counts(aside)} if len(aside) else {}),
                 "prior": run.class_counts / run.class_counts.sum(),
                 "task": [task[k] for k in classes],
                 "group": [group[k] for k in classes],
@@ -43,3 +48,5 @@ def make(run: Run, write: Writer) -> None:
         ),
     )
     write.notes |= {"indices_sha256": index_hash(train, test), "seed": run.config.seed, "caption": run.caption}
+    if len(aside):
+        write.notes["calibration_sha256"] = index_hash(aside)

@@ -44,7 +44,12 @@ class SeedRun(Run):
     def indices(self) -> tuple[np.ndarray, np.ndarray]:
         if self.is_own or self.config.verdict.training_images == "kept":
             return self.of.indices
-        return drawn_again(self.source, *self.of.indices, self.config.seed)
+        train, test = self.of.indices
+        return drawn_again(self.source, train, np.concatenate((test, self.calibration_indices)), self.config.seed)[0], test
+
+    @property
+    def calibration_indices(self) -> np.ndarray:
+        return self.of.calibration_indices
 
     def artifact(self, name: str) -> Artifact:
         found = super().artifact(name)

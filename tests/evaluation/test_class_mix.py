@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from osdtw_lib.evaluation.class_mix import accuracies_under, estimate_mix, moved, shifted_mixes, softmax
+from osdtw_lib.evaluation.calibration import probabilities as softmax
+from osdtw_lib.evaluation.class_mix import accuracies_under, estimate_mix, moved, shifted_mixes
 
 MEANS = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.5]])
 

@@ -20,7 +20,7 @@ SELECTED = {"shared_depth": 2, "head_weight": 0.4}
 STAGES = [name for name, stage in CONTENTS.items() if not stage.optional]
 METHODS = ("ce", "logit_adjusted_ce", "balanced_bce", "stage1", "stage2", "osdtw_assembled", "osdtw")
 FOLDERS = ["split", "start", "stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "tables"]
-FOLDERS += ["simulation", "label_dependence"]
+FOLDERS += ["simulation", "label_dependence", "calibration"]
 FOLDERS += [f"baselines/{method}" for method in ("ce", "logit_adjusted_ce", "balanced_bce")]
 
 
@@ -354,7 +354,7 @@ STALE = {
     "likelihood": ("categorical", {"stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "label_dependence"}),
     "stage0.epochs": (
         3,
-        set(FOLDERS) - {"split", "tables", "simulation", "baselines/logit_adjusted_ce", "baselines/balanced_bce"},
+        set(FOLDERS) - {"split", "tables", "calibration", "simulation", "baselines/logit_adjusted_ce", "baselines/balanced_bce"},
     ),
     "fisher.batch_size": (7, set()),
     "theory.repetitions": (500, {"simulation"}),
@@ -367,7 +367,7 @@ STALE = {
 def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(finished_copy, key):
     value, expected = STALE[key]
     run = finished_copy({key: value})
-    checked = [f for f in FOLDERS if f not in ("tables", "baselines/logit_adjusted_ce", "baselines/balanced_bce")]
+    checked = [f for f in FOLDERS if f not in ("tables", "calibration", "baselines/logit_adjusted_ce", "baselines/balanced_bce")]
     stale = {f for f in checked if run.artifact(f).why_not_done()}
     assert stale == expected
 
@@ -378,7 +378,7 @@ def test_changing_stage_3_alone_runs_stage_3_alone(finished_copy, capsys):
         execute(run, stage)
     out = capsys.readouterr().out
     assert "stage3: runs, stale: stage3.epochs 2 -> 1" in out
-    assert [line.split(":")[0] for line in out.splitlines() if ": runs," in line] == ["stage3", "tables"]
+    assert [line.split(":")[0] for line in out.splitlines() if ": runs," in line] == ["stage3", "tables", "calibration"]
 
 
 def test_a_stage_without_its_predecessor_names_the_notebook_to_run(params, refused):
