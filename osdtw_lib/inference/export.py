@@ -32,7 +32,6 @@ from ..artifacts.files import write_tensors, write_text
 from ..artifacts.manifest import read_manifest, versions
 from ..data.image_files import NO_PICTURES
 from ..errors import UserError
-from ..longtail import class_priors
 from ..methods._base import Row
 from ..methods.osdtw import ROWS
 from ..models.weights import weights
@@ -234,7 +233,6 @@ def described(run: Path, predictor: Predictor) -> dict:
     """What else a user of the scores must know, and where they come from."""
     row, about = predictor.row, predictor.about
     counts, made = row.problem.class_counts, read_manifest(run / stage_of(row)) or {}
-    shares = class_priors(counts) if row.prior == "training" else np.full(len(counts), 1 / len(counts))
     init = about["model"]["init"]
     return {
         "name": run.resolve().name,
@@ -245,7 +243,7 @@ def described(run: Path, predictor: Predictor) -> dict:
         "class_counts": counts.tolist(),
         "scores": "softmax(scores) is p(class | image) where the classes' shares are prior_shares",
         "prior": row.prior,
-        "prior_shares": shares.tolist(),
+        "prior_shares": row.shares.tolist(),
         "model": about["model"] | {"init": Path(init).name if "/" in init or "\\" in init else init},
         **{key: about[key] for key in ("shared_depth", "likelihood", "parameters") if key in about},
         "made": {"key": made.get("key"), "finished": made.get("finished"), "commit": made.get("git_commit")},

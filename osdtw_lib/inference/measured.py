@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,11 +74,9 @@ def _of_these_weights(run: Path, stage: str, row: Row) -> dict | None:
 
 
 def _ece(run: Path, row: Row) -> float | None:
-    """Expected calibration error of the row in a table of `calibration` with the columns method and ece; None without."""
-    for name in (_of_these_weights(run, "calibration", row) or {"files": {}})["files"]:
-        if name.endswith(".csv"):
-            with (run / "calibration" / name).open(encoding="utf-8", newline="") as file:
-                for line in csv.DictReader(file):
-                    if line.get("method") == row.name and line.get("ece"):
-                        return float(line["ece"])
-    return None
+    """Expected calibration error of the row's raw scores, over all test images; None where none was measured of these weights."""
+    if _of_these_weights(run, "calibration", row) is None:
+        return None
+    table = read_table(run / "calibration" / "calibration.csv")
+    found = table[(table["method"] == row.name) & (table["group"] == "all") & (table["measure"] == "ece_equal_mass")]
+    return float(found["before"].iloc[0]) if len(found) else None

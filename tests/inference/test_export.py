@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
 
-from osdtw_lib.artifacts.files import checksum
+from osdtw_lib.artifacts.tables import read_table
 from osdtw_lib.artifacts.manifest import own_checksum
 from osdtw_lib.data.batches import normalized
 from osdtw_lib.data.image_files import open_image
@@ -334,15 +334,14 @@ def rewrite(folder, manifest):
 
 def test_a_calibration_that_was_measured_is_said(finished_copy, tmp_path):
     run = finished_copy()
-    (run.folder / "calibration").mkdir()
-    table = run.folder / "calibration" / "calibration.csv"
-    table.write_text("method,ece\nce,9.0\nosdtw,4.25\n", encoding="utf-8")
-    files = {table.name: {"sha256": checksum(table), "bytes": table.stat().st_size}}
-    inputs = {stage: run.artifact(stage).key for stage in ("stage1", "stage2", "stage3")}
-    rewrite(run.folder / "calibration", {"files": files, "inputs": inputs})
-    assert measured(run.folder, load_predictor(run.folder).row).ece == 4.25
-    table.write_text("method,ece\nosdtw,0.25\n", encoding="utf-8")
+    path = run.folder / "calibration" / "calibration.csv"
+    table = read_table(path).set_index(["method", "group", "measure"])["before"]
+    found = measured(run.folder, load_predictor(run.folder).row).ece
+    assert found == table["osdtw", "all", "ece_equal_mass"] > 0
+    path.write_text(path.read_text(encoding="utf-8").replace("osdtw,", "other,"), encoding="utf-8")
     assert "calibration.csv was changed" in refusal(run.folder, tmp_path / "out")
+    shutil.rmtree(run.folder / "calibration")
+    assert measured(run.folder, load_predictor(run.folder).row).ece is None
 
 
 LICENCES = {
