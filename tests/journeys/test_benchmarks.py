@@ -107,7 +107,6 @@ def test_data(quick):
 def test_busy(quick):
     folder, said = quick("busy")
     table = pd.read_csv(folder / "busy.csv")
-    ways = ["libgomp's own spin", "as set by osdtw_lib", "a spin of 1000", "asleep (PASSIVE)"]
-    assert list(table["threads_wait"]) == ways and "load before: " in said
+    assert list(table["threads_wait"]) == ["libgomp's own spin", "as set by osdtw_lib"] and "load before: " in said
     assert (table[["idle_steps_per_second", "busy_steps_per_second", "busy_ratio"]] > 0).all(axis=None)
     assert table["idle_ratio"][0] == 1 and said.count("; at most ") == 2
