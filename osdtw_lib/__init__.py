@@ -4,13 +4,9 @@ The rooms in the order data passes through them: config, data, models, training,
 evaluation beside them; figures, explorer and report show what they made. Each says in its first lines what it holds.
 """
 
-import os
+from .backend import threads
 
-# Threads that wait for each other spin, and on a shared machine that stalls them all: with one other busy process on
-# two cores training fell to a seventieth of its speed. A short spin keeps most of the speed of an idle machine. Read
-# by OpenMP when torch is first imported; where OMP_WAIT_POLICY is set it is left alone.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+threads.prepare()  # every way in passes here, and before torch is loaded
 
 __version__ = "0.2.0"
 

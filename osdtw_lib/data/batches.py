@@ -7,7 +7,6 @@ same batches, and so do two processes that share the parts of a batch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..backend import distributed
+from ..backend.threads import cores
 from ..config.schema import Config, Recipe
 from ..errors import UserError
 from .augment import UNMIXED, augmented, centred, generators_kept, mixed_and_erased, photograph, seed_all, seed_of, seeded
@@ -292,6 +292,5 @@ def readers(asked: int | str, device: torch.device) -> int:
     """Reading processes of one training process; auto: its share of the cores, all but one where it trains on them too."""
     if asked != "auto":
         return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = cores // distributed.local_world_size()
+    share = cores() // distributed.local_world_size()
     return min(MOST_READERS, share if device.type == "cuda" else share - 1)

@@ -24,6 +24,7 @@ from PIL import Image
 from ..artifacts.files import make_folder, remove, write_text
 from ..artifacts.lock import TOKEN
 from ..backend.progress import size
+from ..backend.threads import cores
 from ..errors import UserError
 from .image_files import ImageFiles
 from .in_threads import over_images
@@ -109,7 +110,7 @@ def _blocks_done(data: Path, journal: Path, images: ImageFiles, shape: tuple[int
         print(f"decoded cache: {data.name} is not of these images or was cut short; it is made again", flush=True)
         return {}
     pixels = np.memmap(data, np.uint8, "r", shape=shape)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # outside the interpreter's lock
+    with ThreadPoolExecutor(cores()) as pool:  # outside the interpreter's lock
         found = pool.map(lambda b: zlib.crc32(pixels[b * BLOCK : (b + 1) * BLOCK]), range(blocks))
         whole = {b: checksum for b, checksum in enumerate(found) if done.get(b) == checksum}
     if len(whole) < len(done):

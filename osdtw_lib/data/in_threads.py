@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..backend.progress import LINE_SECONDS, clock
+from ..backend.threads import cores
 
 
 def over_images(function: Callable[[int], object], count: int, label: str) -> Iterator:
     """function(0), function(1), ... in order, computed in threads (Pillow decodes outside the interpreter's lock)."""
-    threads = 2 * len(os.sched_getaffinity(0)) + 4  # more than cores: some wait for the disk
+    threads = 2 * cores() + 4  # more than cores: some wait for the disk
     started = printed = time.monotonic()
     pending: deque[Future] = deque()
     pool = ThreadPoolExecutor(threads)

@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 
 from ..backend import distributed
+from ..backend.threads import cores
 from ..config.schema import Config
 from ..legible import speak_legibly
 from .run import Run
@@ -31,7 +32,7 @@ def everywhere(run: Run, function: Callable, jobs: list[tuple]) -> None:
         return
     config = run.config
     if config.loader_workers == "auto":  # each would take all cores to read images with
-        config = config.model_copy(update={"loader_workers": max((os.cpu_count() or 1) // workers - on_cpu, 0)})
+        config = config.model_copy(update={"loader_workers": max(cores() // workers - on_cpu, 0)})
     spawn = multiprocessing.get_context("spawn")
     gpus = spawn.SimpleQueue()
     for gpu in range(workers):

@@ -57,7 +57,9 @@ def fit(
     checkpoint.require_room(sum(t.nbytes for t in _tensors(model, optimizer).values()) + 8 * sum(p.numel() for p in trained))
     progress = Progress(label, length.epochs, len(batches.labels), done=len(history))
     last_saved = time.monotonic()
-    with torch.random.fork_rng(devices=_cuda_devices(model)):
+    on_gpu = _cuda_devices(model)
+    seeded = torch.manual_seed if on_gpu else torch.default_generator.manual_seed  # the first asks every kind of accelerator
+    with torch.random.fork_rng(devices=on_gpu):
         for epoch in range(len(history), length.epochs):
             _training(model)
             sums: dict[str, torch.Tensor] = {}
@@ -67,7 +69,7 @@ def fit(
                     group["lr"] = rate * group["scale"]
                 optimizer.zero_grad()
                 for part in progress.waiting(parts):
-                    torch.manual_seed(seed_of(seed, epoch, step, part.number))
+                    seeded(seed_of(seed, epoch, step, part.number))
                     with torch.autocast(part.images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                         losses = means(phase, model, part)
                     (part.share * sum(losses.values())).backward()

@@ -14,6 +14,7 @@ from osdtw_lib.data.augment import photograph, seed_of, seeded
 from osdtw_lib.data.batches import Batches
 from osdtw_lib.data.image_files import ImageFiles
 from osdtw_lib.data.rand_augment import OPERATIONS, rand_augment
+from osdtw_lib.data.source import LabelledImages
 
 INCREASING = timm.data.auto_augment.rand_augment_choices("rand", increasing=True)
 MAGNITUDES = [*np.arange(0, 10.5, 0.5).tolist(), 9.999, 12.0, 100.0]
@@ -153,3 +154,22 @@ def test_cheap_seeds_give_the_pixels_of_the_costly_ones_and_leave_the_generators
         cheap = torch.rand(3), random.random(), np.random.rand()
     with seeded_by_every_accelerator("x"):
         assert torch.equal(cheap[0], torch.rand(3)) and cheap[1:] == (random.random(), np.random.rand())
+
+
+def test_a_whole_part_is_mixed_and_erased_as_by_the_costly_seeds(monkeypatch):
+    recipe = Recipe(
+        random_crop=(0.3, 1.0), flip=True, rand_augment=(9, 0.5), mixup=0.8, cutmix=1.0, random_erasing=0.5, batch_size=8
+    )
+    data = Files(dataset="files", train="x", mean=[0.5] * 3, std=[0.5] * 3)
+    config = Config.model_construct(seed=3, data=data, recipe=recipe, loader_workers=0)
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 18, 18, 3), dtype=np.uint8)
+
+    def images(epoch):
+        batches = Batches(LabelledImages(pixels, np.arange(20) % 3), config, (16, 16), 3)
+        return [part.images for step in batches.epoch(epoch) for part in step]
+
+    cheap = images(1), images(2)
+    monkeypatch.setattr("osdtw_lib.data.batches.seeded", seeded_by_every_accelerator)
+    for ours, reference in zip(cheap, (images(1), images(2))):
+        assert len(ours) == 3 and all(map(torch.equal, ours, reference))
+    assert not torch.equal(cheap[0][0], cheap[1][0])

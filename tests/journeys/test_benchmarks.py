@@ -97,5 +97,16 @@ def test_data(quick):
     assert list(table.columns) == DATA and "Machine: " in said and "generated JPEGs of 500 x 375" in said
     assert (table[DATA[1:5]] > 0).all(axis=None) and table["ratio"][0] == 1
     assert table["path"].str.startswith("JPEG").sum() == table["path"].str.startswith("cache").sum() == 3
+    small = pd.read_csv(folder / "data_reading.csv")
+    assert list(small["recipe"]) == ["read only", "crop, flip, RandAug"] and "read only: " in said
+    assert (small["ratio"] > 0).all() and (small["training_ms"] > 0).all()
     assert list(passes["once a data set"]) == ["check of all files", "building the cache"]
     assert (passes[["images_per_core_second", "images_per_second"]] > 0).all(axis=None)
+
+
+def test_busy(quick):
+    folder, said = quick("busy")
+    table = pd.read_csv(folder / "busy.csv")
+    assert list(table["threads_wait"]) == ["libgomp's own spin", "as set by osdtw_lib"] and "load before: " in said
+    assert (table[["idle_steps_per_second", "busy_steps_per_second", "busy_ratio"]] > 0).all(axis=None)
+    assert table["idle_ratio"][0] == 1 and said.count("; at most ") == 2
