@@ -62,6 +62,8 @@ def differs(given, understood, where: str = "") -> str | None:
     if where in METHODS and isinstance(given, (str, list, tuple)) and isinstance(understood, dict):
         names = [given] if isinstance(given, str) else given
         given = {name: {} for name in names} if all(isinstance(name, str) for name in names) else given
+    if where in METHODS and isinstance(given, dict):
+        given = {name: {} if values is None else values for name, values in given.items()}
     if isinstance(given, dict) and isinstance(understood, dict):
         found = (
             f"{where}.{key}: not there" if key not in understood else differs(value, understood[key], f"{where}.{key}")
