@@ -43,6 +43,7 @@ SIZES = {
     "stage0.decoder_depth": 4,
     "data.largest": 500,
     "data.test_per_class": 100,
+    "recipe.compile": False,  # takes minutes
 }
 
 
