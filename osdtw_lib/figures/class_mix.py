@@ -22,7 +22,7 @@ def shifted(table: pd.DataFrame, method: str, title: str) -> go.Figure:
         figure.add_scatter(x=own["mix"], y=own[way], name=name, mode="lines+markers", line=line, marker_symbol=symbol)
     figure.update_xaxes(title="class mix of the test images: direction and ratio", type="category")
     figure.update_yaxes(title="accuracy (%)")
-    figure.update_layout(title=f"Other class mixes: {title}", height=420, legend={"orientation": "h", "y": 1.12, "x": 0})
+    figure.update_layout(title=f"Other class mixes: {title}", height=460, legend={"orientation": "h", "y": -0.3, "x": 0})
     return captioned(
         figure,
         "Accuracy where classes come with other shares than in the test set: forward, as in training (50: the first class 50 "
