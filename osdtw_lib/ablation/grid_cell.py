@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 
 from ..evaluation.scores import class_scores, predict
-from ..longtail import TASKS
 from ..methods import osdtw
 from ..models.two_branch import TwoBranchViT
 from ..stages import execute
@@ -69,12 +68,14 @@ def refine(run: Run, network: TwoBranchViT, features, length, checkpoint) -> pd.
 
 
 def _scores(run: Run, network, batches) -> pd.DataFrame:
-    """A row for each class and half of the test set: half, class, images, right, nll (sum over its images, nats)."""
+    """A row for each class and half of the test set: half, class, images, right, nll (sum over its images, nats, of what the
+    refinement maximises)."""
     network.eval()
+    likelihoods = osdtw.refined_by(run.problem).values()
     predicted = predict(class_scores(network, run.likelihoods, batches))
     with torch.no_grad():
         pairs = ((network(images), labels) for images, labels in batches)
-        nll = torch.cat([-sum(run.likelihoods[t](logits[t], y).double() for t in TASKS) for logits, y in pairs]).cpu().numpy()
+        nll = torch.cat([-sum(of(logits, y).double() for of in likelihoods) for logits, y in pairs]).cpu().numpy()
     labels, rows = run.test.labels, []
     for k in range(len(run.class_names)):
         members = np.flatnonzero(labels == k)

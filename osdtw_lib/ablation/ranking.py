@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..proxy.grid import CELL
+from ..proxy.grid import CELL, Search
 
 HALVES = ["half_0", "half_1"]
 
@@ -21,16 +21,16 @@ def rank(measured: pd.DataFrame, totals: pd.DataFrame, value: str = "all", small
     over_weights: the same within one depth, mean over the depths: what is left when the depth is given.
     regret: the best cell's value minus the picked cell's, never negative. The best of many noisy cells is partly luck,
     so with HALVES in `measured` regret_held_out takes the best cell on one half of the test set and both values from
-    the other; it can be negative. rank_of_pick: 1 for the best cell. A total that is not finite ranks last.
-    Raises ValueError where no cell has a finite total.
+    the other; it can be negative. rank_of_pick: 1 for the best cell. A total that is not finite ranks last; the pick is that
+    of Search.select. Raises ValueError where it finds none.
     """
     both = one_cell_at_zero(measured).merge(one_cell_at_zero(totals)[[*CELL, "total"]], on=CELL)
     goodness = both[value].to_numpy(float) * (-1 if smaller_is_better else 1)
     total = both["total"].to_numpy(float)
     total = np.where(np.isnan(total), np.inf, total)
-    if not np.isfinite(total).any():
-        raise ValueError("no cell that was measured has a finite total")
-    pick = int(total.argmin())
+    at_half = both["head_weight"].where(both["shared_depth"] > 0, 0.5)  # where nothing is shared both tasks are trained
+    picked = Search.select(both.assign(head_weight=at_half))
+    pick = int(((both["shared_depth"] == picked.shared_depth) & (at_half == picked.head_weight)).argmax())
     found = {
         "spearman": spearman(goodness, -total),
         "over_weights": _over_weights(both["shared_depth"], goodness, -total),

@@ -49,7 +49,7 @@ class Variant(Run):
     def cell(self, head_weight: float, shared_depth: int | None) -> Artifact:
         """The measurement of one cell; shared_depth None: Stage 2's own network. At C = 0 there is no weight."""
         stage1, c = self.artifact("stage1"), self.config
-        parameters = {"shared_depth": shared_depth}
+        parameters = {"shared_depth": shared_depth} | c.stage3.model_dump(mode="json", include={"likelihood"})
         if shared_depth is not None:
             stage3 = c.stage3.model_dump(mode="json") | {"epochs": c.ablation.refinement_epochs or c.stage3.epochs}
             parameters |= {"stage3": stage3, "recipe": c.recipe.model_dump(mode="json")}

@@ -18,6 +18,7 @@ from .values import (
     Epochs,
     Fraction,
     HeldOut,
+    HeadWeights,
     Layers,
     Magnitude,
     Means,
@@ -32,6 +33,7 @@ from .values import (
     Strength,
     Text,
     Warmup,
+    since,
 )
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -199,11 +201,12 @@ class Stage2(Training):
 
 
 class Stage3(Training):
-    """The refinement: decoders only, shared encoder frozen."""
+    """The refinement: decoders only, shared encoder frozen; by each task's likelihood (the paper's), or one over all classes."""
 
     epochs: Epochs = 30
     warmup_epochs: Warmup = 0.0
     decoders: Literal["stage1", "stage2"] = "stage1"
+    likelihood: Literal["separate", "joint"] = since("separate")
 
 
 class Fisher(Section):
@@ -248,7 +251,7 @@ class Ablation(Section):
     """The measured grid of notebook 08, the paper's section 6.4."""
 
     depths: Annotated[tuple[Depth, ...], Distinct] | None = Field(None, strict=False)  # all there are
-    head_weights: Annotated[tuple[Fraction, ...], Distinct] = Field((0.1, 0.3, 0.5, 0.7, 0.9), strict=False, min_length=1)
+    head_weights: HeadWeights = Field((0.1, 0.3, 0.5, 0.7, 0.9), strict=False, min_length=1)
     seeds: Annotated[tuple[Seed, ...], Distinct] = Field((0, 1), strict=False, min_length=1)
     likelihoods: Annotated[tuple[Likelihood, ...], Distinct] = Field(("bernoulli", "categorical"), strict=False)
     refinement_epochs: Epochs | None = None  # as stage3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -62,11 +62,23 @@ def _with_or_without_parameters(value):
     return found
 
 
+def _one_trains_both(weights: tuple[float, ...]) -> tuple[float, ...]:
+    if not any(0 < weight < 1 for weight in weights):
+        raise ValueError("name one between 0 and 1: at either end a task is not trained, and none of them can be picked")
+    return weights
+
+
+def since(default: Any) -> Any:
+    """The default of a key that is younger than results there are: at it the key is in no artifact's key, and they stay done."""
+    return Field(default, exclude_if=lambda value: value == default)
+
+
 # bounds: what is beyond them is a slip of the pen, or would stop a run in its middle
 Distinct = AfterValidator(_distinct)
 Text = Annotated[str, AfterValidator(_usable)]
 Number = Annotated[float, AfterValidator(_of_single_precision)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
+HeadWeights = Annotated[tuple[Fraction, ...], Distinct, AfterValidator(_one_trains_both)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Strength = Annotated[Number, Field(ge=0, le=1000)]  # 0 is off
 Rate = Annotated[Number, Field(ge=1e-12, le=1000)]

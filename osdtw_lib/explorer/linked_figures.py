@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from ..figures import proxy as proxy_figures
 from ..figures import style as style_figures
-from ..proxy.grid import DEFAULT_WEIGHTS
+from ..proxy.grid import DEFAULT_WEIGHTS, best_weight
 from .state import HUNDREDTHS, Landscape, marginal
 
 ON_ANY_THEME = "#808080"  # ink that can be read on white and on JupyterLab's dark background
@@ -20,24 +20,29 @@ ON_WHITE = "#1c1c1c"
 
 def arrays(landscape: Landscape, form: str, damping: float, depth: int, weight: float) -> dict[str, list[dict]]:
     """{view: [what changes in each of its traces]} at one position of the controls."""
-    over_depth = landscape.over_depth(form, damping, weight)
+    over_depth, over_weight = landscape.over_depth(form, damping, weight), landscape.over_weight(form, damping, depth)
     steps = marginal(over_depth)
     return {
         "map": [{"z": proxy_figures.as_map(landscape.map(form, damping))[2]}, {}, {"x": [depth], "y": [weight]}],
-        "over_depth": _stack(over_depth, "shared_depth", depth),
-        "over_weight": _stack(landscape.over_weight(form, damping, depth), "head_weight", weight),
+        "over_depth": _stack(over_depth, "shared_depth", depth, _smallest(over_depth)),
+        "over_weight": _stack(over_weight, "head_weight", weight, best_weight(landscape.cells(form, damping), depth)),
         "marginal": [{"y": _finite(steps["saves"])}, {"y": _finite(steps["costs"])}, {"x": [depth + 1], "y": [0]}],
     }
 
 
-def _stack(cells: pd.DataFrame, over: str, here: float) -> list[dict]:
-    """The three terms, the total, its minimum, the current cell."""
+def _stack(cells: pd.DataFrame, over: str, here: float, best: int | None) -> list[dict]:
+    """The three terms, the total, its minimum (best: that row's label), the current cell."""
     total = _finite(cells["total"])
     where = cells[over].to_numpy()
-    best = [] if np.isnan(total).all() else [int(np.nanargmin(total))]
+    best = np.flatnonzero(cells.index == best)
     at = np.flatnonzero(where == here)
     bars = [{"y": _finite(cells[term])} for term in proxy_figures.TERMS]
     return [*bars, {"y": total}, {"x": where[best], "y": total[best]}, {"x": where[at], "y": total[at]}]
+
+
+def _smallest(cells: pd.DataFrame) -> int | None:
+    finite = cells["total"][np.isfinite(cells["total"])]
+    return finite.idxmin() if len(finite) else None
 
 
 def _finite(values: pd.Series) -> np.ndarray:

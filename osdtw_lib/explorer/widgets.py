@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..figures import data as data_figures
 from ..proxy.grid import FORMS
 from ..stages.run import Run
-from ..stages.selection import choose, choose_proposed, origin
+from ..stages.selection import choose, choose_proposed, in_sentences
 from ..theory.boundary_toy import boundary_under_resampling
 from . import linked_figures as views
 from .load import load_landscape
@@ -24,7 +24,8 @@ WIDTH = 360  # pixels of a figure, which does not follow its column: fits beside
 CAPTIONS = {
     "map": "The proxy over both choices. Star: selected; cross: current; grey: not finite.",
     "over_depth": "Its three terms over the depth, at the current head weight.",
-    "over_weight": "Its three terms over the head weight, at the current depth.",
+    "over_weight": "Its three terms over the head weight, at the current depth. Star: the best between 0 and 1; where all "
+    "are the same, that of the nearest depth.",
     "marginal": "What sharing one block more saves and costs.",
     "by_depth": "Per depth: trace of each task's Fisher, and how far apart the two encoders are.",
 }
@@ -118,7 +119,7 @@ class ProxyExplorer(widgets.VBox):
         cell = selected["shared_depth"], selected["head_weight"]
         star = self.figures["map"].data[1]
         star.update(x=[cell[0]], y=[cell[1]])
-        self.choice.value = f"Stage 2 uses C = {cell[0]}, w_A = {cell[1]:.2f}: {origin(selected)}."
+        self.choice.value = f"Stage 2 uses {in_sentences(selected)}"
 
     def _repr_mimebundle_(self, **keywords) -> dict:
         made = views.make(self.landscape, views.ON_WHITE)

@@ -57,7 +57,8 @@ def heat_map(grid: pd.DataFrame, picks: dict[str, tuple[int, float]], title: str
     figure.update_xaxes(title="shared depth C", dtick=1, showgrid=False, range=[depths[0] - 0.5, depths[-1] + 0.5])
     figure.update_yaxes(title="head weight w_A", showgrid=False, range=[weights[0] - step / 2, weights[-1] + step / 2])
     figure.update_layout(title=title, plot_bgcolor="#999999", legend={"orientation": "h", "y": -0.25})
-    return captioned(figure, f"{title}. The smallest value is the proxy's pick; grey cells are not finite.")
+    rule = "The smallest value at a head weight between 0 and 1 is the proxy's pick; grey cells are not finite."
+    return captioned(figure, f"{title}. {rule}")
 
 
 def as_map(grid: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

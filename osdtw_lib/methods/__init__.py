@@ -43,7 +43,7 @@ def load(name: str) -> type[Method]:
     file = PROJECT / Path(name).expanduser()
     if not file.is_file():
         raise UserError(f"baselines: {file}: no such file")
-    if file.stem in (*names(), OSDTW, "stage1", "stage2", "osdtw_assembled") or not file.stem.isidentifier():
+    if file.stem in (*names(), "stage1", "stage2") or file.stem.startswith(OSDTW) or not file.stem.isidentifier():
         raise UserError(f"baselines: {file}: a method is called as its file, and '{file.stem}' is taken or no name; rename it")
     spec = importlib.util.spec_from_file_location(f"method_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)

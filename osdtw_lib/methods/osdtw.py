@@ -6,12 +6,16 @@ trains with which loss, and the four rows of the accuracy table.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..config.schema import Training
 from ..evaluation.scores import in_class_order
 from ..longtail import TASKS
+from ..models.likelihoods import categorical
 from ..models.two_branch import TwoBranchViT
 from ..models.vit import n_depths
 from ..models.weights import copy_encoder, load_weights, weights
@@ -81,11 +85,26 @@ def joint(problem: Problem, head_weight: float) -> Phase:
 
 def refine(problem: Problem, length: Training | None = None) -> Phase:
     """The decoders of an assembled network, its encoder a fixed function (section 6.2)."""
-    return Phase(
-        length or problem.config.stage3,
-        lambda network, part: minus_likelihoods(problem, network(part.images), part.labels),
-        prepare=TwoBranchViT.freeze_encoder,
-    )
+    likelihoods = refined_by(problem)
+
+    def losses(network, part):
+        logits = network(part.images)
+        return {name: -likelihood(logits, part.labels).mean() for name, likelihood in likelihoods.items()}
+
+    return Phase(length or problem.config.stage3, losses, prepare=TwoBranchViT.freeze_encoder)
+
+
+def refined_by(problem: Problem) -> dict[str, Callable[[dict[str, Tensor], Tensor], Tensor]]:
+    """{loss: ({task: logits}, labels) -> log-likelihood of each image (B,)}, as `stage3.likelihood` says.
+
+    separate, the paper's: each task's own. joint, ours: one logit-adjusted softmax over the scores that predict, those of
+    `in_class_order`: a Bernoulli class's raw logit, a categorical one's log-odds against "the other group", exp of either being
+    in proportion to p(image | class). What is added to all scores alike it does not see.
+    """
+    if problem.config.stage3.likelihood == "separate":
+        return {t: lambda logits, labels, t=t: problem.likelihoods[t](logits[t], labels) for t in TASKS}
+    whole = categorical(np.arange(problem.n_classes), problem.priors, problem.config.logit_adjustment)
+    return {"joint": lambda logits, labels: whole(in_class_order(logits, problem.likelihoods), labels)}
 
 
 # rows of the accuracy table -------------------------------------------------------------------------------------
@@ -137,9 +156,14 @@ class Assembled(_TwoTasks):
 
 
 class Refined(_TwoTasks):
-    """OSDTW as Algorithm 1 ends."""
+    """OSDTW as Algorithm 1 ends, or refined under one likelihood."""
 
     name, title = "osdtw", "OSDTW refined"
+
+    def __init__(self, problem: Problem, shared_depth: int | None = None):
+        super().__init__(problem, shared_depth)
+        if problem.config.stage3.likelihood == "joint":
+            self.title = "OSDTW refined jointly (ours)"
 
     def network(self, read: Read) -> TwoBranchViT:
         return load_weights(two_branches(self.problem, self.shared_depth), read("stage3", "network"))

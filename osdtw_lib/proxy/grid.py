@@ -17,6 +17,7 @@ CELL = ["shared_depth", "head_weight"]
 COLUMNS = ["shared_depth", "head_weight", "encoder_variance", "encoder_bias", "decoder_variance", "total"]
 FORMS = ("paper", "damped", "direct")
 DEFAULT_WEIGHTS = tuple(i / 10 for i in range(11))
+ROUNDING = 1e-9  # of a total: totals that differ by less are the same
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,41 @@ class Search(ABC):
 
     @staticmethod
     def select(grid: pd.DataFrame) -> Choice:
-        """The cell with the smallest finite total (Algorithm 1, line 13); ties go to the first row."""
-        finite = grid[np.isfinite(grid["total"])]
-        if finite.empty:
-            raise ValueError("no cell of the grid has a finite total")
-        row = finite.loc[finite["total"].idxmin()]
+        """The cell with the smallest finite total (Algorithm 1, line 13), both tasks being trained: 0 < w_A < 1.
+
+        Of depths whose totals are the same the smallest; of weights, as at C = 0, where all are, as `best_weight` says.
+        Raises ValueError where no such cell has a finite total.
+        """
+        tied = _least(_pickable(grid))
+        if tied.empty:
+            raise ValueError("no cell of the grid with a head weight between 0 and 1 has a finite total")
+        row = grid.loc[best_weight(grid, tied["shared_depth"].min())]
         return Choice(int(row["shared_depth"]), float(row["head_weight"]), float(row["total"]))
+
+
+def best_weight(grid: pd.DataFrame, depth: int):
+    """The label of the grid's row with the best head weight at a depth, 0 and 1 left out; None where no total is finite.
+
+    Of weights whose totals are the same the one nearest to the best of the nearest depth that has a single best (of two as
+    near the smaller); where no depth has, nearest to 1/2. templates/pages/explorer.js does the same.
+    """
+    cells = _pickable(grid)
+    tied = _least(cells[cells["shared_depth"] == depth])
+    if tied.empty:
+        return None
+    if len(tied) == 1:
+        return tied.index[0]
+    others = sorted(set(cells["shared_depth"]) - {depth}, key=lambda other: (abs(other - depth), other))
+    beside = (_least(cells[cells["shared_depth"] == other])["head_weight"] for other in others)
+    goal = next((best.iloc[0] for best in beside if len(best) == 1), 0.5)
+    return (tied["head_weight"] - goal).abs().round(9).idxmin()
+
+
+def _pickable(grid: pd.DataFrame) -> pd.DataFrame:
+    return grid[np.isfinite(grid["total"]) & grid["head_weight"].between(0, 1, inclusive="neither")]
+
+
+def _least(cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells, all finite, whose total is the smallest but for rounding."""
+    least = cells["total"].min()
+    return cells[cells["total"] <= least + ROUNDING * abs(least)]

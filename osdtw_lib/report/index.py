@@ -27,7 +27,7 @@ from ..evaluation.intervals import one_seed
 from ..legible import legible
 from ..methods.osdtw import ROWS
 from ..stages import NOTEBOOKS, OPTIONAL
-from ..stages.selection import origin
+from ..stages.selection import origin, remarks
 from .page import formulas, page_script, plotly_script, static, style, template
 from .written import was_run, what_changed
 
@@ -74,7 +74,7 @@ def _facts(folder: Path) -> dict:
     best = score["all"].drop(list(ROWS)).dropna()
     titles = manifest["notes"].get("titles") or titles_here(score.index)
     few = score.at["osdtw", "few"]
-    headline = f"OSDTW, refined, names {score.at['osdtw', 'all']:.1f} % of the test images right"
+    headline = f"{titles['osdtw']} names {score.at['osdtw', 'all']:.1f} % of the test images right"
     headline += f", and {few:.1f} % of those of the rarest classes (under 20 images)" if pd.notna(few) else ""
     if len(best):
         headline += f"; the best single network, trained with {titles[best.idxmax()]}, {best.max():.1f} %"
@@ -98,7 +98,7 @@ def _facts(folder: Path) -> dict:
         "baseline": f"{best.max():.1f}" if len(best) else "not run",
         "depth": selection["shared_depth"],
         "weight": selection["head_weight"],
-        "origin": origin(selection),
+        "origin": ". ".join([origin(selection), *remarks(selection)]),
         "minutes": f"{seconds / 60:.1f}",
         "finished": manifest["finished"][:16].replace("T", " "),
         "caption": f"{manifest['notes']['caption']}. Last epoch; start: {manifest['notes']['start']}.",

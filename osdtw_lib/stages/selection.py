@@ -28,7 +28,8 @@ def make(run: Run, write: Writer) -> None:
     by_hand, last = _by_hand(run), write.artifact.folder / "selection.json"
     text = json.dumps(by_hand, indent=1) if by_hand else _proposal(run)
     chosen = json.loads(text)
-    print(f"selection: shared_depth {chosen['shared_depth']}, head_weight {chosen['head_weight']}, {origin(chosen)}", flush=True)
+    said = f"shared_depth {chosen['shared_depth']}, head_weight {chosen['head_weight']}, {origin(chosen)}"
+    print("selection: " + ". ".join([said, *remarks(chosen)]), flush=True)
     _show(run, text, _text(last) or text)
     write.text("selection.json", text)
 
@@ -86,6 +87,27 @@ def origin(selected: dict) -> str:
         "parameters": "named in the parameter file",
         "proxy": f"picked by the proxy, form “{selected['form']}”",
     }[selected["chosen_by"]]
+
+
+def in_sentences(selected: dict) -> str:
+    """The choice for a reader, in sentences: what, by whom, and what it means where it lies at an edge."""
+    cell = f"C = {selected['shared_depth']}, w_A = {selected['head_weight']:.2f}: {origin(selected)}"
+    return ". ".join([cell, *remarks(selected)]) + "."
+
+
+def remarks(selected: dict) -> list[str]:
+    """What sharing nothing, or a weight that leaves a task out, means; none for other choices."""
+    said, weight = [], selected["head_weight"]
+    if selected["shared_depth"] == 0:
+        said.append("Nothing is shared: the predictor is two whole networks, about twice the parameters and FLOPs of one")
+        if selected["chosen_by"] == "proxy":
+            said.append("The proxy is the same at every w_A there; this one is the best at the nearest depth")
+    if weight in (0, 1):
+        task = "tail" if weight else "head"
+        said.append(f"At w_A = {weight:g} Stage 2 does not train the {task} classes at all")
+        if selected["chosen_by"] == "proxy":
+            said[-1] += "; an earlier version picked that, ./run_all.sh --from 04 picks again"
+    return said
 
 
 def _proposal(run: Run) -> str:

@@ -99,10 +99,13 @@ def of_method(run: SeedRun, name: str, budget: str) -> Cell:
 
 
 def of_osdtw(run: SeedRun, budget: str = "epochs") -> list[Cell]:
-    """OSDTW's four rows; of another likelihood than the run's the refined one alone, and Stage 1's."""
+    """OSDTW's four rows, and the refined one by the other `stage3.likelihood`; of another likelihood than the run's the refined
+    one alone, and Stage 1's."""
     likelihood = run.config.likelihood
     if run.is_own_likelihood:
-        return [Cell(n, row.title, budget, run, n, MADE_OF[n]) for n, row in osdtw.ROWS.items()]
+        other = run.refined_by("joint" if run.config.stage3.likelihood == "separate" else "separate")
+        named = [(name, run, name) for name in osdtw.ROWS] + [(f"osdtw_{other.config.stage3.likelihood}", other, "osdtw")]
+        return [Cell(n, osdtw.ROWS[row](at.problem).title, budget, at, row, MADE_OF[row]) for n, at, row in named]
     shown = (osdtw.Stage1, osdtw.Refined)
     cells = [(f"{row.name}_{likelihood}", f"{row.title}, {likelihood} likelihood", row.name) for row in shown]
     return [Cell(name, title, budget, run, row, MADE_OF[row]) for name, title, row in cells]
@@ -125,7 +128,9 @@ def cells(run: Run) -> list[Cell]:
 
 def at_osdtws_budget(run: SeedRun, name: str) -> Cell | None:
     """The method trained as much longer as OSDTW's FLOPs are more than its own; None until both are counted."""
-    both = [(cell.done() and cell.result()["cost"]["flops"]) for cell in (of_osdtw(run)[-1], of_method(run, name, "epochs"))]
+    both = [
+        (cell.done() and cell.result()["cost"]["flops"]) for cell in (_of(run, "osdtw", "epochs"), of_method(run, name, "epochs"))
+    ]
     return of_method(run.stretched(both[0] / both[1]), name, "osdtw") if all(both) else None
 
 
@@ -155,4 +160,6 @@ def tuned(run: SeedRun, name: str) -> Cell | None:
 
 
 def _of(run: SeedRun, name: str, budget: str) -> Cell:
-    return of_osdtw(run, budget)[-1] if name == "osdtw" else of_method(run, name, budget)
+    if name != osdtw.Refined.name:
+        return of_method(run, name, budget)
+    return Cell(name, osdtw.Refined(run.problem).title, budget, run, name, MADE_OF[name])

@@ -66,7 +66,7 @@ def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
     place, titles = table.set_index("row"), dict(zip(table["row"], table["title"]))
     own = place.loc[OSDTW]
     others = place[~place["ours"].astype(bool)]
-    said = f"OSDTW, refined, names {own['class_mean']:.1f} % right, classes counting alike"
+    said = f"{titles[OSDTW]} names {own['class_mean']:.1f} % right, classes counting alike"
     said += f" (95 % interval {own['class_mean_low']:.1f} to {own['class_mean_high']:.1f}, {seeds_in_words(own['seeds'])})"
     if not len(others):
         return f"{said}; no other method has a row yet."

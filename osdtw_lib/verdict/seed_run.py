@@ -76,6 +76,16 @@ class SeedRun(Run):
         changed = self.config.model_copy(update={"stage2": longer})
         return self.changed(changed, self.top / f"epochs{epochs}", ("split", "start"))
 
+    def refined_by(self, likelihood: str) -> SeedRun:
+        """The same with the decoders refined by another `stage3.likelihood`; only Stage 3 is its own."""
+        stage3 = self.config.stage3.model_copy(update={"likelihood": likelihood})
+        other = copy.copy(self)
+        other.config = self.config.model_copy(update={"stage3": stage3})
+        for cached in ("problem", "methods"):
+            other.__dict__.pop(cached, None)
+        other.place = lambda name: self.top / f"refined_{likelihood}" if name == "stage3" else self.place(name)
+        return other
+
     def changed(self, config: Config, top: Path, shared: tuple[str, ...]) -> SeedRun:
         """The same with other values and its results under `top`; what is shared (stages, "baselines/METHOD") is this one's."""
         other = copy.copy(self)

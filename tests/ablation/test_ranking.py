@@ -81,3 +81,13 @@ def test_one_cell_at_zero():
         [4, 0.3],
         [4, 0.7],
     ]
+
+
+def test_the_pick_is_the_searchs():
+    totals = table({(0, 0.3): 1, (0, 0.7): 1, (2, 0.3): 2, (2, 0.7): 2, (4, 0.3): 5, (4, 0.7): 4}, "total")
+    assert rank(MEASURED, totals)["regret"] == 5  # nothing shared, whatever weight its one cell goes by
+    ends = {(0, 0.3): 80, (2, 0.0): 30, (2, 0.3): 85, (2, 1.0): 40}
+    totals = table({(0, 0.3): 3, (2, 0.0): 0, (2, 0.3): 2, (2, 1.0): 1}, "total")
+    assert rank(table(ends, "all"), totals)["rank_of_pick"] == 1  # a task that is not trained is never picked
+    with pytest.raises(ValueError, match="finite"):
+        rank(table(ends, "all").iloc[1:2], totals)

@@ -50,9 +50,9 @@ def measured(tmp_path_factory, write_params):
 # the refinement from features -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("depth", [0, 1, 2, 3])
-def test_refinement_from_features_is_the_ordinary_stage_3(finished_copy, depth):
-    run = finished_copy({"selection.shared_depth": depth, "recipe.random_shift": 0})
+@pytest.mark.parametrize("depth, likelihood", [(0, "separate"), (1, "separate"), (2, "separate"), (3, "separate"), (1, "joint")])
+def test_refinement_from_features_is_the_ordinary_stage_3(finished_copy, depth, likelihood):
+    run = finished_copy({"selection.shared_depth": depth, "stage3.likelihood": likelihood, "recipe.random_shift": 0})
     for name in ("split", "start", "stage1", "fisher", "direct", "proxy", "stage2", "stage3"):
         execute(run, name)
     ordinary = run.artifact("stage3")
@@ -131,6 +131,20 @@ def test_a_cells_scores_are_those_of_the_whole_network(measured):
     assert found["nll_training_prior"] == pytest.approx(prior, rel=1e-5)
     assert abs(balanced - prior) > 1e-3
     assert scores.groupby(["network", "half"])["images"].sum().tolist() == [50, 50, 50, 50]
+
+
+def test_cells_of_another_refinement_are_other_cells_measured_by_its_own_loss(measured, monkeypatch):
+    run = measured[0]
+    stage3 = run.config.stage3.model_copy(update={"likelihood": "joint"})
+    separate, joint = Variant(run, 0, "bernoulli"), Variant(Run(run.config.model_copy(update={"stage3": stage3})), 0, "bernoulli")
+    assert all(separate.cell(0.4, depth).key != joint.cell(0.4, depth).key for depth in (None, 0, 2))
+    network, batches = stage2_network(separate.weighted(0.4)), separate.batches(separate.test)
+    scores, labels = class_scores(network, separate.likelihoods, batches), separate.test.labels
+    adjusted = scores.astype(np.float64) + np.log(class_priors(run.class_counts))
+    nll = np.log(np.exp(adjusted).sum(1)) - adjusted[np.arange(len(labels)), labels]
+    table = grid_cell._scores(joint, network, batches)
+    assert table["nll"].sum() == pytest.approx(nll.sum(), rel=1e-5)
+    assert table["right"].sum() == grid_cell._scores(separate, network, batches)["right"].sum()
 
 
 def test_a_variant_shares_what_does_not_depend_on_it(measured):

@@ -283,7 +283,11 @@ def test_the_card_gives_the_tables_figures_with_intervals(exported, finished):
     assert (head["license"], head["pipeline_tag"], result["dataset"]["split"]) == ("unknown", "image-classification", "test")
     low, high = wilson(round(table["all"]), 100)
     assert f"| 10 | {sum(finished.class_counts):,} | 100 | {table['all']:.1f} | {low:.1f} to {high:.1f} |" in text
-    assert re.search(r"Expected calibration error: \d+\.\d points", text) and "equally frequent" in text and "from scratch here" in text
+    assert (
+        re.search(r"Expected calibration error: \d+\.\d points", text)
+        and "equally frequent" in text
+        and "from scratch here" in text
+    )
 
 
 def test_config_says_classes_counts_and_the_prior_the_scores_stand_for(exported, others, finished):

@@ -274,7 +274,11 @@ VARIANTS = {
         "selection.shared_depth": 0,
         "baselines": [],
     },
-    "everything shared, bfloat16": {"selection.shared_depth": 3, "recipe.precision": "bf16"},
+    "everything shared, refined jointly, bfloat16": {
+        "selection.shared_depth": 3,
+        "stage3.likelihood": "joint",
+        "recipe.precision": "bf16",
+    },
 }
 
 
@@ -346,6 +350,7 @@ def test_a_changed_number_of_epochs_is_the_reason_given(finished_copy, capsys):
 
 STALE = {
     "stage3.epochs": (3, {"stage3"}),
+    "stage3.likelihood": ("joint", {"stage3"}),
     "selection.head_weight": (0.5, {"proxy", "selection", "stage2", "stage3"}),
     "selection.shared_depth": (1, {"proxy", "selection", "stage3"}),
     "selection.damping": (0.01, {"proxy", "selection", "label_dependence"}),  # chosen is the same: nothing is trained again

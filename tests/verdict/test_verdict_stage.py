@@ -40,7 +40,7 @@ def test_every_row_asked_for_is_there_at_every_seed_and_budget(measured):
     for row in rows:
         found[row["row"], row["budget"]] += 1
         assert len(row["predicted"]) == len(measured.test)
-    ours = ("stage1", "stage2", "osdtw_assembled", "osdtw", "stage1_categorical", "osdtw_categorical")
+    ours = ("stage1", "stage2", "osdtw_assembled", "osdtw", "osdtw_joint", "stage1_categorical", "osdtw_categorical")
     assert found == dict.fromkeys([(name, b) for name in (*ours, "ce", "logit_adjusted_ce") for b in ("epochs", "osdtw")], 2)
     assert not len(stage.missing(measured, rows))
 
@@ -93,8 +93,8 @@ def test_a_second_time_everything_is_found(measured, capsys, in_one_process):
 
 def test_tables_lie_with_the_runs_tables(measured):
     folder = measured.folder / "tables"
-    assert len(pd.read_csv(folder / "verdict_summary_epochs.csv")) == len(pd.read_csv(folder / "verdict_summary_osdtw.csv")) == 8
-    assert len(pd.read_csv(folder / "verdict_who_wins_epochs.csv")) == 8 * 7
+    assert len(pd.read_csv(folder / "verdict_summary_epochs.csv")) == len(pd.read_csv(folder / "verdict_summary_osdtw.csv")) == 9
+    assert len(pd.read_csv(folder / "verdict_who_wins_epochs.csv")) == 9 * 8
     assert (folder / "verdict_summary_epochs.tex").read_text().startswith("\\begin{tabular}")
     assert set(json.loads((measured.folder / "verdict" / "verdict.json").read_text())) == {"epochs", "osdtw"}
 
@@ -117,7 +117,7 @@ def test_stopped_half_way_it_shows_what_is_there_and_goes_on(finished_copy, monk
     assert set(stage.missing(run, rows)["row"]) >= {"osdtw_assembled", "osdtw", "ce"}
     monkeypatch.setattr(Cell, "make", make)
     execute(run, "verdict")
-    assert len(stage.rows_of(run)) == 6 + len(SeedRun(run, 0).asked)
+    assert len(stage.rows_of(run)) == 7 + len(SeedRun(run, 0).asked)
 
 
 def test_one_method_that_diverges_keeps_no_other_from_its_row(finished_copy, monkeypatch, in_one_process):

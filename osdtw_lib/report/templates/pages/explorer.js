@@ -1,5 +1,5 @@
-// The explorer without a kernel. `terms` mirrors ProxySummary.terms_by_depth, `cells` mirrors Search.grid and
-// `arrays` mirrors views.arrays, in double precision; the figures themselves come with the page.
+// The explorer without a kernel. `terms` mirrors ProxySummary.terms_by_depth, `cells` Search.grid, `bestWeight` grid.best_weight
+// and `arrays` linked_figures.arrays, in double precision; the figures themselves come with the page.
 (function () {
   "use strict";
   const root = document.currentScript.parentElement;
@@ -96,10 +96,32 @@
 
   const finite = (values) => values.map((v) => (Number.isFinite(v) ? v : null));
 
-  function stack(x, pick, here) {
-    const total = finite(pick("total"));
+  // the places of 0 < w < 1 whose total at a depth is the smallest but for rounding
+  function least(totals) {
+    const inner = weights.map((_, i) => i).filter((i) => i > 0 && i < 100 && Number.isFinite(totals[i]));
+    const smallest = Math.min(...inner.map((i) => totals[i]));
+    return inner.filter((i) => totals[i] <= smallest + 1e-9 * Math.abs(smallest));
+  }
+
+  // the place of the best head weight at a depth; of equals that nearest to the best of the nearest depth that has one; or -1
+  function bestWeight(total, C) {
+    const tied = least(total[C]);
+    if (tied.length < 2) return tied.length ? tied[0] : -1;
+    const others = total.map((_, depth) => depth).filter((depth) => depth !== C);
+    others.sort((x, y) => Math.abs(x - C) - Math.abs(y - C) || x - y);
+    const beside = others.map((depth) => least(total[depth])).find((found) => found.length === 1);
+    const goal = beside ? beside[0] : 50;
+    return tied.reduce((best, i) => (Math.abs(i - goal) < Math.abs(best - goal) ? i : best));
+  }
+
+  function smallest(totals) {
     let best = -1;
-    total.forEach((v, i) => { if (v !== null && (best < 0 || v < total[best])) best = i; });
+    totals.forEach((v, i) => { if (Number.isFinite(v) && (best < 0 || v < totals[best])) best = i; });
+    return best;
+  }
+
+  function stack(x, pick, here, best) {
+    const total = finite(pick("total"));
     const at = x.indexOf(here), point = (i) => (i < 0 ? { x: [], y: [] } : { x: [x[i]], y: [total[i]] });
     return [...TERMS.map((term) => ({ y: finite(pick(term)) })), { y: total }, point(best), point(at)];
   }
@@ -113,11 +135,12 @@
 
   function arrays(table, { depth, hundredths }) {
     const depths = Array.from({ length: L + 1 }, (_, C) => C), steps = marginal(table, hundredths);
+    const at = (term) => depths.map((C) => table[term][C][hundredths]);
     const tenths = Array.from({ length: 11 }, (_, i) => 10 * i);
     return {
       map: [{ z: tenths.map((i) => finite(depths.map((C) => table.total[C][i]))) }, {}, { x: [depth], y: [weights[hundredths]] }],
-      over_depth: stack(depths, (term) => depths.map((C) => table[term][C][hundredths]), depth),
-      over_weight: stack(weights, (term) => table[term][depth], weights[hundredths]),
+      over_depth: stack(depths, at, depth, smallest(at("total"))),
+      over_weight: stack(weights, (term) => table[term][depth], weights[hundredths], bestWeight(table.total, depth)),
       marginal: [{ y: finite(steps.map((s) => s.saves)) }, { y: finite(steps.map((s) => s.costs)) }, { x: [depth + 1], y: [0] }],
     };
   }
