@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 
 def _of_single_precision(value: float) -> float:
@@ -34,6 +34,20 @@ def _least_first(shares: tuple[float, float]) -> tuple[float, float]:
     if shares[0] > shares[1]:
         raise ValueError("the smallest share comes first, then the largest")
     return shares
+
+
+def _with_or_without_parameters(value):
+    """[ce, my/method.py, {ldam: {margin: 0.3}}], or {name: parameters}."""
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    found: dict = {}
+    for one in listed:
+        one = {one: {}} if isinstance(one, str) else one
+        if not isinstance(one, dict) or not all(isinstance(v, (dict, type(None))) for v in one.values()):
+            raise ValueError("give names of methods or paths of .py files; with parameters: {ce: {key: value}}")
+        if twice := found.keys() & one.keys():
+            raise ValueError(f"'{min(twice)}' is given twice")
+        found |= {name: values or {} for name, values in one.items()}
+    return found
 
 
 def _distinct(values: tuple) -> tuple:
@@ -66,3 +80,4 @@ Ratio = Annotated[Number, Field(ge=1, le=1e9)]
 Shares = Annotated[tuple[Area, Area], AfterValidator(_least_first)]
 Means = tuple[Annotated[Number, Field(ge=-1000, le=1000)], ...]
 Deviations = tuple[Annotated[Number, Field(ge=1e-6, le=1000)], ...]
+Methods = Annotated[dict[str, dict], BeforeValidator(_with_or_without_parameters)]  # and their parameters

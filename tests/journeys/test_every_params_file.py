@@ -1,6 +1,6 @@
 """Each parameter file trained on a stand-in in its data set's own format: its recipe, a tiny network, one epoch a stage.
 
-CIFAR-100's stands in test_cifar100.py, beside its archive in miniature.
+CIFAR's stand in test_cifar.py, beside the archives in miniature.
 """
 
 import zlib
