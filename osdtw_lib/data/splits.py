@@ -60,7 +60,8 @@ def drawn_again(source: Source, train: np.ndarray, test: np.ndarray, seed: int) 
     Raises UserError where there is nothing to draw from: all of them train already.
     """
     counts = source.counts(train)
-    left = [members[~np.isin(members, test)] for members in _shuffled(source, seed)]
+    tests = np.isin(np.arange(len(source.images)), test)
+    left = [members[~tests[members]] for members in _shuffled(source, seed)]
     if sum(map(len, left)) == len(train):
         raise UserError("verdict.training_images: drawn: every image that does not test trains already; set kept")
     return np.concatenate([members[:count] for members, count in zip(left, counts)]), test
