@@ -69,25 +69,31 @@ class Digits(WholeSet):
     std: Deviations = Field((0.3081,), strict=False)
 
 
-class Cifar100(WholeSet):
-    """CIFAR-100 through torchvision, cut to a long tail; its own test set."""
+class Cifar(WholeSet):
+    """CIFAR-10 or CIFAR-100 through torchvision, cut to a long tail; its own test set."""
 
-    images_are, model_is = "CIFAR-100 has colour images", {"channels": 3}
+    images_are, model_is = "CIFAR has colour images", {"channels": 3}
     test_per_class: ClassVar[int] = 0  # its own test set
 
-    dataset: Literal["cifar100"]
-    folder: Text = "data/cifar100"  # fetched into it once
+    dataset: Literal["cifar10", "cifar100"]
+    folder: Text  # fetched into it once; data/cifar10 or data/cifar100
     download: bool = True
-    largest: Count = 500
+    largest: Count  # 5000 or 500, all there are
     imbalance_ratio: Ratio = 100.0
     mean: Means = Field(IMAGENET_MEAN, strict=False)
     std: Deviations = Field(IMAGENET_STD, strict=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_folder_and_size(cls, given: dict) -> dict:
+        return {"folder": f"data/{given.get('dataset')}", "largest": 5000 if given.get("dataset") == "cifar10" else 500} | given
+
 
 class Files(Section):
-    """Image files: a part is a folder with a folder a class, a CSV (path,label) or a list (a `path label` a line).
+    """Image files: a part is a folder with a folder a class, a CSV (path,label), a list (a `path label` a line), or JSON
+    annotations.
 
-    Paths in a CSV or list count from `root` (default: the folder it lies in).
+    Paths in a file count from `root` (default: the folder it lies in).
     """
 
     dataset: Literal["files"]
@@ -97,7 +103,7 @@ class Files(Section):
     evaluate: Literal["test", "val"] = "test"
     root: Text | None = None
     class_names: Text | None = None  # a text file, a name a line, for lists that number their classes
-    protocol: Literal["imagenet_lt", "places_lt"] | None = None  # counts known from publications, checked on loading
+    protocol: Literal["imagenet_lt", "places_lt", "inaturalist2018"] | None = None  # published counts, checked on loading
     test_per_class: Count = 10
     cache: bool = False  # decode every image once into one file of its own
     crop_share: Annotated[Number, Field(ge=0.1, le=1)] = 0.875  # of the resized image's sides, kept at evaluation
@@ -111,8 +117,8 @@ class Files(Section):
         return self
 
 
-Data = Annotated[Digits | Cifar100 | Files, Field(discriminator="dataset")]  # each is loaded by its file in data/sets/
-DATASETS = {get_args(kind.model_fields["dataset"].annotation)[0]: kind for kind in get_args(get_args(Data)[0])}
+Data = Annotated[Digits | Cifar | Files, Field(discriminator="dataset")]  # each is loaded by its file in data/sets/
+DATASETS = {name: kind for kind in get_args(get_args(Data)[0]) for name in get_args(kind.model_fields["dataset"].annotation)}
 
 
 class Model(Section):

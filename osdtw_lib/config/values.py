@@ -36,6 +36,20 @@ def _least_first(shares: tuple[float, float]) -> tuple[float, float]:
     return shares
 
 
+def _with_or_without_parameters(value):
+    """[ce, my/method.py, {ldam: {margin: 0.3}}], or {name: parameters}."""
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    found: dict = {}
+    for one in listed:
+        one = {one: {}} if isinstance(one, str) else one
+        if not isinstance(one, dict) or not all(isinstance(v, (dict, type(None))) for v in one.values()):
+            raise ValueError("give names of methods or paths of .py files; with parameters: {ce: {key: value}}")
+        if twice := found.keys() & one.keys():
+            raise ValueError(f"'{min(twice)}' is given twice")
+        found |= {name: values or {} for name, values in one.items()}
+    return found
+
+
 def _distinct(values: tuple) -> tuple:
     if len(set(values)) < len(values):
         raise ValueError("the same value is given twice")

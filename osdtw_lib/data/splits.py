@@ -21,10 +21,7 @@ def cut_to_profile(source: Source, data: WholeSet, seed: int) -> tuple[np.ndarra
 
     Raises UserError where a class has fewer images than asked for.
     """
-    try:
-        wanted = exponential_class_counts(data.largest, data.imbalance_ratio, len(source.class_names))
-    except ValueError as error:
-        raise UserError(f"data: {error}") from None
+    wanted = profile(data, len(source.class_names))
     held = data.test_per_class
     train, test = [], []
     for label, (members, count) in enumerate(zip(_shuffled(source, seed), wanted)):
@@ -36,6 +33,14 @@ def cut_to_profile(source: Source, data: WholeSet, seed: int) -> tuple[np.ndarra
         test.append(members[:held])
         train.append(members[held : held + count])
     return np.concatenate(train), np.concatenate(test) if held else source.parts["test"]
+
+
+def profile(data: WholeSet, n_classes: int) -> np.ndarray:
+    """Training images a class (K,). Raises UserError where a class would be empty."""
+    try:
+        return exponential_class_counts(data.largest, data.imbalance_ratio, n_classes)
+    except ValueError as error:
+        raise UserError(f"data: {error}") from None
 
 
 def hold_out(source: Source, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +63,8 @@ def drawn_again(source: Source, train: np.ndarray, test: np.ndarray, seed: int) 
     Raises UserError where there is nothing to draw from: all of them train already.
     """
     counts = source.counts(train)
-    left = [members[~np.isin(members, test)] for members in _shuffled(source, seed)]
+    tests = np.isin(np.arange(len(source.images)), test)
+    left = [members[~tests[members]] for members in _shuffled(source, seed)]
     if sum(map(len, left)) == len(train):
         raise UserError("verdict.training_images: drawn: every image that does not test trains already; set kept")
     return np.concatenate([members[:count] for members, count in zip(left, counts)]), test
@@ -114,8 +120,9 @@ def _shuffled(source: Source, seed: int):
     """The training part's images of each class, in an order of the class's own."""
     labels = source.images.labels
     part = source.parts.get("train", np.arange(len(labels)))
-    for label in range(len(source.class_names)):
-        yield np.random.default_rng((seed, label)).permutation(part[labels[part] == label])
+    by_class = part[np.argsort(labels[part], kind="stable")]
+    for label, members in enumerate(np.split(by_class, np.cumsum(source.counts(part))[:-1])):
+        yield np.random.default_rng((seed, label)).permutation(members)
 
 
 def split_notes(source: Source, data: Data, train: np.ndarray, test: np.ndarray) -> list[str]:

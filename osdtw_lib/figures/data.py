@@ -11,8 +11,23 @@ from .results import GROUP_PATTERNS
 from .style import TASK_COLOURS, captioned, plain
 
 
+MOST_BARS = 200  # classes that a page has room to show one by one
+
+
 def class_counts(classes: pd.DataFrame) -> go.Figure:
-    """classes: class, training_images, task, group. Bars: colour = task, pattern = shot group."""
+    """classes: class, training_images, task, group; colour = task, pattern = shot group.
+
+    Bars in label order; of more than MOST_BARS classes steps, the largest class first, on a logarithmic axis.
+    """
+    bars = len(classes) <= MOST_BARS
+    figure = _bars(classes) if bars else _steps(classes)
+    figure.update_yaxes(title="training images")
+    figure.update_layout(title="Training images a class")
+    caption = "Training images a class: colour is the task (head or tail), pattern the shot group."
+    return captioned(figure, caption if bars else f"{caption} The largest class comes first; the axis is logarithmic.")
+
+
+def _bars(classes: pd.DataFrame) -> go.Figure:
     figure = go.Figure()
     for (task, group), part in classes.groupby(["task", "group"], sort=False):
         figure.add_bar(
@@ -24,9 +39,30 @@ def class_counts(classes: pd.DataFrame) -> go.Figure:
             textposition="outside",
         )
     figure.update_xaxes(title="class", type="category", categoryarray=plain(classes["class"]))
-    figure.update_yaxes(title="training images")
-    figure.update_layout(title="Training images a class", barmode="stack")
-    return captioned(figure, "Training images a class: colour is the task (head or tail), pattern the shot group.")
+    return figure.update_layout(barmode="stack")
+
+
+def _steps(classes: pd.DataFrame) -> go.Figure:
+    """An area for each task and group: both follow the counts, so each is one piece."""
+    figure = go.Figure()
+    ranked = classes.sort_values("training_images", ascending=False, kind="stable")
+    ranked.index = np.arange(1, len(ranked) + 1)
+    for (task, group), part in ranked.groupby(["task", "group"], sort=False):
+        figure.add_scatter(
+            x=part.index,
+            y=part["training_images"],
+            name=f"{task}, {group}",
+            mode="lines",
+            line={"color": TASK_COLOURS[task], "shape": "hvh", "width": 1},
+            fill="tozeroy",
+            fillcolor=TASK_COLOURS[task],
+            fillpattern={"shape": GROUP_PATTERNS[group]},
+            text=plain(part["class"]),
+            hovertemplate="%{text}: %{y}<extra>%{fullData.name}</extra>",
+        )
+    low, high = np.log10((0.8, 1.25)) + np.log10(ranked["training_images"].iloc[[-1, 0]])
+    figure.update_yaxes(type="log", range=[low, high], dtick=1)
+    return figure.update_xaxes(title="class, by falling number of training images", type="linear")
 
 
 def image_rows(rows: dict[str, np.ndarray], title: str, caption: str) -> go.Figure:

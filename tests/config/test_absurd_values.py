@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from osdtw_lib.config.load import load_config
-from osdtw_lib.config.schema import Cifar100, Config, Digits, Files
+from osdtw_lib.config.schema import DATASETS, Config
 from osdtw_lib.data.sets import digits
 from osdtw_lib.errors import UserError
 from osdtw_lib.stages import CONTENTS, execute
@@ -37,9 +37,7 @@ DATA = {
     "files": {"dataset": "files", "train": "/nowhere_at_all/train", "mean": [0.5], "std": [0.5]},
 }
 OWN = [("digits", key) for key in KEYS] + [
-    (kind.model_fields["dataset"].annotation.__args__[0], f"data.{name}")
-    for kind in (Digits, Cifar100, Files)
-    for name in kind.model_fields
+    (dataset, f"data.{name}") for dataset in DATA for name in DATASETS[dataset].model_fields
 ]
 
 

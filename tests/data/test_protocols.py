@@ -25,7 +25,7 @@ def real(name: str) -> Path:
 def stand_in(name: str) -> np.ndarray:
     """Counts (K,) that have a protocol's sums, extremes and groups, and are not the published ones."""
     known = PROTOCOLS[name]
-    many, medium, few = known.groups
+    many, medium, few = known.groups or (700, 4000, known.classes - 4700)
     counts = np.concatenate((np.full(many, 101), np.full(medium, 50), np.full(few, 10)))
     counts[0], counts[-1] = known.largest, known.smallest
     rest = known.images - counts.sum()
@@ -58,10 +58,13 @@ def test_places_lt_as_published(part):
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_parts_with_the_known_counts_pass(name):
     known = PROTOCOLS[name]
-    balanced = {"val": np.full(known.classes, known.val_per_class), "test": np.full(known.classes, known.test_per_class)}
+    balanced = {part: np.full(known.classes, each) for part, each in known.per_class.items()}
     check_protocol(name, {"train": stand_in(name), **balanced})
-    assert known.classes * known.test_per_class == {"imagenet_lt": 50_000, "places_lt": 36_500}[name]
-    assert known.classes * known.val_per_class == {"imagenet_lt": 20_000, "places_lt": 7_300}[name]
+    assert {part: counts.sum() for part, counts in balanced.items()} == {
+        "imagenet_lt": {"val": 20_000, "test": 50_000},
+        "places_lt": {"val": 7_300, "test": 36_500},
+        "inaturalist2018": {"val": 24_426},
+    }[name]
 
 
 def test_val_and_test_are_told_apart():
@@ -97,3 +100,12 @@ def test_a_folder_that_is_not_the_protocols_is_refused(tree, files_params, refus
     assert "not ImageNet-LT as published: 6 images instead of 115,846" in refused(
         "split", files_params(train=train, test=test, protocol="imagenet_lt")
     )
+
+
+def test_inaturalists_counts_are_checked_where_nobody_says_its_groups():
+    counts = stand_in("inaturalist2018")
+    assert "8,141 classes instead of 8,142" in refusal("inaturalist2018", train=counts[:-1])
+    assert "data.train: this is the val list of iNaturalist 2018 (24,426 images" in refusal(
+        "inaturalist2018", train=np.full(8142, 3)
+    )
+    assert "24,425 images instead of 24,426" in refusal("inaturalist2018", val=np.append(np.full(8141, 3), 2))

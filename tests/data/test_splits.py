@@ -85,6 +85,21 @@ def test_a_held_out_test_set_takes_so_many_a_class_and_leaves_two_thirds():
     assert made.caption(train, test) == "images, 54 training images, 5 classes (36 to 1 a class); test: 10 images held out"
 
 
+@pytest.mark.parametrize("parts", [{}, {"train": np.arange(500)[::-3]}])
+def test_a_draw_is_a_permutation_of_each_classs_images_by_a_generator_of_its_own(parts):
+    """Written out, a class at a time; some classes have no image in the part."""
+    labels = np.random.default_rng(1).integers(0, 40, 500)
+    labels[labels == 7] = 8
+    made = Source(LabelledImages(np.zeros((500, 1, 1, 1), np.uint8), labels), tuple(map(str, range(40))), parts=parts)
+    part, train, test = parts.get("train", np.arange(500)), [], []
+    for k in range(40):
+        drawn = np.random.default_rng((3, k)).permutation([i for i in part if labels[i] == k]).astype(int)
+        n = min(4, len(drawn) // 3)
+        test, train = test + drawn[:n].tolist(), train + drawn[n:].tolist()
+    found = split_of(made, Files(dataset="files", train="x", test_per_class=4), 3)
+    assert [part.tolist() for part in found] == [sorted(train), sorted(test)]
+
+
 def test_a_hold_out_that_would_take_a_class_its_last_images_is_refused():
     made = Source(images(4), ("cat", "dog", "owl"))
     with pytest.raises(UserError, match="data.test: no class has the three images"):

@@ -1,8 +1,9 @@
 """Each parameter file trained on a stand-in in its data set's own format: its recipe, a tiny network, one epoch a stage.
 
-CIFAR-100's stands in test_cifar100.py, beside its archive in miniature.
+CIFAR's stand in test_cifar.py, beside the archives in miniature.
 """
 
+import json
 import zlib
 from pathlib import Path
 
@@ -91,6 +92,39 @@ def test_imagenet_lt_from_nothing(train, published):
     start, moved = run.read("start", "weights"), run.read("baselines/balanced_bce", "network")
     assert len(learnt := [name for name in moved if name.endswith(".gamma")]) == 6
     assert all(torch.isfinite(moved[name]).all() and not torch.equal(moved[name], start[name]) for name in learnt)
+
+
+def test_imagenet_lt_at_384_pixels(train, published, weights):
+    """What it has of its own: twice the side of its start, so that positions are resampled; the whole square evaluated."""
+    files = published("ImageNet_LT", imagenet, imagenet)
+    stages = ("split", "start", "baselines")
+    run = train("imagenet_lt_384", *files, weights, "model.image_size=64", stages=stages)
+    assert "position embedding resampled from 2 x 2 to 4 x 4" in run.artifact("start").notes()["origin"]
+    trained, start = run.read("baselines/balanced_bce", "network"), run.read("start", "weights")
+    assert trained["pos_embed"].shape == (1, 17, 16) and not torch.equal(trained["pos_embed"], start["pos_embed"])
+    assert len(run.train) == sum(COUNTS) and len(run.test) == EACH["test"] * len(COUNTS)
+
+
+def test_inaturalist2018(train, tmp_path, picture, weights):
+    """Annotations as published, images where the archive puts them; the categories are in no order of their images."""
+    overrides = [f"data.root={tmp_path}", "data.protocol=null"]  # the counts are not the published ones
+    categories = [{"id": k, "name": f"species {9 - k}", "supercategory": "Aves"} for k in range(len(COUNTS))]
+    for part, first in (("train", 0), ("val", 500_000)):
+        images, annotations = [], []
+        for k, count in enumerate(COUNTS):
+            for _ in range(count if part == "train" else 3):
+                number = first + len(images)
+                name = f"train_val2018/Aves/{k}/{zlib.crc32(str(number).encode()):032x}.jpg"
+                picture(tmp_path / name, size=(44, 36), seed=number)
+                images.append({"id": number, "width": 44, "height": 36, "file_name": name})
+                annotations.append({"id": number, "image_id": number, "category_id": k})
+        path = tmp_path / f"{part}2018.json"
+        path.write_text(json.dumps({"images": images[::-1], "categories": categories, "annotations": annotations}))
+        overrides.append(f"data.{part}={path}")
+    run = train("inaturalist2018", *overrides, weights, "fisher.batch_size=64")
+    check(run, sum(COUNTS), 3 * len(COUNTS))
+    assert run.class_names == ("species 9", "species 8", "species 7", "species 6") and run.class_counts.tolist() == list(COUNTS)
+    assert run.caption.startswith("train2018, 165 training images, 4 classes (130 to 3 a class); val: 12 images")
 
 
 PLACES = ("airfield", "airport_terminal", "apartment_building/outdoor", "yard")

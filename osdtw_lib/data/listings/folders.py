@@ -1,4 +1,4 @@
-"""A part of a data set as it is given: a folder with a folder a class, a CSV, or a list; each read into a Part."""
+"""A part of a data set as it is given: a folder with a folder a class, a CSV, a list, or JSON; each read into a Part."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UserError
+from .annotations import read_annotations
 from .labels import labels_of
 from .walk import Walk
 
@@ -17,7 +18,10 @@ PARTS = {"train", "training", "val", "valid", "validation", "test"}  # names tha
 
 @dataclass(frozen=True)
 class Part:
-    """names (N,): paths below `root`, as given; labels (N,): all class numbers (int) or all class names (str)."""
+    """names (N,): paths below `root`, as given; labels (N,): all class numbers (int) or all class names (str).
+
+    class_names (K,): what the numbers are called, where the part itself says so.
+    """
 
     where: str
     root: Path
@@ -25,6 +29,7 @@ class Part:
     labels: list[int] | list[str]
     listed: bool  # in a file, so that the paths may be another copy's
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     @property
     def numbered(self) -> bool:
@@ -37,9 +42,15 @@ def read_part(key: str, place: Path, root: Path | None) -> Part:
     if place.is_dir():
         return _folder(where, place)
     if not place.exists():
-        raise UserError(f"{where}: no such folder or file; give a folder with a folder a class, a CSV (path,label) or a list")
+        raise UserError(
+            f"{where}: no such folder or file; give a folder with a folder a class, a CSV (path,label), a list, or annotations "
+            "(*.json)"
+        )
     is_csv = place.suffix.lower() == ".csv"
     root = root or place.parent
+    if place.suffix.lower() == ".json":
+        found = read_annotations(where, place)
+        return Part(where, root, found.names, found.labels, True, found.notes, found.class_names)
     return _table(where, root, _csv_rows(where, place) if is_csv else _list_rows(where, place), is_csv)
 
 

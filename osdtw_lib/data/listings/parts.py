@@ -12,7 +12,7 @@ from ...config.schema import Files
 from ...errors import UserError
 from ..contents import Contents
 from ..image_files import ImageFiles
-from ..protocols import PROTOCOLS, check_protocol
+from ..protocols import PROTOCOLS, check_protocol, require_part
 from ..repeats import same_files
 from ..source import Source
 from .folders import Part, read_part
@@ -30,9 +30,9 @@ def files_source(data: Files, index: Path | None = None) -> Source:
         raise UserError(f"data.root: {root}: no such folder")
     given = {key: getattr(data, key) for key in ("train", "val", "test")}
     parts = {key: read_part(key, _place(value), root) for key, value in given.items() if value}
-    if data.protocol and data.evaluate not in parts:
-        raise UserError(f"data.{data.evaluate}: {PROTOCOLS[data.protocol].title} has a {data.evaluate} list; give it")
-    class_names, labels = _classes(parts, _names_file(data))
+    if data.protocol:
+        require_part(data.protocol, data.evaluate, parts)
+    class_names, labels = _classes(parts, _names_file(data) or _own_names(parts))
     folders = _class_folders(parts["train"], labels["train"], len(class_names or np.unique(labels["train"])))
     if data.protocol:
         check_protocol(data.protocol, {k: np.bincount(v, minlength=len(folders)) for k, v in labels.items()})
@@ -74,6 +74,17 @@ def _names_file(data: Files) -> list[str]:
     if twice:
         raise UserError(f"data.class_names: {path}: '{twice[0]}' stands there twice")
     return names
+
+
+def _own_names(parts: dict[str, Part]) -> list[str]:
+    """What the parts call their numbers. Raises UserError where two do not say the same."""
+    said = [part for part in parts.values() if part.class_names]
+    for part in said:
+        both = list(zip(part.class_names, said[0].class_names))
+        if part.class_names != said[0].class_names:
+            differ = next((f"'{one}' and '{other}'" for one, other in both if one != other), "more of them in one")
+            raise UserError(f"{part.where}: its categories are not those of {said[0].where} ({differ}); give the same in both")
+    return list(said[0].class_names) if said else []
 
 
 def _classes(parts: dict[str, Part], names: list[str]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:

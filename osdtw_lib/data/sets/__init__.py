@@ -18,7 +18,7 @@ from ..source import Source
 
 def of(data: Data) -> ModuleType:
     """The file of the data set that a parameter file names."""
-    return import_module(f".{data.dataset}", __package__)
+    return import_module(f".{type(data).__name__.lower()}", __package__)
 
 
 def load_source(data: Data, index: Path | None = None) -> Source:
