@@ -1,12 +1,18 @@
-"""What a number, a name or a path in a parameter file may be: the types schema.py's keys have."""
+"""What a section of a parameter file is, and what a number, a name or a path in it may be: the types its keys have."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Likelihood = Literal["bernoulli", "categorical"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 def _of_single_precision(value: float) -> float:

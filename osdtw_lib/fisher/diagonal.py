@@ -103,7 +103,7 @@ class _Pass:
                 ruled[path] = (module, function, {local: self.sums[full] for full, (local, _) in own.items()})
             for full, (local, p) in own.items():
                 raw = any(isinstance(module, kind) and local == name and whole(module) for kind, name, whole in EXPANDED)
-                if raw and uses[id(p)] == 1 and p.ndim == 3 and p.shape[0] == 1:
+                if raw and uses[id(p)] == 1 and (p.ndim == 1 or (p.ndim == 3 and p.shape[0] == 1)):
                     expanded.append(full)
                 elif not fits:
                     one_by_one.append(full)
@@ -155,7 +155,7 @@ class _Pass:
         copies = {}
         for name in self.expanded:  # one copy a sample, so that its gradient is the sample's own
             one = self.parameters[name].detach().requires_grad_()
-            copies[name] = one.expand(len(labels), -1, -1)
+            copies[name] = one.expand(len(labels), 1 if one.ndim == 1 else -1, -1)
             copies[name].register_hook(lambda g, sums=self.sums[name]: self._add_expanded(sums, g))
         self.rows.clear()
         scores = self._log_likelihood(copies, images, labels)
@@ -208,7 +208,7 @@ class _Pass:
 
     @staticmethod
     def _add_expanded(sums: Tensor, g: Tensor) -> None:
-        sums += in_single(g).square().sum(0, keepdim=True)
+        sums += in_single(g).square().sum(0).view_as(sums)
 
     def _one_sample_at_a_time(self, images: Tensor, labels: Tensor) -> None:
         """The slow exact way, for parameters without a rule."""

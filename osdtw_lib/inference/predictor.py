@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..evaluation.scores import scores_over
 from ..methods._base import Method, Problem, Row
 from ..methods.osdtw import ROWS
-from ..models.vit import VisionTransformer
+from ..models.vit import ViT, image_size
 
 UNFINISHED = "run ./run_all.sh with its parameter file first"
 
@@ -40,9 +40,9 @@ class Predictor:
         """about: predictor.json, as `Problem.described` writes it."""
         self.row, self.network, self.class_names = row, network.eval(), tuple(about["class_names"])
         self.mean, self.std, self.channels = about["mean"], about["std"], about["model"]["channels"]
-        vit = next(module for module in network.modules() if isinstance(module, VisionTransformer))
-        self.size = tuple(vit.patch_embed.img_size)  # (height, width)
-        self._seen = photograph(None, self.size, about["crop_share"])
+        vit = next(module for module in network.modules() if isinstance(module, ViT))
+        self.size = image_size(vit)  # (height, width)
+        self._seen = photograph(None, self.size, about["crop_share"], interpolation=about.get("interpolation", "bicubic"))
 
     def __call__(self, images) -> np.ndarray:
         """Probabilities (B, K), a row an image; the images are read one after another and stay as they are.
