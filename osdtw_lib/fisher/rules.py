@@ -84,6 +84,11 @@ EXPANDED = (
 )
 
 
+def has_bias_apart(module: nn.Module) -> bool:
+    """Whether an attention adds biases of its own, to queries and values alone, to what one layer makes of the tokens."""
+    return isinstance(module, timm.models.eva.EvaAttention) and module.qkv is not None and module.q_bias is not None
+
+
 def _tokens(x: Tensor) -> Tensor:
     """(B, ..., D) -> (B, T, D)."""
     return x if x.ndim == 3 else x.reshape(len(x), -1, x.shape[-1])
