@@ -41,6 +41,7 @@ TEXT = {
     "summary_tuned": ("row", "title"),
     "theorem": ("model", "swept"),
     "tuning": ("row", "values"),
+    "weights": ("tensor", "shape", "in_the_start", "shape_there", "what"),
     "who_wins_epochs": ("row", "other", "verdict"),
     "who_wins_osdtw": ("row", "other", "verdict"),
     "who_wins_tuned": ("row", "other", "verdict"),

@@ -27,6 +27,7 @@ from ..artifacts.files import read_tensors
 from ..backend.timm_import import timm
 from ..config import schema as cfg
 from ..errors import UserError
+from ..legible import legible
 from .vit import ViT, depth_of, n_depths
 from .weight_layouts import under_timms_names
 
@@ -60,6 +61,9 @@ def given_start(model: cfg.Model, vit: ViT) -> Given:
     encoder = {name: own[name] for name in own if depths[name] <= n_depths(vit)}
     tensors, names, taken = _encoder_names(everything, encoder, vit)
     theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if not encoder.keys() & tensors.keys():
+        held = f"none of the encoder's {len(encoder)} tensors is there, but {_listed(list(everything))}"
+        raise UserError(f"model.init '{model.init}': weights do not fit the model: {held}")
     problems = _of_another_kind(tensors, encoder)
     if not problems:
         tensors, changes = _fitted_embedding(tensors, vit)
@@ -80,9 +84,9 @@ def _table(own: Tensors, encoder: Tensors, everything: Tensors, names: dict[str,
         shape, found = tuple(parameter.shape), theirs.get(name) if name in encoder else None
         what = "starts anew" if found is None else "taken" if found == shape else "resized"
         source = names.get(name, "") if found else ""
-        rows.append((name, _sides(shape), source, _sides(found or ()), what))
+        rows.append((name, _sides(shape), legible(source), _sides(found or ()), what))
     used = {names[name] for name in encoder if name in names}
-    rows += [("", "", name, _sides(tuple(t.shape)), "left out") for name, t in everything.items() if name not in used]
+    rows += [("", "", legible(name), _sides(tuple(t.shape)), "left out") for name, t in everything.items() if name not in used]
     return pd.DataFrame(rows, columns=["tensor", "shape", "in_the_start", "shape_there", "what"])
 
 
@@ -209,7 +213,8 @@ def _encoder_names(tensors: Tensors, encoder: Tensors, vit: ViT) -> tuple[Tensor
     inside = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     names = {name: prefix + name for name in inside}
     how = f" (as many are under {_listed([repr(other) for other in others])})" if others else ""
-    converted = under_timms_names(tensors, vit) if count < len(encoder.keys() - {"pos_embed", "cls_token"}) else None
+    whole = encoder.keys() - {"pos_embed", "cls_token"} <= inside.keys()
+    converted = None if whole else under_timms_names(tensors, vit)
     if converted and len(encoder.keys() & converted[0].keys()) > count:
         inside, prefix = converted
         where = {tensor.data_ptr(): name for name, tensor in tensors.items()}  # most are the file's very own tensors

@@ -235,7 +235,10 @@ MISFITS = {  # what is done to the tensors, and what is said
     "flat positions": (lambda t: t.update(pos_embed=torch.zeros(5, WIDTH)), "pos_embed (5, 12), here (1, 5, 12)"),
     "no positions": (lambda t: t.pop("pos_embed"), "missing pos_embed"),
     "nan": (lambda t: t["cls_token"].fill_(float("nan")), "not finite cls_token"),
-    "another model": (lambda t: (t.clear(), t.update({"conv1.weight": torch.zeros(2)})), "23 more; unknown model.conv1.weight"),
+    "another model": (
+        lambda t: (t.clear(), t.update({"conv1.weight": torch.zeros(2)})),
+        "none of the encoder's 28 tensors is there, but model.conv1.weight",
+    ),
 }
 
 
