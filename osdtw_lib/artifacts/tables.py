@@ -46,6 +46,7 @@ TEXT = {
     "temperatures": ("method", "group"),
     "theorem": ("model", "swept"),
     "tuning": ("row", "values"),
+    "weights": ("tensor", "shape", "in_the_start", "shape_there", "what"),
     "who_wins_epochs": ("row", "other", "verdict"),
     "who_wins_osdtw": ("row", "other", "verdict"),
     "who_wins_tuned": ("row", "other", "verdict"),

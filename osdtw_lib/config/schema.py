@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from .measurements import Ablation, Calibration, Methods, Theory, Verdict
 from .paths import PROJECT
 from .values import (
     Batch,
@@ -14,19 +15,17 @@ from .values import (
     Count,
     Depth,
     Deviations,
-    Distinct,
     Epochs,
     Fraction,
-    HeldOut,
-    HeadWeights,
     Layers,
+    Likelihood,
     Magnitude,
     Means,
-    Methods,
     NonNegative,
     Number,
     Rate,
     Ratio,
+    Section,
     Seed,
     Shares,
     Side,
@@ -37,19 +36,26 @@ from .values import (
 )
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Likelihood = Literal["bernoulli", "categorical"]
+IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+WEIGHT_FILES = (".safetensors", ".pth", ".pt", ".bin")
 BESIDE_RUNS = ("index.html", "cache")  # what lies in outputs/ beside the folders of the runs
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
+class Pixels(Section):
+    """How images are brought to the network. Null: as the start was trained, where it says so, else as `usual` has it."""
+
+    usual: ClassVar[dict]
+
+    mean: Means | None = Field(None, strict=False)
+    std: Deviations | None = Field(None, strict=False)
 
 
-class WholeSet(Section):
+class WholeSet(Pixels):
     """A data set that is cut to a long tail here; what an own one may choose is fixed by its class."""
 
     evaluate: ClassVar[str] = "test"
     crop_share: ClassVar[float] = 1.0
+    interpolation: ClassVar[str] = "bicubic"
     cache: ClassVar[bool] = False
     protocol: ClassVar[str | None] = None
     images_are: ClassVar[str]  # in words, and what the model has to be for them
@@ -60,13 +66,12 @@ class Digits(WholeSet):
     """5,000 real MNIST digits that a Python package carries, cut to a long tail."""
 
     images_are, model_is = "the digits are 28 x 28 and grey", {"image_size": 28, "channels": 1}
+    usual: ClassVar[dict] = {"mean": (0.1307,), "std": (0.3081,)}
 
     dataset: Literal["digits"]
     largest: Count = 400
     imbalance_ratio: Ratio = 100.0
     test_per_class: Count = 100
-    mean: Means = Field((0.1307,), strict=False)
-    std: Deviations = Field((0.3081,), strict=False)
 
 
 class Cifar(WholeSet):
@@ -74,14 +79,13 @@ class Cifar(WholeSet):
 
     images_are, model_is = "CIFAR has colour images", {"channels": 3}
     test_per_class: ClassVar[int] = 0  # its own test set
+    usual: ClassVar[dict] = IMAGENET
 
     dataset: Literal["cifar10", "cifar100"]
     folder: Text  # fetched into it once; data/cifar10 or data/cifar100
     download: bool = True
     largest: Count  # 5000 or 500, all there are
     imbalance_ratio: Ratio = 100.0
-    mean: Means = Field(IMAGENET_MEAN, strict=False)
-    std: Deviations = Field(IMAGENET_STD, strict=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -89,12 +93,14 @@ class Cifar(WholeSet):
         return {"folder": f"data/{given.get('dataset')}", "largest": 5000 if given.get("dataset") == "cifar10" else 500} | given
 
 
-class Files(Section):
+class Files(Pixels):
     """Image files: a part is a folder with a folder a class, a CSV (path,label), a list (a `path label` a line), or JSON
     annotations.
 
     Paths in a file count from `root` (default: the folder it lies in).
     """
+
+    usual: ClassVar[dict] = IMAGENET | {"crop_share": 0.875, "interpolation": "bicubic"}
 
     dataset: Literal["files"]
     train: Text
@@ -106,9 +112,8 @@ class Files(Section):
     protocol: Literal["imagenet_lt", "places_lt", "inaturalist2018"] | None = None  # published counts, checked on loading
     test_per_class: Count = 10
     cache: bool = False  # decode every image once into one file of its own
-    crop_share: Annotated[Number, Field(ge=0.1, le=1)] = 0.875  # of the resized image's sides, kept at evaluation
-    mean: Means = Field(IMAGENET_MEAN, strict=False)
-    std: Deviations = Field(IMAGENET_STD, strict=False)
+    crop_share: Annotated[Number, Field(ge=0.1, le=1)] | None = None  # of the resized image's sides, kept at evaluation
+    interpolation: Literal["bicubic", "bilinear"] | None = None
 
     @model_validator(mode="after")
     def _evaluated_part_is_there(self):
@@ -116,13 +121,17 @@ class Files(Section):
             raise ValueError("evaluate 'val' needs the key val")
         return self
 
+    @property
+    def channels(self) -> int:
+        return len(self.mean or self.usual["mean"])
+
 
 Data = Annotated[Digits | Cifar | Files, Field(discriminator="dataset")]  # each is loaded by its file in data/sets/
 DATASETS = {name: kind for kind in get_args(get_args(Data)[0]) for name in get_args(kind.model_fields["dataset"].annotation)}
 
 
 class Model(Section):
-    """A timm VisionTransformer. What is left out (null) stays as the architecture has it."""
+    """A timm VisionTransformer or Eva. What is left out (null) stays as the architecture has it."""
 
     architecture: Text = "vit_base_patch16_224"
     image_size: Side | None = None
@@ -147,6 +156,12 @@ class Model(Section):
         if self.image_size and self.patch_size and self.image_size % self.patch_size:
             raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
         return self
+
+    @property
+    def tag(self) -> str | None:
+        """The timm pretrained tag that `init` names, if it names one."""
+        made = self.init in ("masked_autoencoding", "scratch") or self.init.endswith(WEIGHT_FILES)
+        return None if made else self.init
 
 
 class Recipe(Section):
@@ -245,50 +260,6 @@ class Selection(Section):
         return self
 
 
-class Theory(Section):
-    """Notebook 07: repetitions of the simulation, images of each set whose scores are multiplied."""
-
-    # with more, the simulation would see the order after the one under test
-    repetitions: Annotated[int, Field(ge=400, le=100_000)] = 20_000
-    images: Count = 2000
-
-
-class Ablation(Section):
-    """The measured grid of notebook 08, the paper's section 6.4."""
-
-    depths: Annotated[tuple[Depth, ...], Distinct] | None = Field(None, strict=False)  # all there are
-    head_weights: HeadWeights = Field((0.1, 0.3, 0.5, 0.7, 0.9), strict=False, min_length=1)
-    seeds: Annotated[tuple[Seed, ...], Distinct] = Field((0, 1), strict=False, min_length=1)
-    likelihoods: Annotated[tuple[Likelihood, ...], Distinct] = Field(("bernoulli", "categorical"), strict=False)
-    refinement_epochs: Epochs | None = None  # as stage3
-
-
-class Calibration(Section):
-    """Training images set aside to fit temperatures and prediction sets: so many of each class, or a share below 1."""
-
-    images: HeldOut | None = None
-
-
-class Verdict(Section):
-    """Notebook 09: every method over seeds. training_images: whether a seed draws which images train, or only start, order and
-    augmentation; others: row files made elsewhere. budgets: as many epochs as Stage 2; as many FLOPs as OSDTW; as many epochs,
-    with values tuned on validation images."""
-
-    methods: Methods | None = None  # every one that is known
-    seeds: Annotated[tuple[Seed, ...], Distinct] = Field((0, 1, 2), strict=False, min_length=1)
-    quick: bool = False  # the first two seeds only
-    training_images: Literal["drawn", "kept"] = "kept"
-    budgets: Annotated[tuple[Literal["epochs", "osdtw", "tuned"], ...], Distinct] = Field(("epochs",), strict=False, min_length=1)
-    others: tuple[Text, ...] = Field((), strict=False)
-
-    @field_validator("budgets")
-    @classmethod
-    def _the_same_epochs_first(cls, budgets: tuple) -> tuple:
-        if "epochs" not in budgets:
-            raise ValueError("the other budgets stand on `epochs`; name it too")
-        return budgets
-
-
 class Config(Section):
     name: Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     seed: Seed = 0
@@ -323,6 +294,14 @@ class Config(Section):
         return name
 
     @model_validator(mode="after")
+    def _usual_pixels(self):
+        """Where the start says nothing of its pixels; a tag's are known to timm alone (models/start_pixels.py)."""
+        if self.model.tag is None:
+            left = {key: value for key, value in self.data.usual.items() if getattr(self.data, key) is None}
+            self.__dict__["data"] = self.data.model_copy(update=left)
+        return self
+
+    @model_validator(mode="after")
     def _model_fits_the_images(self):
         if isinstance(self.data, WholeSet) and any(
             getattr(self.model, key) != value for key, value in self.data.model_is.items()
@@ -330,7 +309,7 @@ class Config(Section):
             wanted = " and ".join(f"model.{key}: {value}" for key, value in self.data.model_is.items())
             raise ValueError(f"{self.data.images_are}: set {wanted}")
         for name in ("mean", "std"):
-            if len(getattr(self.data, name)) != self.model.channels:
+            if len(getattr(self.data, name) or self.data.usual[name]) != self.model.channels:
                 raise ValueError(f"data.{name}: one number a channel, and model.channels is {self.model.channels}")
         return self
 

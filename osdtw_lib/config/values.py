@@ -1,12 +1,18 @@
-"""What a number, a name or a path in a parameter file may be: the types schema.py's keys have."""
+"""What a section of a parameter file is, and what a number, a name or a path in it may be: the types its keys have."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Likelihood = Literal["bernoulli", "categorical"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 def _of_single_precision(value: float) -> float:
@@ -34,46 +40,6 @@ def _least_first(shares: tuple[float, float]) -> tuple[float, float]:
     if shares[0] > shares[1]:
         raise ValueError("the smallest share comes first, then the largest")
     return shares
-
-
-def _with_or_without_parameters(value):
-    """[ce, my/method.py, {ldam: {margin: 0.3}}], or {name: parameters}."""
-    listed = value if isinstance(value, (list, tuple)) else [value]
-    found: dict = {}
-    for one in listed:
-        one = {one: {}} if isinstance(one, str) else one
-        if not isinstance(one, dict) or not all(isinstance(v, (dict, type(None))) for v in one.values()):
-            raise ValueError("give names of methods or paths of .py files; with parameters: {ce: {key: value}}")
-        if twice := found.keys() & one.keys():
-            raise ValueError(f"'{min(twice)}' is given twice")
-        found |= {name: values or {} for name, values in one.items()}
-    return found
-
-
-def _distinct(values: tuple) -> tuple:
-    if len(set(values)) < len(values):
-        raise ValueError("the same value is given twice")
-    return values
-
-
-def _count_or_share(value: float) -> float:
-    if isinstance(value, float) and not 1e-6 <= value < 1 or value < 1e-6 or value > 1_000_000_000:
-        raise ValueError("a whole number of images of each class, or a share of them above 0 and below 1")
-    return value
-
-
-def _with_or_without_parameters(value):
-    """[ce, my/method.py, {ldam: {margin: 0.3}}], or {name: parameters}."""
-    listed = value if isinstance(value, (list, tuple)) else [value]
-    found: dict = {}
-    for one in listed:
-        one = {one: {}} if isinstance(one, str) else one
-        if not isinstance(one, dict) or not all(isinstance(v, (dict, type(None))) for v in one.values()):
-            raise ValueError("give names of methods or paths of .py files; with parameters: {ce: {key: value}}")
-        if twice := found.keys() & one.keys():
-            raise ValueError(f"'{min(twice)}' is given twice")
-        found |= {name: values or {} for name, values in one.items()}
-    return found
 
 
 def _one_trains_both(weights: tuple[float, ...]) -> tuple[float, ...]:
@@ -113,4 +79,3 @@ Shares = Annotated[tuple[Area, Area], AfterValidator(_least_first)]
 Means = tuple[Annotated[Number, Field(ge=-1000, le=1000)], ...]
 HeldOut = Annotated[int | float, AfterValidator(_count_or_share)]  # images of each class, or a share of them
 Deviations = tuple[Annotated[Number, Field(ge=1e-6, le=1000)], ...]
-Methods = Annotated[dict[str, dict], BeforeValidator(_with_or_without_parameters)]  # and their parameters

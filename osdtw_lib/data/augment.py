@@ -58,18 +58,23 @@ def seeded(*name) -> Iterator[None]:
         yield
 
 
-def centred(images: Tensor, size: tuple[int, int], crop_share: float) -> Tensor:
+def centred(images: Tensor, size: tuple[int, int], crop_share: float, interpolation: str = "bicubic") -> Tensor:
     """uint8 (B, C, H, W): the middle `crop_share` of both sides, resized to `size` where it is not of that size."""
     height, width = (round(side * crop_share) for side in images.shape[-2:])
     images = torchvision.transforms.v2.functional.center_crop(images, [height, width])
     if images.shape[-2:] == torch.Size(size):
         return images
-    return F.interpolate(images.float(), size, mode="bicubic", antialias=True).round_().clamp_(0, 255).byte()
+    return F.interpolate(images.float(), size, mode=interpolation, antialias=True).round_().clamp_(0, 255).byte()
 
 
-def augmented(images: Tensor, recipe: Recipe, size: tuple[int, int], crop_share: float, fill: Tensor) -> Tensor:
+def augmented(
+    images: Tensor, recipe: Recipe, size: tuple[int, int], crop_share: float, fill: Tensor, interpolation: str = "bicubic"
+) -> Tensor:
     """uint8 (B, C, H, W) -> uint8 (B, C, *size) on the same device; fill (C,) in 0..255 comes in from outside an image."""
-    images = _cropped(images, recipe.random_crop, size[0]) if recipe.random_crop else centred(images, size, crop_share)
+    if recipe.random_crop:
+        images = _cropped(images, recipe.random_crop, size[0], interpolation)
+    else:
+        images = centred(images, size, crop_share, interpolation)
     if recipe.flip:
         mirrored = (torch.rand(len(images)) < 0.5).to(images.device)
         images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
@@ -78,15 +83,17 @@ def augmented(images: Tensor, recipe: Recipe, size: tuple[int, int], crop_share:
     return rand_augment(images, *recipe.rand_augment, fill) if recipe.rand_augment else images
 
 
-def photograph(recipe: Recipe | None, size: tuple[int, int], crop_share: float, fill: Tensor = ()) -> Callable:
+def photograph(
+    recipe: Recipe | None, size: tuple[int, int], crop_share: float, fill: Tensor = (), interpolation: str = "bicubic"
+) -> Callable:
     """Pillow image -> Pillow image, the same of one photograph by timm's transforms; without a recipe, as evaluation sees it."""
     resized = (round(size[0] / crop_share), round(size[1] / crop_share))
-    resize = timm.data.transforms.ResizeKeepRatio(resized, longest=0.0, interpolation="bicubic")
+    resize = timm.data.transforms.ResizeKeepRatio(resized, longest=0.0, interpolation=interpolation)
     steps = [resize, torchvision.transforms.CenterCrop(size)]
     if recipe is None:
         return torchvision.transforms.Compose(steps)
     if recipe.random_crop:
-        steps = [timm.data.transforms.RandomResizedCropAndInterpolation(size, recipe.random_crop, ASPECT, "bicubic")]
+        steps = [timm.data.transforms.RandomResizedCropAndInterpolation(size, recipe.random_crop, ASPECT, interpolation)]
     if recipe.flip:
         steps.append(torchvision.transforms.RandomHorizontalFlip())
     if recipe.rand_augment:
@@ -134,8 +141,8 @@ def _mixed(images: Tensor, labels: Tensor, recipe: Recipe, n_classes: int) -> tu
     return mixed, torch.lerp(target.flip(0), target, float(kept))
 
 
-def _cropped(images: Tensor, area: tuple[float, float], size: int) -> Tensor:
-    """A random part of each image, of so much of its area and an aspect within 3/4..4/3, resized (bicubic)."""
+def _cropped(images: Tensor, area: tuple[float, float], size: int, interpolation: str) -> Tensor:
+    """A random part of each image, of so much of its area and an aspect within 3/4..4/3, resized."""
     batch, _, height, width = images.shape
     share = torch.empty(batch).uniform_(*area)
     aspect = torch.empty(batch).uniform_(np.log(ASPECT[0]), np.log(ASPECT[1])).exp()
@@ -144,7 +151,8 @@ def _cropped(images: Tensor, area: tuple[float, float], size: int) -> Tensor:
     sides = (aspect / pixels).rsqrt() / height, (1 / (pixels * aspect)).rsqrt() / width
     part = torch.stack(sides).clamp(max=1)  # (2, B)
     (tall, wide), (down, right) = part, (2 * torch.rand(2, batch) - 1) * (1 - part)
-    return warped(images.float(), (wide, 0, right, 0, tall, down), size, "bicubic", "reflection").round_().clamp_(0, 255).byte()
+    found = warped(images.float(), (wide, 0, right, 0, tall, down), size, interpolation, "reflection")
+    return found.round_().clamp_(0, 255).byte()
 
 
 def _shifted(images: Tensor, shift: int) -> Tensor:

@@ -180,7 +180,7 @@ class _Arrays:
 
     def __init__(self, images: LabelledImages, config: Config, size, device, recipe: Recipe, fill: Tensor):
         self.pixels, self.size, self.device, self.recipe, self.fill = images.pixels, size, device, recipe, fill
-        self.crop_share = config.data.crop_share
+        self.crop_share, self.interpolation = config.data.crop_share, config.data.interpolation
         self.whole = None
         if images.pixels.nbytes <= ON_DEVICE_BYTES:
             self.whole = torch.from_numpy(np.ascontiguousarray(images.pixels)).to(device).permute(0, 3, 1, 2).contiguous()
@@ -190,7 +190,7 @@ class _Arrays:
         gathered = map(self._gather, chosen) if self.whole is not None else _ahead(self._gather, chosen)
         for pixels in gathered:
             pixels = pixels.to(self.device, non_blocking=True)
-            yield pixels if epoch is not None else centred(pixels, self.size, self.crop_share)
+            yield pixels if epoch is not None else centred(pixels, self.size, self.crop_share, self.interpolation)
 
     def _gather(self, places: Places) -> Tensor:
         indices = places.indices
@@ -200,7 +200,7 @@ class _Arrays:
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
     def augmented(self, pixels: Tensor) -> Tensor:
-        return augmented(pixels, self.recipe, self.size, self.crop_share, self.fill)
+        return augmented(pixels, self.recipe, self.size, self.crop_share, self.fill, self.interpolation)
 
 
 def _ahead(function, items) -> Iterator:
@@ -219,7 +219,7 @@ class _Files:
     """Image files, read and augmented in processes of their own; a file that cannot be read stops the run by name."""
 
     def __init__(self, images: ImageFiles, config: Config, size, device, recipe: Recipe, fill: Tensor):
-        shape = size, config.data.crop_share, fill
+        shape = size, config.data.crop_share, fill, config.data.interpolation
         self.reading = _Reading(images, photograph(recipe, *shape), photograph(None, *shape), config.seed)
         self.device, self.plan = device, _Plan()
         workers = readers(config.loader_workers, device)

@@ -34,7 +34,7 @@ BLOCK = 64  # images
 SPARE = 256 * 2**20  # bytes of the disk left free
 
 
-def decoded(images: ImageFiles, side: int, folder: Path) -> LabelledImages:
+def decoded(images: ImageFiles, side: int, folder: Path, interpolation: str = "bicubic") -> LabelledImages:
     """The images as a read-only memory map uint8 (N, side, side, channels): shorter side resized, centre cut out.
 
     Builds the file in `folder`, or what is missing of it; a second process waits for the first. A subset is to be
@@ -42,7 +42,8 @@ def decoded(images: ImageFiles, side: int, folder: Path) -> LabelledImages:
     full, or naming an image that cannot be read.
     """
     shape = (len(images), side, side, images.channels)
-    name = f"decoded_{side}_{images.fingerprint()[:16]}"
+    how = "" if interpolation == "bicubic" else f"{interpolation}_"
+    name = f"decoded_{how}{side}_{images.fingerprint()[:16]}"
     make_folder(folder)
     data, journal = folder / f"{name}.u8", folder / f"{name}.json"
     with _locked(folder / f".{name}.lock") as lock:
@@ -50,20 +51,21 @@ def decoded(images: ImageFiles, side: int, folder: Path) -> LabelledImages:
             done = _blocks_done(data, journal, images, shape)
             missing = [b for b in range(-(-len(images) // BLOCK)) if b not in done]
             if missing:
-                _build(images, shape, data, journal, done, missing)
+                _build(images, shape, data, journal, done, missing, interpolation)
             with contextlib.suppress(OSError):  # a full disk: it is compared once more
                 lock.truncate(0)
                 lock.write(_state(data, journal) or b"")
     return LabelledImages(np.memmap(data, np.uint8, "r", shape=shape), images.labels)
 
 
-def resized(image: Image.Image, side: int) -> Image.Image:
+def resized(image: Image.Image, side: int, interpolation: str = "bicubic") -> Image.Image:
     """Shorter side resized to `side`, the centre square cut out."""
     width, height = image.size
     shorter = min(width, height)
     left, top = (width - shorter) / 2, (height - shorter) / 2
     box = (left, top, left + shorter, top + shorter)
-    return image.resize((side, side), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+    kind = Image.Resampling[interpolation.upper()]
+    return image.resize((side, side), kind, box=box, reducing_gap=3.0)
 
 
 def _locked(path: Path):
@@ -119,14 +121,20 @@ def _blocks_done(data: Path, journal: Path, images: ImageFiles, shape: tuple[int
 
 
 def _build(
-    images: ImageFiles, shape: tuple[int, ...], data: Path, journal: Path, done: dict[int, int], missing: list[int]
+    images: ImageFiles,
+    shape: tuple[int, ...],
+    data: Path,
+    journal: Path,
+    done: dict[int, int],
+    missing: list[int],
+    interpolation: str,
 ) -> None:
     _announce(images, shape, data, done)
     chosen = np.concatenate([np.arange(b * BLOCK, min((b + 1) * BLOCK, len(images))) for b in missing])
     one, side = int(np.prod(shape[1:])), shape[1]
 
     def decode(number: int) -> np.ndarray:
-        return np.asarray(resized(images.read(int(chosen[number]), side), side)).reshape(shape[1:])
+        return np.asarray(resized(images.read(int(chosen[number]), side), side, interpolation)).reshape(shape[1:])
 
     if not done:
         remove(journal)  # a folder even

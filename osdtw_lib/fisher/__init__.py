@@ -1,4 +1,4 @@
-"""The exact diagonal empirical Fisher of any timm VisionTransformer: one small rule a layer type (rules.py).
+"""The exact diagonal empirical Fisher of a timm VisionTransformer or Eva: one small rule a layer type (rules.py).
 
 Imports backend. Start with diagonal.py.
 """

@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from ..backend import distributed
 from ..errors import UserError
-from .rules import EXPANDED, RULES, Rule, in_single
+from .rules import EXPANDED, RULES, Rule, has_bias_apart, in_single
 from .sums import gathered
 
 CHECK_EVERY = 32  # batches between two looks for non-finite sums
@@ -89,25 +89,37 @@ class _Pass:
         self.ruled, self.expanded, self.one_by_one = self._assign()
 
     def _assign(self):
-        """{module: rule}, names of raw parameters to expand, names that go one sample at a time."""
+        """{module: (itself, its rule, sums, names)}, names of raw parameters to expand, and of those one sample at a time."""
         uses: dict[int, int] = {}
         for _, p in self.model.named_parameters(remove_duplicate=False):
             uses[id(p)] = uses.get(id(p), 0) + 1
-        ruled, expanded, one_by_one = {}, [], []
+        ruled, expanded, one_by_one, apart = {}, [], [], {}
         for path, module in self.model.named_modules():
+            if has_bias_apart(module) and all(uses[id(p)] == 1 for p in module.parameters()):
+                apart[f"{path}.qkv"] = [f"{path}.q_bias", f"{path}.v_bias"]  # they go with the layer
+                continue
             own = {f"{path}.{n}" if path else n: (n, p) for n, p in module.named_parameters(recurse=False)}
             own = {full: pair for full, pair in own.items() if full in self.parameters}
             function, valid = RULES.get(type(module), (None, lambda module: False))
             fits = function and valid(module) and all(uses[id(p)] == 1 for _, p in own.values())
             if own and fits:
-                ruled[path] = (module, function, {local: self.sums[full] for full, (local, _) in own.items()})
+                sums = {local: self.sums[full] for full, (local, _) in own.items()}
+                sums |= {"bias": self._joined(*apart[path])} if path in apart else {}
+                ruled[path] = (module, function, sums, [*own, *apart.pop(path, [])])
             for full, (local, p) in own.items():
                 raw = any(isinstance(module, kind) and local == name and whole(module) for kind, name, whole in EXPANDED)
-                if raw and uses[id(p)] == 1 and p.ndim == 3 and p.shape[0] == 1:
+                if raw and uses[id(p)] == 1 and (p.ndim == 1 or (p.ndim == 3 and p.shape[0] == 1)):
                     expanded.append(full)
                 elif not fits:
                     one_by_one.append(full)
-        return ruled, expanded, one_by_one
+        return ruled, expanded, one_by_one + [name for names in apart.values() for name in names]
+
+    def _joined(self, query: str, value: str) -> Tensor:
+        """The sums of a bias (3 D,) of which two parameters are the first and the last third; theirs become parts of it."""
+        width, like = len(self.sums[query]), self.sums[query]
+        whole = torch.zeros(3 * width, dtype=like.dtype, device=like.device)
+        self.sums[query], self.sums[value] = whole[:width], whole[2 * width :]
+        return whole
 
     def resume(self, checkpoint) -> int:
         saved = checkpoint.load() if checkpoint is not None else None
@@ -123,7 +135,7 @@ class _Pass:
     def attach(self) -> None:
         for p in self.parameters.values():
             p.requires_grad_(False)
-        for path, (module, function, sums) in self.ruled.items():
+        for path, (module, function, sums, _) in self.ruled.items():
             self.handles.append(module.register_forward_hook(self._hook(path, function, sums)))
 
     def detach(self) -> None:
@@ -155,15 +167,14 @@ class _Pass:
         copies = {}
         for name in self.expanded:  # one copy a sample, so that its gradient is the sample's own
             one = self.parameters[name].detach().requires_grad_()
-            copies[name] = one.expand(len(labels), -1, -1)
+            copies[name] = one.expand(len(labels), 1 if one.ndim == 1 else -1, -1)
             copies[name].register_hook(lambda g, sums=self.sums[name]: self._add_expanded(sums, g))
         self.rows.clear()
         scores = self._log_likelihood(copies, images, labels)
         odd = [path for path in self.ruled if self.rows.get(path) != [len(labels)]]
         if odd:  # called twice or never, or with tokens folded into the batch: the rule does not hold there
             for path in odd:
-                module = self.ruled.pop(path)[0]
-                self.one_by_one += [f"{path}.{n}" if path else n for n, _ in module.named_parameters(recurse=False)]
+                self.one_by_one += self.ruled.pop(path)[3]
             scores = self._log_likelihood(copies, images, labels)  # graph anew, without those rules
         if scores.shape != labels.shape[:1]:
             raise ValueError(f"log_likelihood must return one number a sample ({len(labels)},), got {tuple(scores.shape)}")
@@ -208,7 +219,7 @@ class _Pass:
 
     @staticmethod
     def _add_expanded(sums: Tensor, g: Tensor) -> None:
-        sums += in_single(g).square().sum(0, keepdim=True)
+        sums += in_single(g).square().sum(0).view_as(sums)
 
     def _one_sample_at_a_time(self, images: Tensor, labels: Tensor) -> None:
         """The slow exact way, for parameters without a rule."""
@@ -252,6 +263,9 @@ class _Pass:
 def _as_found(model: nn.Module):
     modes = [(module, module.training) for module in model.modules()]
     flags = [(p, p.requires_grad) for p in model.parameters()]
+    apart = [(module, module.qkv_bias_separate) for module in model.modules() if has_bias_apart(module)]
+    for module, _ in apart:  # so that its layer is called, and its bias added to what the layer gives
+        module.qkv_bias_separate = True
     checkpointing = getattr(model, "grad_checkpointing", False)
     if checkpointing:
         model.grad_checkpointing = False
@@ -262,6 +276,8 @@ def _as_found(model: nn.Module):
             module.training = mode
         for p, flag in flags:
             p.requires_grad_(flag)
+        for module, flag in apart:
+            module.qkv_bias_separate = flag
         if checkpointing:
             model.grad_checkpointing = True
 

@@ -64,15 +64,29 @@ def _layer_scale(module: nn.Module, x: Tensor, g: Tensor, sums: dict[str, Tensor
     add_squared_sums(sums["gamma"], _tokens(g), _tokens(x))
 
 
-# Parameters no module call sees: (1, tokens, width), broadcast over the batch. Expanded to one copy a sample, where the
-# module takes them as they are; a position embedding that is resampled to the image's size has to stay one.
+# Parameters no module call sees: (1, tokens, width), or (width,) that scales tokens, broadcast over the batch. Expanded to
+# one copy a sample, where the module takes them as they are; a position embedding that is resampled to the image's size
+# has to stay one.
 EXPANDED = (
-    (timm.models.vision_transformer.VisionTransformer, "pos_embed", lambda m: not m.dynamic_img_size),
-    (timm.models.vision_transformer.VisionTransformer, "cls_token", lambda m: True),
-    (timm.models.vision_transformer.VisionTransformer, "reg_token", lambda m: True),
+    *(
+        (network, name, whole)
+        for network in (timm.models.vision_transformer.VisionTransformer, timm.models.eva.Eva)
+        for name, whole in (
+            ("pos_embed", lambda m: not m.dynamic_img_size),
+            ("cls_token", lambda m: True),
+            ("reg_token", lambda m: True),
+        )
+    ),
+    (timm.models.eva.EvaBlock, "gamma_1", lambda m: True),
+    (timm.models.eva.EvaBlock, "gamma_2", lambda m: True),
     (timm.layers.AttentionPoolLatent, "latent", lambda m: True),
     (timm.layers.AttentionPoolLatent, "pos_embed", lambda m: True),
 )
+
+
+def has_bias_apart(module: nn.Module) -> bool:
+    """Whether an attention adds biases of its own, to queries and values alone, to what one layer makes of the tokens."""
+    return isinstance(module, timm.models.eva.EvaAttention) and module.qkv is not None and module.q_bias is not None
 
 
 def _tokens(x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from ..evaluation.class_mix import Estimate, estimate_mix, moved
 from ..evaluation.scores import scores_over
 from ..methods._base import Method, Problem, Row
 from ..methods.osdtw import ROWS
-from ..models.vit import VisionTransformer
+from ..models.vit import ViT, image_size
 from .correction import Correction, load_correction
 
 UNFINISHED = "run ./run_all.sh with its parameter file first"
@@ -48,10 +48,10 @@ class Predictor:
         self.row, self.network, self.class_names, self.about = row, network.eval(), tuple(about["class_names"]), about
         self.shares = row.shares
         self.mean, self.std, self.channels = about["mean"], about["std"], about["model"]["channels"]
-        vit = next(module for module in network.modules() if isinstance(module, VisionTransformer))
-        self.size = tuple(vit.patch_embed.img_size)  # (height, width)
+        vit = next(module for module in network.modules() if isinstance(module, ViT))
+        self.size = image_size(vit)  # (height, width)
         self.correction = correction or Correction()
-        self._seen = photograph(None, self.size, about["crop_share"])
+        self._seen = photograph(None, self.size, about["crop_share"], interpolation=about.get("interpolation", "bicubic"))
 
     def __call__(self, images, prior=None) -> np.ndarray:
         """Probabilities (B, K), a row an image; the images are read one after another and stay as they are.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..config.schema import Config, Model, Section, Stage3, Training
 from ..longtail import TASKS, class_priors, head_tail_partition
 from ..models.likelihoods import Bernoulli, Categorical, task_likelihoods
-from ..models.vit import VisionTransformer, build_vit
+from ..models.vit import ViT, build_vit
 from ..models.weights import load_weights
 from ..data.augment import UNMIXED
 from ..training.phase import Phase, hard
@@ -33,7 +33,7 @@ class Problem:
     config: Config
     class_names: tuple[str, ...]
     class_counts: np.ndarray  # (K,)
-    vit: Callable[[int], VisionTransformer]
+    vit: Callable[[int], ViT]
 
     @property
     def n_classes(self) -> int:
@@ -70,6 +70,7 @@ class Problem:
             "mean": data.mean,
             "std": data.std,
             "crop_share": data.crop_share,
+            "interpolation": data.interpolation,
         }
 
     @classmethod
@@ -149,7 +150,7 @@ class Method(Row):
 class PlainNetwork(Method):
     """One network over all classes, which scores as it is."""
 
-    def build(self) -> VisionTransformer:
+    def build(self) -> ViT:
         return self.problem.vit(self.problem.n_classes)
 
     def scores(self, network: nn.Module, images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.vit import VisionTransformer
+from ..models.vit import ViT
 from ..training.phase import Part
 from ._parts import features
 
@@ -35,7 +35,7 @@ class Contrasted(nn.Module):
     """images -> scores (B, K) and projections (B, D) of length 1. Keys of earlier steps stand in a queue, the newest first;
     only what was seen is in it. average: how much of itself a moving average keeps at each step, where there is one."""
 
-    def __init__(self, vit: VisionTransformer, size: int, queue: int, average: float | None = None):
+    def __init__(self, vit: ViT, size: int, queue: int, average: float | None = None):
         super().__init__()
         at = vit.head.weight.device
         self.vit, self.projector, self.average = vit, _projector(vit.num_features, size).to(at), average

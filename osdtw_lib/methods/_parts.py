@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.two_branch import share_encoder
-from ..models.vit import VisionTransformer, decode, encode
+from ..models.vit import ViT, decode, encode
 
 
 class CosineHead(nn.Module):
@@ -30,12 +30,12 @@ class CosineHead(nn.Module):
             return self.scale * F.linear(F.normalize(features.float(), dim=-1), F.normalize(self.weight.float(), dim=-1))
 
 
-def with_cosine_head(vit: VisionTransformer, scale: float) -> VisionTransformer:
+def with_cosine_head(vit: ViT, scale: float) -> ViT:
     vit.head = CosineHead(vit.head, scale)
     return vit
 
 
-def features(vit: VisionTransformer, images: Tensor) -> Tensor:
+def features(vit: ViT, images: Tensor) -> Tensor:
     """images -> what the head is given (B, D)."""
     return vit.forward_head(vit.forward_features(images), pre_logits=True)
 
@@ -67,7 +67,7 @@ def ldam(scores: Tensor, labels: Tensor, margins: Tensor, scale: float) -> Tenso
 class Experts(nn.Module):
     """Networks that are one up to `shared_depth`: images -> scores (B, M, K). The heads have their own random weights."""
 
-    def __init__(self, networks: list[VisionTransformer], shared_depth: int):
+    def __init__(self, networks: list[ViT], shared_depth: int):
         super().__init__()
         first, *others = networks
         for i, other in enumerate(others, start=1):

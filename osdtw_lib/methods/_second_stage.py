@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..config.schema import Section, Training
 from ..config.values import Batch, Count, Epochs, Rate
-from ..models.vit import VisionTransformer
+from ..models.vit import ViT
 from ..models.weights import load_weights, weights
 from ..data.augment import UNMIXED
 from ..training.phase import Phase
@@ -43,7 +43,7 @@ def second_stage(problem: Problem, of: SecondStage, loss: Callable[[Tensor, Tens
     return Phase(length, losses, frozen=features, **(options | further))
 
 
-def only_the_head(network: VisionTransformer) -> None:
+def only_the_head(network: ViT) -> None:
     network.requires_grad_(False)
     network.head.requires_grad_(True)
 
@@ -84,7 +84,7 @@ class AfterCE(PlainNetwork):
         """The head, from a linear one of random weights; `begin` gives it those that were trained, where the names agree."""
         return linear
 
-    def build(self) -> VisionTransformer:
+    def build(self) -> ViT:
         network = super().build()
         network.head = self.head(network.head)
         return network

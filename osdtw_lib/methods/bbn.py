@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.vit import VisionTransformer, decode, encode, n_depths
+from ..models.vit import ViT, decode, encode, n_depths
 from ..data.augment import UNMIXED
 from ..training.phase import Phase
 from ._base import Method
@@ -28,7 +28,7 @@ class Bilateral(Experts):
     """Two branches that part at the last depth; the images of each, in pairs -> scores (B, K). Without others: one image in
     both branches, each for a half."""
 
-    def __init__(self, networks: list[VisionTransformer]):
+    def __init__(self, networks: list[ViT]):
         super().__init__(networks, n_depths(networks[0]) - 1)
         self.bias = nn.Parameter(self.networks[0].head.bias.detach().clone())
         for network in self.networks:

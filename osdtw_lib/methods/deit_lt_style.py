@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.schema import Beta, Fraction, Layers, Rate, Section, Side, Strength
-from ..models.vit import VisionTransformer
+from ..models.vit import ViT
 from ..training.phase import Phase, hard
 from ._base import Method
 from ._parts import CosineHead, effective_weights, features, is_late, ldam, margins, redrawn
@@ -48,7 +48,7 @@ class Teacher(nn.Sequential):
 class Distilled(nn.Module):
     """A network with a second head over the same features, and its teacher: images -> both heads' scores (B, K)."""
 
-    def __init__(self, vit: VisionTransformer, teacher: Teacher):
+    def __init__(self, vit: ViT, teacher: Teacher):
         super().__init__()
         self.vit, self.second, self.teacher = vit, copy.deepcopy(vit.head), teacher
         redrawn(self.second, 1)

@@ -11,7 +11,7 @@ from ..config.load import read_section
 from ..config.schema import Section, Text
 from ..config.values import Several
 from ..errors import UserError
-from ..models.vit import VisionTransformer
+from ..models.vit import ViT
 from ..training.phase import Phase
 from . import load
 from ._base import Method
@@ -25,7 +25,7 @@ class Members(nn.ModuleDict):
         super().__init__({str(i): network for i, network in enumerate(networks)})
         self.fixed = {name for name, p in self.named_parameters() if not p.requires_grad}
         for i, network in enumerate(networks[1:], start=1):
-            for m, vit in enumerate(module for module in network.modules() if isinstance(module, VisionTransformer)):
+            for m, vit in enumerate(module for module in network.modules() if isinstance(module, ViT)):
                 redrawn(vit.head, 1000 * i + m)
 
     def train_only(self, number: str, afresh: bool) -> None:

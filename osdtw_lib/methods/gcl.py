@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config.values import Batch, Epochs, Number, Rate, Strength
-from ..models.vit import VisionTransformer
+from ..models.vit import ViT
 from ..training.phase import Phase, hard
 from ._base import Method
 from ._parts import with_cosine_head
@@ -58,7 +58,7 @@ class GaussianClouded(Method):
         epochs: Epochs = 30
         batch_size: Batch = 64
 
-    def build(self) -> VisionTransformer:
+    def build(self) -> ViT:
         return with_cosine_head(self.problem.vit(self.problem.n_classes), scale=1.0)
 
     def phases(self):

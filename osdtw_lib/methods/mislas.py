@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..config.values import Batch, Fraction, Rate, Strength
-from ..models.vit import VisionTransformer
+from ..models.vit import ViT
 from ..training.phase import Phase, hard
 from ._base import PlainNetwork
 from ._second_stage import ScaledHead, SecondStage, cross_entropy, only_the_head, second_stage
@@ -45,7 +45,7 @@ class MiSLAS(PlainNetwork):
         batch_size: Batch = 256
         head_rate: Rate = 0.05  # of the linear head, where the scales have 1
 
-    def build(self) -> VisionTransformer:
+    def build(self) -> ViT:
         network = super().build()
         network.head = ScaledHead(network.head)
         return network

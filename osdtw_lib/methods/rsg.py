@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..config.schema import Beta, Fraction, Layers, Rate, Section, Side, Strength
 from ..errors import UserError
-from ..models.vit import VisionTransformer, decode, encode, n_depths
+from ..models.vit import ViT, decode, encode, n_depths
 from ..data.augment import UNMIXED
 from ..training.phase import Phase
 from ._base import Method
@@ -47,7 +47,7 @@ def pairs(frequent: Tensor) -> tuple[Tensor, Tensor]:
 class Generator(nn.Module):
     """A network; after `depth` blocks the centres of every class, T (`move`), and what tells maps of one class from others."""
 
-    def __init__(self, vit: VisionTransformer, frequent: Tensor, centres: int, width: int):
+    def __init__(self, vit: ViT, frequent: Tensor, centres: int, width: int):
         super().__init__()
         at, size, last = vit.head.weight.device, vit.embed_dim, n_depths(vit)
         self.vit, self.depth, self.before = vit, max(1, min(round(0.75 * last), last - 1)), vit.num_prefix_tokens

@@ -3,8 +3,9 @@
 Files come in many layouts: timm's names, alone or under "model", "state_dict", "model_ema" beside an optimizer; the
 masked autoencoder's of He et al. (2022), with its decoder; under the prefixes that wrappers leave ("module.",
 "base_encoder.", ...); and Stage 0 of another run, outputs/NAME/start/weights.safetensors. None is known by name: the
-prefix is taken under which most of the model's own names are found. Only the encoder is taken: final norm and head
-belong to the decoder and start anew, whether the file calls its norm `norm` (class token) or `fc_norm` (average pooling).
+prefix is taken under which most of the model's own names are found. Names of another code are brought under timm's by
+timm's converters (weight_layouts.py). Only the encoder is taken: final norm and head belong to the decoder and start anew,
+whether the file calls its norm `norm` (class token) or `fc_norm` (average pooling).
 """
 
 from __future__ import annotations
@@ -17,36 +18,52 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import pandas as pd
 import torch
 
 from ..artifacts.files import read_tensors
 from ..backend.timm_import import timm
 from ..config import schema as cfg
 from ..errors import UserError
-from .vit import VisionTransformer, depth_of, n_depths
+from ..legible import legible
+from .vit import ViT, depth_of, n_depths
+from .weight_layouts import under_timms_names
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+SUFFIXES = cfg.WEIGHT_FILES
 NOT_ENCODER = re.compile(r"(norm|fc_norm|head)\.|decoder_|mask_token$")  # decoder_*, mask_token: a masked autoencoder's
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 MOST_LEVELS = 4  # of dicts within dicts that are looked through
 Tensors = dict[str, torch.Tensor]
 
 
-def given_start(model: cfg.Model, vit: VisionTransformer) -> str:
-    """Load the weights `model.init` names into the encoder of vit; returns where from, what was taken, left and changed.
+class Given(NamedTuple):
+    """origin: where the weights came from, what was taken, left and changed, in words. table: the same, a row a tensor: its
+    name in the model and in the start, both shapes, and what was done."""
+
+    origin: str
+    table: pd.DataFrame
+
+
+def given_start(model: cfg.Model, vit: ViT) -> Given:
+    """Load the weights `model.init` names into the encoder of vit.
 
     Raises UserError, and takes nothing, where a tensor of the encoder is missing, unknown, of another shape, of whole
     numbers or not finite.
     """
     path = weights_file(model)
     if path:
-        tensors, origin = read_weights(path), f"the file {path.name}"
+        everything, origin = read_weights(path), f"the file {path.name}"
     else:
-        tensors, origin = _pretrained(model), f"timm's pretrained weights '{model.init}'"
+        everything, origin = _pretrained(model, vit), f"timm's pretrained weights '{model.init}'"
     depths, own = depth_of(vit), dict(vit.named_parameters())
     encoder = {name: own[name] for name in own if depths[name] <= n_depths(vit)}
-    tensors, taken = _encoder_names(tensors, encoder)
+    tensors, names, taken = _encoder_names(everything, encoder, vit)
+    theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if not encoder.keys() & tensors.keys():
+        held = f"none of the encoder's {len(encoder)} tensors is there, but {_listed(list(everything))}"
+        raise UserError(f"model.init '{model.init}': weights do not fit the model: {held}")
     problems = _of_another_kind(tensors, encoder)
     if not problems:
         tensors, changes = _fitted_embedding(tensors, vit)
@@ -57,7 +74,24 @@ def given_start(model: cfg.Model, vit: VisionTransformer) -> str:
     with torch.no_grad():
         for name, parameter in encoder.items():
             parameter.copy_(tensors[name])
-    return ", ".join([origin, taken, *changes])
+    return Given(", ".join([origin, taken, *changes]), _table(own, encoder, everything, names, theirs))
+
+
+def _table(own: Tensors, encoder: Tensors, everything: Tensors, names: dict[str, str], theirs: dict[str, tuple]) -> pd.DataFrame:
+    """Given.table: the model's tensors, then what was left of the start's. names: {model's: start's}, theirs: their shapes."""
+    rows = []
+    for name, parameter in own.items():
+        shape, found = tuple(parameter.shape), theirs.get(name) if name in encoder else None
+        what = "starts anew" if found is None else "taken" if found == shape else "resized"
+        source = names.get(name, "") if found else ""
+        rows.append((name, _sides(shape), legible(source), _sides(found or ()), what))
+    used = {names[name] for name in encoder if name in names}
+    rows += [("", "", legible(name), _sides(tuple(t.shape)), "left out") for name, t in everything.items() if name not in used]
+    return pd.DataFrame(rows, columns=["tensor", "shape", "in_the_start", "shape_there", "what"])
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def weights_file(model: cfg.Model) -> Path | None:
@@ -118,14 +152,21 @@ def require_start(model: cfg.Model) -> None:
         raise UserError(f"model.init '{model.init}': timm has no such weights; it has {', '.join(known) or 'none of this model'}")
 
 
-def _pretrained(model: cfg.Model) -> Tensors:
+def _pretrained(model: cfg.Model, vit: ViT) -> Tensors:
     require_start(model)
+    architecture = model.init.split(".")[0]
     with torch.device("meta"):
-        outline = timm.models.model_entrypoint(model.init.split(".")[0])()
-    if not isinstance(outline, VisionTransformer):
+        outline = timm.models.model_entrypoint(architecture)()
+    if not isinstance(outline, ViT):
         kind = type(outline).__name__
         raise UserError(
-            f"model.init '{model.init}': a {kind}, no timm VisionTransformer (nothing was fetched); try vit_base_patch16_224.mae"
+            f"model.init '{model.init}': a {kind}, no timm VisionTransformer or Eva (nothing was fetched); "
+            "try vit_base_patch16_224.mae"
+        )
+    if odd := _kinds(outline) ^ _kinds(vit):
+        raise UserError(
+            f"model.init '{model.init}': the blocks of model.architecture '{model.architecture}' compute otherwise "
+            f"({', '.join(sorted(odd))}; nothing was fetched); set model.architecture: {architecture}"
         )
     print(f"start: fetches '{model.init}' unless it was fetched before", flush=True)
     try:
@@ -143,6 +184,13 @@ def _pretrained(model: cfg.Model) -> Tensors:
         ) from None
 
 
+def _kinds(vit: ViT) -> set[str]:
+    """What a block is made of, in words: layers and activations, which the names and shapes of tensors do not tell."""
+    leaves = [m for m in vit.blocks[0].modules() if not any(m.children())]
+    told = {f"{type(m).__name__}{f' of eps {m.eps:g}' if hasattr(m, 'eps') else ''}" for m in leaves}
+    return told - {"Dropout", "DropPath", "Identity"}
+
+
 @contextlib.contextmanager
 def _quiet(logger: str):
     """Its warnings are kept back: a retry each, where one line at the end says it all."""
@@ -155,33 +203,51 @@ def _quiet(logger: str):
         named.setLevel(level)
 
 
-def _encoder_names(tensors: Tensors, encoder: Tensors) -> tuple[Tensors, str]:
-    """What lies under the prefix with most of the encoder's names, under timm's names; and in words which, and what is left.
+def _encoder_names(tensors: Tensors, encoder: Tensors, vit: ViT) -> tuple[Tensors, dict[str, str], str]:
+    """What belongs to the encoder, under timm's names; {timm's name: the start's}; and in words which, and what is left.
 
-    Of several prefixes with as many the file's first is taken and the others are named. What certainly belongs to a
-    decoder is left.
+    It lies under the prefix with most of the encoder's names; of several with as many the file's first is taken and the
+    others are named. What certainly belongs to a decoder is left.
     """
+    prefix, others, count = _prefix(tensors, encoder)
+    inside = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    names = {name: prefix + name for name in inside}
+    how = f" (as many are under {_listed([repr(other) for other in others])})" if others else ""
+    whole = encoder.keys() - {"pos_embed", "cls_token"} <= inside.keys()
+    converted = None if whole else under_timms_names(tensors, vit)
+    if converted and len(encoder.keys() & converted[0].keys()) > count:
+        inside, prefix = converted
+        where = {tensor.data_ptr(): name for name, tensor in tensors.items()}  # most are the file's very own tensors
+        same = {name: prefix + name if prefix + name in tensors else "" for name in inside}  # the others have changed
+        names = {name: where.get(tensor.data_ptr(), same[name]) for name, tensor in inside.items()}
+        how = " under another code's names"
+    taken = {name: tensor for name, tensor in inside.items() if not NOT_ENCODER.match(name)}
+    used = {names[name] for name in taken}
+    left = [name for name in tensors if name not in used]
+    said = f"{len(taken)} tensors" + (f" under '{prefix}'" if prefix else "") + how
+    return taken, names, said + (f", {len(left)} left out ({_listed(left, 3)})" if left else "")
+
+
+def _prefix(tensors: Tensors, encoder: Tensors) -> tuple[str, list[str], int]:
+    """The prefix with most of the encoder's names, others with as many, and how many these are."""
     found = Counter()
     for name in tensors:
         ends = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
         found.update(name[:end] for end in ends if name[end:] in encoder)
     most = max(found.values(), default=0)
     prefix, *others = [prefix for prefix, count in found.items() if count == most] or [""]
-    inside = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    taken = {name: tensor for name, tensor in inside.items() if not NOT_ENCODER.match(name)}
-    said = f"{len(taken)} tensors" + (f" under '{prefix}'" if prefix else "")
-    also = f" (as many are under {_listed([repr(other) for other in others])})" if others else ""
-    left = [name for name in tensors if name.removeprefix(prefix) not in taken or not name.startswith(prefix)]
-    return taken, said + also + (f", {len(left)} left out ({_listed(left, 3)})" if left else "")
+    return prefix, others, most
 
 
-def _fitted_embedding(tensors: Tensors, vit: VisionTransformer) -> tuple[Tensors, list[str]]:
+def _fitted_embedding(tensors: Tensors, vit: ViT) -> tuple[Tensors, list[str]]:
     """Class token and position embedding (1, prefix + patches, D) as vit has them, and what was changed, in words.
 
     Some models add no position to the class token (timm's no_embed_class): nothing is zero there, and a position the
     file has is added to the token itself, so both compute the same.
     """
     tensors, changes = dict(tensors), []
+    if vit.pos_embed is None and vit.cls_token is None and tensors.pop("cls_token", None) is not None:
+        changes.append("its class token left out")
     tokens = [tensors[name] for name in ("pos_embed", "cls_token", "reg_token") if name in tensors]
     if "pos_embed" not in tensors or any(token.ndim != 3 or token.shape[0] != 1 for token in tokens):
         return tensors, changes

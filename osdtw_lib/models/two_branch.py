@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .vit import VisionTransformer, decode, depth_of, encode, n_depths
+from .vit import ViT, decode, depth_of, encode, n_depths
 
 
-def share_encoder(source: VisionTransformer, target: VisionTransformer, depth: int) -> None:
+def share_encoder(source: ViT, target: ViT, depth: int) -> None:
     """The first `depth` depths of target become those of source: the very same modules."""
     if depth:
         for name in ("patch_embed", "norm_pre", "pos_embed", "cls_token", "reg_token"):
@@ -24,7 +24,7 @@ class TwoBranchViT(nn.Module):
     forward: images -> {"head": logits (B, K_A), "tail": logits (B, K_B)}.
     """
 
-    def __init__(self, head: VisionTransformer, tail: VisionTransformer, shared_depth: int):
+    def __init__(self, head: ViT, tail: ViT, shared_depth: int):
         super().__init__()
         if not 0 <= shared_depth <= n_depths(head):
             raise ValueError(f"shared_depth is 0..{n_depths(head)} for this model, got {shared_depth}")

@@ -1,7 +1,8 @@
-"""The timm VisionTransformer, its division into depths, and the two-branch network.
+"""The networks that can be divided, and their division into depths: timm's VisionTransformer and its Eva (EVA-02, DINOv3).
 
-Depth C = 0 shares nothing; C >= 1 shares the patch, position and class-token embedding and the first C
-blocks. The final norm and the head always belong to the decoder.
+Depth C = 0 shares nothing; C >= 1 shares the patch, position, class-token and register embedding and the first C
+blocks. The final norm and the head always belong to the decoder. An Eva's rotary positions follow from the grid
+alone and have no parameters: every block is given them, on whichever side of the division it lies.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from ..backend.timm_import import timm
 from ..config import schema as cfg
 from ..errors import UserError
 
-VisionTransformer = timm.models.vision_transformer.VisionTransformer
+VisionTransformer, Eva = timm.models.vision_transformer.VisionTransformer, timm.models.eva.Eva
+ViT = VisionTransformer | Eva  # what can be divided
 
 
-def build_vit(model: cfg.Model, n_outputs: int, drop_path: float = 0.0) -> VisionTransformer:
-    """A VisionTransformer with `n_outputs` logits and random weights; the head's as `model.head_init_std` says.
+def build_vit(model: cfg.Model, n_outputs: int, drop_path: float = 0.0) -> ViT:
+    """A network with `n_outputs` logits and random weights; the head's as `model.head_init_std` says.
 
-    Raises UserError for what timm refuses.
+    Raises UserError for what timm refuses, and for what cannot be divided.
     """
     options = {
         "img_size": model.image_size,
@@ -49,19 +51,41 @@ def build_vit(model: cfg.Model, n_outputs: int, drop_path: float = 0.0) -> Visio
     except (RuntimeError, TypeError, AssertionError, ValueError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"model.architecture '{model.architecture}': timm cannot build it with {options}: {message}") from None
-    if not isinstance(vit, VisionTransformer):
-        raise UserError(f"model.architecture '{model.architecture}' is no timm VisionTransformer; try vit_base_patch16_224")
+    if problem := _indivisible(vit):
+        raise UserError(f"model.architecture '{model.architecture}' {problem}; try vit_base_patch16_224")
+    if isinstance(vit, Eva) and model.init == "masked_autoencoding":
+        raise UserError(
+            f"model.architecture '{model.architecture}' is an Eva, and Stage 0 paints with a VisionTransformer alone; "
+            "give a start in model.init: a file of weights, a timm pretrained tag, or scratch"
+        )
     if model.head_init_std:
         nn.init.trunc_normal_(vit.head.weight, std=model.head_init_std)
         nn.init.zeros_(vit.head.bias)
     return vit
 
 
-def n_depths(vit: VisionTransformer) -> int:
+def _indivisible(vit: torch.nn.Module) -> str:
+    """In words, why a network cannot be divided into depths; nothing where it can."""
+    if not isinstance(vit, ViT):
+        return "is no timm VisionTransformer or Eva"
+    rope = getattr(vit, "rope", None)
+    if list(rope.parameters() if rope is not None else ()):
+        return "learns the rotary positions of all its blocks in one tensor, which cannot be shared up to a depth"
+    if getattr(rope, "aug_active", False):
+        return "draws its rotary positions anew at each call, so that encoder and decoder would not see the same"
+    return ""
+
+
+def n_depths(vit: ViT) -> int:
     return len(vit.blocks)
 
 
-def depth_of(vit: VisionTransformer) -> dict[str, int]:
+def image_size(vit: ViT) -> tuple[int, int]:
+    """(height, width) of the images a network takes."""
+    return tuple(vit.patch_embed.img_size)
+
+
+def depth_of(vit: ViT) -> dict[str, int]:
     """For each parameter the depth from which on it is shared: 1..L, or L + 1 for the decoder alone."""
     return {name: _depth(name, n_depths(vit)) for name, _ in vit.named_parameters()}
 
@@ -70,7 +94,7 @@ def parameter_depths(module: nn.Module) -> dict[str, int]:
     """`depth_of` every parameter of a module that holds networks, under its own names; L + 1 for what is in none of them."""
     found, last = {}, 0
     for prefix, network in module.named_modules():
-        if isinstance(network, VisionTransformer):
+        if isinstance(network, ViT):
             last = max(last, n_depths(network))
             found |= {f"{prefix}.{name}".lstrip("."): depth for name, depth in depth_of(network).items()}
     return {name: found.get(name, last + 1) for name, _ in module.named_parameters()}
@@ -84,26 +108,38 @@ def _depth(name: str, last: int) -> int:
     return 1 if embedding else last + 1
 
 
-def embed(vit: VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+def embed(vit: ViT, images: torch.Tensor) -> torch.Tensor:
     """images (B, channels, H, W) -> tokens before the first block (B, T, D)."""
-    return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+    tokens = vit._pos_embed(vit.patch_embed(images))
+    tokens = tokens[0] if isinstance(vit, Eva) else vit.patch_drop(tokens)  # an Eva's: tokens, rotary positions
+    return vit.norm_pre(tokens)
 
 
-def encode(vit: VisionTransformer, images: torch.Tensor, depth: int) -> torch.Tensor:
-    """The first `depth` depths: images -> tokens (B, T, D); at depth 0 the images themselves."""
-    if depth == 0:
-        return images
-    tokens = embed(vit, images)
-    for block in vit.blocks[:depth]:
-        tokens = block(tokens)
+def through(vit: ViT, tokens: torch.Tensor, first: int, last: int | None = None) -> torch.Tensor:
+    """tokens (B, T, D) after depth `first` -> after depth `last`, by default the deepest."""
+    rotary = _rotary(vit)
+    for block in vit.blocks[first:last]:
+        tokens = block(tokens) if rotary is None else block(tokens, rope=rotary)
     return tokens
 
 
-def decode(vit: VisionTransformer, hidden: torch.Tensor, depth: int) -> torch.Tensor:
+def _rotary(vit: ViT) -> torch.Tensor | None:
+    """The rotary positions of the network's grid, as its own forward pass has them; None where it has none."""
+    rope = getattr(vit, "rope", None)
+    if rope is None:
+        return None
+    kept = hasattr(rope, "feat_shape") and not vit.dynamic_img_size
+    return rope.get_embed() if kept else rope.get_embed(shape=list(vit.patch_embed.grid_size))
+
+
+def encode(vit: ViT, images: torch.Tensor, depth: int) -> torch.Tensor:
+    """The first `depth` depths: images -> tokens (B, T, D); at depth 0 the images themselves."""
+    return through(vit, embed(vit, images), 0, depth) if depth else images
+
+
+def decode(vit: ViT, hidden: torch.Tensor, depth: int) -> torch.Tensor:
     """What follows the first `depth` depths: tokens (images at depth 0) -> logits (B, outputs)."""
-    tokens = embed(vit, hidden) if depth == 0 else hidden
-    for block in vit.blocks[depth:]:
-        tokens = block(tokens)
+    tokens = through(vit, hidden if depth else embed(vit, hidden), depth)
     return vit.forward_head(vit.norm(tokens))
 
 

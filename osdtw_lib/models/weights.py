@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from ..errors import UserError
-from .vit import VisionTransformer, depth_of
+from .vit import ViT, depth_of
 
 
-def copy_encoder(source: VisionTransformer, target: VisionTransformer, depth: int) -> None:
+def copy_encoder(source: ViT, target: ViT, depth: int) -> None:
     """Overwrite the first `depth` depths of target with those of source."""
     depths = depth_of(target)
     taken = dict(source.named_parameters())

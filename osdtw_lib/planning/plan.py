@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..fisher.diagonal import diagonal_fisher
 from ..models import flops as throughput
 from ..models.likelihoods import Bernoulli
+from ..models.start_pixels import other_pixels, with_start_pixels
 from ..models.vit import build_vit, costs_by_depth
 from ..proxy.measured_bias import DEFAULT_WEIGHTS
 from ..stages.run import Run
@@ -52,6 +53,7 @@ def make_plan(config: Config, gpus: int | None = None, gpu: str = "H100", mfu: f
     stages are computed for GPUs of the kind `gpu` at an assumed `mfu`. On a CPU the CPU's own step is measured.
     Raises UserError for a GPU that is not known, and for data that are neither here nor published.
     """
+    config = with_start_pixels(config)
     if (gpus or 0) < 0 or not 0 < mfu <= 1:
         raise UserError(f"plan: --gpus is 0 or more and --mfu above 0 and at most 1, got {gpus} and {mfu}")
     here = torch.cuda.device_count() if config.device != "cpu" else 0
@@ -74,6 +76,8 @@ def make_plan(config: Config, gpus: int | None = None, gpu: str = "H100", mfu: f
         f"data: {n_images} training images, {n_classes} classes ({where_from})",
         f"batch: {split} ({COMPUTED})",
     ]
+    if other := other_pixels(config):
+        lines.append(other)
     if config.selection.shared_depth is None:
         lines.append("stage3: planned for shared depth 0, the most it can take")
     if assumed_gpu and config.recipe.precision == "fp32":

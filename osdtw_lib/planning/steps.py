@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..methods import osdtw
 from ..methods._base import Problem
 from ..models.masked_autoencoder import MaskedAutoencoder
-from ..models.vit import VisionTransformer, build_vit
+from ..models.vit import ViT, build_vit
 from ..training.phase import Phase, means
 
 STEP_FLOPS = 2e11  # a measured step on a CPU does about so many: some seconds
@@ -49,7 +49,7 @@ def steps_of(config: Config, n_classes: int) -> list[Step]:
     Methods whose steps cost the same are one step.
     """
 
-    def vit(n_outputs: int) -> VisionTransformer:
+    def vit(n_outputs: int) -> ViT:
         return build_vit(config.model, n_outputs, config.recipe.drop_path)
 
     problem = Problem(config, tuple(map(str, range(n_classes))), np.ones(n_classes, dtype=np.int64), vit)
@@ -102,7 +102,7 @@ def flops_of(step: Step) -> float:
 
 def synthetic(network: nn.Module, size: int, device) -> tuple[torch.Tensor, torch.Tensor]:
     """`size` images of the shape the network takes, and labels."""
-    embed = next(module for module in network.modules() if isinstance(module, VisionTransformer)).patch_embed
+    embed = next(module for module in network.modules() if isinstance(module, ViT)).patch_embed
     shape = (size, embed.proj.in_channels, *embed.img_size)
     return torch.randn(shape, device=device), torch.zeros(size, dtype=torch.int64, device=device)
 

@@ -31,7 +31,7 @@ from torch import Tensor
 from ..backend import distributed
 from ..backend.progress import Progress
 from ..evaluation.scores import in_class_order
-from ..models.vit import VisionTransformer, decode, depth_of, embed, n_depths
+from ..models.vit import ViT, decode, depth_of, embed, n_depths, through
 from .grid import DEFAULT_WEIGHTS
 
 LOSSES = ("training", "balanced", "prediction")
@@ -51,7 +51,7 @@ def stratified_sample(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def direct_bias(
-    networks: dict[str, VisionTransformer],
+    networks: dict[str, ViT],
     fishers: dict[str, dict[str, Tensor]],
     likelihoods: dict,
     batches,
@@ -104,7 +104,7 @@ def direct_bias(
 
 
 @torch.no_grad()
-def _merged(networks: dict, fishers: dict, weight: float, damping: float, power: float) -> VisionTransformer:
+def _merged(networks: dict, fishers: dict, weight: float, damping: float, power: float) -> ViT:
     """A network whose encoder is phi_w; where neither task has information, the plain weighted mean."""
     merged = copy.deepcopy(networks["head"]).eval()
     head, tail = (dict(networks[task].named_parameters()) for task in ("head", "tail"))
@@ -121,10 +121,10 @@ def _merged(networks: dict, fishers: dict, weight: float, damping: float, power:
 
 
 @torch.no_grad()
-def _one_depth(network: VisionTransformer, hidden: Tensor, depth: int) -> Tensor:
+def _one_depth(network: ViT, hidden: Tensor, depth: int) -> Tensor:
     """From depth - 1 to depth; images go in at depth 1."""
     tokens = embed(network, hidden) if depth == 1 else hidden
-    return network.blocks[depth - 1](tokens)
+    return through(network, tokens, depth - 1, depth)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import dataclasses
 from ..methods import osdtw
 from ..methods._base import Problem, Row
 from ..models.two_branch import TwoBranchViT
-from ..models.vit import VisionTransformer
+from ..models.vit import ViT
 from ..models.weights import copy_encoder, load_weights
 from .run import Run
 
@@ -17,7 +17,7 @@ def started(run: Run) -> Problem:
     return dataclasses.replace(run.problem, vit=lambda n_outputs: start_network(run, n_outputs))
 
 
-def start_network(run: Run, n_outputs: int) -> VisionTransformer:
+def start_network(run: Run, n_outputs: int) -> ViT:
     """A fresh network whose encoder is the starting point."""
     network = run.vit(n_outputs)
     source = load_weights(run.vit(len(run.class_names)), run.read("start", "weights"))
@@ -25,7 +25,7 @@ def start_network(run: Run, n_outputs: int) -> VisionTransformer:
     return network
 
 
-def stage1_networks(run: Run) -> dict[str, VisionTransformer]:
+def stage1_networks(run: Run) -> dict[str, ViT]:
     return osdtw.Stage1(run.problem).networks(run.read)
 
 

@@ -27,7 +27,8 @@ from ..data.splits import set_aside
 from ..errors import UserError
 from ..methods._base import Method, Problem
 from ..models.pretrained import require_start
-from ..models.vit import VisionTransformer, build_vit, n_depths
+from ..models.start_pixels import with_start_pixels
+from ..models.vit import ViT, build_vit, image_size, n_depths
 from . import CONTENTS
 
 
@@ -42,7 +43,8 @@ class Run:
     copies_are_leaks = True  # whether a copy of a training image may not test
 
     def __init__(self, config: Config, *, source=None, place: Callable[[str], Path] | None = None):
-        self.config, self.folder = config, config.folder
+        self.config = config = with_start_pixels(config)
+        self.folder = config.folder
         self.locked = self.folder  # the folder whose lock covers what is made
         self.place = place or (lambda name: self.folder / name)
         self.fixed_choice: dict | None = None
@@ -145,14 +147,14 @@ class Run:
         # the same seed for every stage and baseline: all see the same batches in the same order
         if self.config.data.cache and any(images is whole for whole in (self.train, self.test, self.calibration)):
             side = round(max(self.image_size) / self.config.data.crop_share)
-            images = decoded(images, side, self.cache)
+            images = decoded(images, side, self.cache, self.config.data.interpolation)
         options = {"device": self.device, "batch_size": batch_size} | training
         return Batches(images, self.config, self.image_size, len(self.class_names), **options)
 
     # models -----------------------------------------------------------------------------------------------
 
     @cached_property
-    def _outline(self) -> VisionTransformer:
+    def _outline(self) -> ViT:
         """The network without memory for its weights."""
         with torch.device("meta"):
             return build_vit(self.config.model, 1)
@@ -164,9 +166,9 @@ class Run:
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the images a network takes."""
-        return tuple(self._outline.patch_embed.img_size)
+        return image_size(self._outline)
 
-    def vit(self, n_outputs: int) -> VisionTransformer:
+    def vit(self, n_outputs: int) -> ViT:
         """A network with random weights that depend on the seed and the number of outputs alone."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed("vit"))
@@ -228,6 +230,8 @@ class Run:
     def dump(self, *sections: str) -> dict:
         """Sections of the parameter file, for a key."""
         values = self.config.model_dump(mode="json", include=set(sections))
+        if values.get("data", {}).get("interpolation") == "bicubic":  # as it always was before it could be chosen
+            del values["data"]["interpolation"]
         return {section: values[section] for section in sections}
 
 

@@ -9,6 +9,7 @@ from ..artifacts.files import checksum
 from ..data.augment import UNMIXED
 from ..models.masked_autoencoder import MaskedAutoencoder
 from ..models.pretrained import given_start, weights_file
+from ..models.start_pixels import other_pixels
 from ..models.weights import weights
 from ..training.phase import Phase
 from .pipeline import train
@@ -38,7 +39,10 @@ def make(run: Run, write: Writer) -> None:
     elif config.model.init == "scratch":
         origin = f"random weights of seed {config.seed}"
     else:
-        origin = given_start(config.model, vit)
+        if other := other_pixels(config):
+            print(f"start: {other}", flush=True)
+        origin, table = given_start(config.model, vit)
+        write.table("weights", table)
     write.tensors("weights", weights(vit))
     write.notes["origin"] = origin
 

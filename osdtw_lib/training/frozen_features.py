@@ -11,7 +11,7 @@ from ..backend import distributed
 from ..data.batches import Batches, Part, is_own
 from ..longtail import TASKS
 from ..models.two_branch import TwoBranchViT
-from ..models.vit import VisionTransformer, decode, embed
+from ..models.vit import ViT, decode, embed, through
 
 CACHE_BYTES = 2 << 30  # features are kept up to this size; beyond it the encoder runs again for every cell
 
@@ -30,7 +30,7 @@ class Decoders(torch.nn.Module):
 class Features:
     """Batches with what a frozen encoder makes of the images, at several depths by one pass; kept where they fit."""
 
-    def __init__(self, batches: Batches, encoder: VisionTransformer, depths: list[int], epochs: int, precision: str):
+    def __init__(self, batches: Batches, encoder: ViT, depths: list[int], epochs: int, precision: str):
         self.batches, self.encoder, self.depths, self.precision = batches, encoder.eval(), sorted(set(depths)), precision
         tokens = encoder.patch_embed.num_patches + encoder.num_prefix_tokens
         size = 4 * len(batches.labels) * tokens * encoder.embed_dim * len(self.depths) * epochs
@@ -61,9 +61,8 @@ class Features:
         found = {0: images}
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             tokens = embed(self.encoder, images)
-            for depth, block in enumerate(self.encoder.blocks[: max(depths)], start=1):
-                tokens = block(tokens)
-                found[depth] = tokens
+            for depth in range(1, max(depths) + 1):
+                found[depth] = tokens = through(self.encoder, tokens, depth - 1, depth)
         return {depth: found[depth] for depth in depths}
 
 

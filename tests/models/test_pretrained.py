@@ -104,7 +104,7 @@ def refused(model, network):
 
 def test_timm_names_fill_the_encoder_and_leave_the_decoder(given):
     source, network, before = small(9, 3), small(4, 0), small(4, 0)
-    said = given_start(given(weights(source)), network)
+    said = given_start(given(weights(source)), network).origin
     assert said == "the file given.safetensors, 28 tensors, 4 left out (fc_norm.bias, fc_norm.weight, head.bias and 1 more)"
     taken, kept, now = (dict(n.named_parameters()) for n in (source, before, network))
     for name, depth in depth_of(network).items():
@@ -123,7 +123,7 @@ def test_the_original_masked_autoencoder(given, pooling, name):
     """The file has `norm` and a decoder; with average pooling the model has `fc_norm`. Both norms start anew."""
     tensors, network, before = original_names(), small(pooling=pooling), small(pooling=pooling)
     content = tensors if name.endswith(".safetensors") else {"model": tensors}
-    said, under = given_start(given(content, name), network), "" if content is tensors else " under 'model.'"
+    said, under = given_start(given(content, name), network).origin, "" if content is tensors else " under 'model.'"
     assert said.startswith(f"the file {name}, 28 tensors{under}, 22 left out (") and said.endswith(" and 19 more)")
     for own, depth in depth_of(network).items():
         expected = tensors[own] if depth <= DEPTH else before.get_parameter(own)
@@ -198,7 +198,7 @@ def test_positions_with_and_without_the_class_token_compute_the_same(given):
 
 def test_a_model_without_a_class_token_leaves_it_out_and_says_so(given):
     tensors, network = original_names(), small(class_token=False)
-    assert given_start(given({"model": tensors}, "mae.pth"), network).endswith("more), its class token left out")
+    assert given_start(given({"model": tensors}, "mae.pth"), network).origin.endswith("more), its class token left out")
     assert torch.equal(network.pos_embed, tensors["pos_embed"][:, 1:])
 
 
@@ -213,7 +213,10 @@ def test_another_grid_is_resampled_and_said(given, side, class_token):
     smooth = torch.linspace(-1, 1, 3).view(1, 1, 3, 1).expand(1, 3, 3, WIDTH)  # grows from left to right
     tensors["pos_embed"][:, 1:] = smooth.reshape(1, 9, WIDTH)
     n = side // 4
-    assert f"position embedding resampled from 3 x 3 to {n} x {n}" in given_start(given({"model": tensors}, "mae.pth"), network)
+    assert (
+        f"position embedding resampled from 3 x 3 to {n} x {n}"
+        in given_start(given({"model": tensors}, "mae.pth"), network).origin
+    )
     rows = network.pos_embed[0, class_token:].detach().view(n, n, WIDTH)
     assert torch.allclose(rows, rows[:1].expand_as(rows), atol=1e-6) and (rows[:, 1:] > rows[:, :-1]).all()
     if class_token:
@@ -232,7 +235,10 @@ MISFITS = {  # what is done to the tensors, and what is said
     "flat positions": (lambda t: t.update(pos_embed=torch.zeros(5, WIDTH)), "pos_embed (5, 12), here (1, 5, 12)"),
     "no positions": (lambda t: t.pop("pos_embed"), "missing pos_embed"),
     "nan": (lambda t: t["cls_token"].fill_(float("nan")), "not finite cls_token"),
-    "another model": (lambda t: (t.clear(), t.update({"conv1.weight": torch.zeros(2)})), "23 more; unknown model.conv1.weight"),
+    "another model": (
+        lambda t: (t.clear(), t.update({"conv1.weight": torch.zeros(2)})),
+        "none of the encoder's 28 tensors is there, but model.conv1.weight",
+    ),
 }
 
 
@@ -335,7 +341,7 @@ def test_a_tag_is_fetched_and_fitted(monkeypatch, capsys):
         return source
 
     monkeypatch.setattr(library.timm, "create_model", fetch)
-    origin = given_start(Model(init="vit_base_patch16_224.mae", channels=2), network)
+    origin, _ = given_start(Model(init="vit_base_patch16_224.mae", channels=2), network)
     assert asked["name"] == "vit_base_patch16_224.mae" and asked["pretrained"] and asked["in_chans"] == 2
     assert origin == (
         "timm's pretrained weights 'vit_base_patch16_224.mae', 28 tensors, 2 left out (norm.weight, norm.bias), "
@@ -355,7 +361,7 @@ def test_the_tensors_of_a_file_are_read_as_they_are(given):
 def test_of_the_whole_masked_autoencoder_of_a_run_the_encoder_is_taken_and_the_rest_named(given):
     settings, network = MaskedAutoencoding(epochs=1, decoder_width=8, decoder_depth=1, decoder_heads=2), small()
     whole = MaskedAutoencoder(small(seed=4), settings)
-    said = given_start(given(weights(whole)), network)
+    said = given_start(given(weights(whole)), network).origin
     assert "28 tensors under 'encoder.'" in said and "left out (decoder.0" in said
     assert torch.equal(encode(network, images(), DEPTH), encode(whole.encoder, images(), DEPTH))
 
@@ -364,7 +370,7 @@ def test_of_the_whole_masked_autoencoder_of_a_run_the_encoder_is_taken_and_the_r
 def test_a_state_dict_is_found_whatever_it_is_called(given, wrapper):
     source, network = small(9, 3), small()
     content = {"epoch": 3, wrapper: weights(source), "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}}
-    said = given_start(given(content, "x.pth"), network)
+    said = given_start(given(content, "x.pth"), network).origin
     assert f"28 tensors under '{wrapper}.', 5 left out" in said
     assert torch.equal(encode(network, images(), DEPTH), encode(source, images(), DEPTH))
 
@@ -374,7 +380,7 @@ def test_of_two_networks_the_first_is_taken_and_the_other_named(given):
     source, slow, network = small(9, 3), small(9, 4), small()
     content = {f"module.base_encoder.{n}": t for n, t in weights(source).items()}
     content |= {f"module.momentum_encoder.{n}": t for n, t in weights(slow).items()}
-    said = given_start(given({"state_dict": content}, "x.pth"), network)
+    said = given_start(given({"state_dict": content}, "x.pth"), network).origin
     assert "under 'state_dict.module.base_encoder.' (as many are under 'state_dict.module.momentum_encoder.')" in said
     assert torch.equal(encode(network, images(), DEPTH), encode(source, images(), DEPTH))
 
@@ -409,7 +415,7 @@ def test_a_class_token_of_another_shape_is_named(given, token):
 def test_a_tag_of_another_architecture_is_refused_before_anything_is_fetched(monkeypatch, capsys, tag):
     network = small()
     monkeypatch.setattr(library.timm, "create_model", lambda *_, **__: pytest.fail("fetched"))
-    assert "no timm VisionTransformer (nothing was fetched)" in refused(Model(init=tag), network)
+    assert "no timm VisionTransformer or Eva (nothing was fetched)" in refused(Model(init=tag), network)
     assert "fetches" not in capsys.readouterr().out
 
 

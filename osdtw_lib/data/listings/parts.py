@@ -45,7 +45,7 @@ def files_source(data: Files, index: Path | None = None) -> Source:
         np.array([p for key in parts for p in paths[key]]),
         np.concatenate([labels[key] for key in parts]),
         np.array([n for part in parts.values() for n in part.names]),
-        len(data.mean),
+        data.channels,
         Contents(index),
     )
     again = _again(images, part_of, parts, class_names or tuple(map(str, range(len(folders)))))
