@@ -42,6 +42,18 @@ def _least_first(shares: tuple[float, float]) -> tuple[float, float]:
     return shares
 
 
+def _distinct(values: tuple) -> tuple:
+    if len(set(values)) < len(values):
+        raise ValueError("the same value is given twice")
+    return values
+
+
+def _count_or_share(value: float) -> float:
+    if isinstance(value, float) and not 1e-6 <= value < 1 or value < 1e-6 or value > 1_000_000_000:
+        raise ValueError("a whole number of images of each class, or a share of them above 0 and below 1")
+    return value
+
+
 def _one_trains_both(weights: tuple[float, ...]) -> tuple[float, ...]:
     if not any(0 < weight < 1 for weight in weights):
         raise ValueError("name one between 0 and 1: at either end a task is not trained, and none of them can be picked")
