@@ -20,6 +20,7 @@ FLOORS = (
     "ablation planning verdict known_answers figures",
     "explorer",
     "report",
+    "pictures",
     "__main__ __init__",
 )
 LEVEL = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms.split()}

@@ -14,15 +14,15 @@ from pathlib import Path
 import pandas as pd
 
 _FORM = ("form", "loss", "merge", "damping")
-# Which columns of a table are text, by the table's name; every other holds numbers, an empty field being NaN. In
-# `confusion` the heads of the columns are the classes' names.
+# Which columns of a table are text, by the table's name; every other holds numbers, an empty field being NaN.
 TEXT = {
     "accuracy": ("method",),
     "calibration": ("method", "group", "measure"),
     "ceiling": ("what",),
     "cells": ("network",),
     "claims": ("claim", "paper", "here"),
-    "classes": ("class", "task", "group"),
+    "classes": ("class", "task", "group", "taken_for"),
+    "confusion": ("true", "predicted"),
     "cross": ("depth", "images"),
     "curves": ("phase",),
     "dependence": ("model",),

@@ -7,15 +7,15 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from ..longtail import GROUPS
+HEADS = {"class_mean": "class mean", "worst_class": "worst class", "harmonic_groups": "harmonic mean of groups"}
 
 
 def shown(accuracy: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
     """The accuracy table for a reader: one decimal, "-" for an empty group; titles: {method: what a reader calls it}."""
     table = accuracy.drop(columns="seed").assign(method=[titles.get(name, name) for name in accuracy["method"]])
-    for group in (*GROUPS, "all"):
-        table[group] = ["-" if np.isnan(value) else f"{value:.1f}" for value in accuracy[group]]
-    return table
+    for column in table.columns[1:]:
+        table[column] = ["-" if np.isnan(value) else f"{value:.1f}" for value in accuracy[column]]
+    return table.rename(columns=HEADS)
 
 
 def how_to_run_missing(accuracy: pd.DataFrame, known: Iterable[str]) -> str:

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..evaluation.per_class import dense
 from .style import BLUE, ORANGE, SKY, captioned, plain
 
 GROUP_PATTERNS = {"many": "", "medium": "/", "few": "x"}
-MOST_CLASSES = 100  # rows of a confusion matrix that a page can show
+MOST_CLASSES = 50  # rows of a confusion matrix that can be read
+SHOWN = 50  # confusions where there are more classes
 
 
 def accuracy(table: pd.DataFrame, titles: dict[str, str]) -> go.Figure:
@@ -28,15 +30,13 @@ def accuracy(table: pd.DataFrame, titles: dict[str, str]) -> go.Figure:
     )
 
 
-def confusion(counts: pd.DataFrame, title: str = "Confusion, OSDTW refined") -> go.Figure:
-    """counts (K, K): row = true class, column = predicted; above MOST_CLASSES neighbours in the order given are joined."""
-    names, values = plain(counts.columns), counts.to_numpy()
-    joined = -(-len(names) // MOST_CLASSES)
-    if joined > 1:
-        starts = np.arange(0, len(names), joined)
-        values = np.add.reduceat(np.add.reduceat(values, starts, 0), starts, 1)
-        names = [f"{names[i]} .. {names[min(i + joined, len(names)) - 1]}" for i in starts]
-    share = 100 * values / np.maximum(values.sum(1, keepdims=True), 1)
+def confusion(table: pd.DataFrame, names, title: str = "Confusion, OSDTW refined") -> go.Figure:
+    """table: true, predicted, count; names (K,): of all classes. A map up to MOST_CLASSES, else the commonest confusions."""
+    return _map(dense(table, names), names, title) if len(names) <= MOST_CLASSES else _commonest(table, title)
+
+
+def _map(counts: np.ndarray, names, title: str) -> go.Figure:
+    share, names = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1), plain(names)
     figure = go.Figure(
         go.Heatmap(
             x=names,
@@ -52,3 +52,15 @@ def confusion(counts: pd.DataFrame, title: str = "Confusion, OSDTW refined") -> 
     figure.update_yaxes(title="true class", type="category", autorange="reversed")
     figure.update_layout(title=title, height=480)
     return captioned(figure, "Confusion matrix, % of each true class.")
+
+
+def _commonest(table: pd.DataFrame, title: str) -> go.Figure:
+    wrong = table[table["true"] != table["predicted"]].sort_values("count", ascending=False, kind="stable").head(SHOWN)
+    pairs = plain(f"{true} → {predicted}" for true, predicted in zip(wrong["true"], wrong["predicted"]))
+    figure = go.Figure(go.Bar(x=wrong["count"], y=pairs, orientation="h", marker_color=ORANGE))
+    figure.update_xaxes(title="test images")
+    figure.update_yaxes(type="category", autorange="reversed")
+    figure.update_layout(title=title, height=120 + 18 * len(wrong))
+    return captioned(
+        figure, f"The {len(wrong)} commonest confusions, true class → predicted class; all of them: tables/confusion.csv."
+    )

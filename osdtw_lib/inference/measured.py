@@ -43,7 +43,7 @@ def measured(run: Path, row: Row) -> Measured:
     manifest = _of_these_weights(run, "tables", row)
     if manifest is None:
         return Measured(ece=_ece(run, row))
-    table, counts = read_table(run / "tables" / "accuracy.csv"), read_table(run / "tables" / "confusion.csv").to_numpy().sum(1)
+    table, counts = (read_table(run / "tables" / f"{name}.csv") for name in ("accuracy", "classes"))
     found = table[table["method"] == row.name]
     if not len(found):
         return Measured(ece=_ece(run, row))
@@ -51,7 +51,7 @@ def measured(run: Path, row: Row) -> Measured:
     groups = shot_groups(training) | {"all": range(len(training))}
     accuracy = []
     for group, classes in groups.items():
-        test = int(counts[list(classes)].sum())
+        test = int(counts["test_images"].to_numpy()[list(classes)].sum())
         if test:
             right = round(float(values[group]) * test / 100)
             interval = wilson(right, test)

@@ -64,9 +64,9 @@ def _facts(folder: Path) -> dict:
         name: read_table(folder / path)
         for name, path in (
             ("accuracy", "tables/accuracy.csv"),
-            ("confusion", "tables/confusion.csv"),
             ("runtime", "tables/runtime.csv"),
             ("classes", "split/classes.csv"),
+            ("tested", "tables/classes.csv"),
         )
     }
     selection = json.loads((folder / "tables" / "selection.json").read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ def _facts(folder: Path) -> dict:
     headline += f", and {few:.1f} % of those of the rarest classes (under 20 images)" if pd.notna(few) else ""
     if len(best):
         headline += f"; the best single network, trained with {titles[best.idxmax()]}, {best.max():.1f} %"
-    headline += f". {one_seed(int(read['confusion'].to_numpy().sum()), score.at['osdtw', 'all'])}"
+    headline += f". {one_seed(int(read['tested']['test_images'].sum()), score.at['osdtw', 'all'])}"
     by_task = read["classes"].groupby("task")["training_images"].agg(["size", "sum"])
     tasks = ", ".join(f"{row['size']} {task} classes with {row['sum']} images" for task, row in by_task.iterrows())
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
@@ -103,6 +103,7 @@ def _facts(folder: Path) -> dict:
         "finished": manifest["finished"][:16].replace("T", " "),
         "caption": f"{manifest['notes']['caption']}. Last epoch; start: {manifest['notes']['start']}.",
         "about": f"Seed {score['seed'].iloc[0]}, {manifest['device']}, {versions}, {manifest['finished']}.",
+        "pictures": (folder / "pictures" / "index.html").is_file(),
         "books": [book for book in NOTEBOOKS | OPTIONAL if (folder / f"{book}.html").is_file()],
     }
 

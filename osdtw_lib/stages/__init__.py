@@ -52,6 +52,7 @@ CONTENTS = {
         "10_predictor",
         ("selection", "stage1", "stage2", "stage3", "baselines"),
     ),
+    "pictures": Stage("every class in pictures: hits, misses, doubts", "10_predictor", ("split", "tables"), room="pictures"),
     "ablation": Stage(
         "the grid over C and w_A measured over seeds, and how each proxy ranks it", "08_ablations", optional=True, room="ablation"
     ),

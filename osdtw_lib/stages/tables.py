@@ -1,11 +1,14 @@
-"""Notebook 06: accuracy by group of every row, confusion matrix, run time a stage."""
+"""Notebook 06: accuracy by group of every row, every class and confusion of OSDTW's, run time a stage."""
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from ..artifacts.artifact import Writer
-from ..evaluation.metrics import accuracy_by_group, confusion
+from ..evaluation import per_class
+from ..evaluation.calibration import probabilities
+from ..evaluation.metrics import accuracy_by_group
 from ..evaluation.scores import predict
 from . import CONTENTS
 from .networks import rows, titles_of
@@ -14,22 +17,36 @@ from .scores import scores_of
 from .selection import chosen, selection
 
 
+COLUMNS = ["method", "many", "medium", "few", "all", "seed", "class_mean", "worst_class", "harmonic_groups"]
+
+
 def parameters(run: Run) -> dict:
-    return {"methods": list(rows(run)), "chosen_by": chosen(run)["chosen_by"]}
+    return {"methods": list(rows(run)), "chosen_by": chosen(run)["chosen_by"], "classes": "each"}
 
 
 def make(run: Run, write: Writer) -> None:
-    selected, found = selection(run), []
+    selected, found, labels = selection(run), [], run.test.labels
     for name in rows(run, selected["shared_depth"]):
-        predicted = predict(scores_of(run, name))
-        found.append({"method": name} | accuracy_by_group(predicted, run.test.labels, run.groups) | {"seed": run.config.seed})
-    write.table("accuracy", pd.DataFrame(found, columns=["method", "many", "medium", "few", "all", "seed"]))
+        scores = scores_of(run, name)
+        predicted = predict(scores)
+        line = {"method": name} | accuracy_by_group(predicted, labels, run.groups) | {"seed": run.config.seed}
+        found.append(line | per_class.further_accuracies(predicted, labels, run.groups))
+    write.table("accuracy", pd.DataFrame(found, columns=COLUMNS))
     # the last row is OSDTW, refined
-    counts = confusion(predicted, run.test.labels, len(run.class_names))
-    write.table("confusion", pd.DataFrame(counts, columns=run.class_names))
+    write.table("classes", per_class.classes(predicted, labels, run.class_names, run.class_counts))
+    write.table("confusion", per_class.confusions(predicted, labels, run.class_names))
+    write.table("predictions", _predictions(scores, labels))
     write.table("runtime", runtime(run))
     write.json("selection", selected)
     write.notes |= {"caption": run.caption, "start": run.artifact("start").notes()["origin"], "titles": titles_of(run)}
+
+
+def _predictions(scores: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """A line a test image, in their order: image, label and predicted (class numbers), probability of the predicted class,
+    margin, how far it is above the next one's."""
+    first, second = -np.partition(-probabilities(scores), 1, axis=1)[:, :2].T
+    columns = {"image": range(len(labels)), "label": labels, "predicted": predict(scores)}
+    return pd.DataFrame(columns | {"probability": first, "margin": first - second})
 
 
 def runtime(run: Run) -> pd.DataFrame:

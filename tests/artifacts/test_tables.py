@@ -68,14 +68,14 @@ def test_names_of_classes_come_back_as_they_are(tmp_path, seed):
     back = there_and_back(tmp_path, "classes", table)
     assert back["class"].tolist() == names
     assert back["training_images"].tolist() == list(range(len(names))) and back["training_images"].dtype == np.int64
-    counts = pd.DataFrame(np.arange(len(names) ** 2).reshape(len(names), -1), columns=names)
+    counts = pd.DataFrame({"true": names, "predicted": names[::-1], "count": range(len(names))})
     back = there_and_back(tmp_path, "confusion", counts)
-    assert back.columns.tolist() == names and (back.to_numpy() == counts.to_numpy()).all()
+    assert back["true"].tolist() == names == back["predicted"].tolist()[::-1] and (back["count"] == counts["count"]).all()
 
 
 def test_heads_that_are_alike_stay_alike(tmp_path):
     counts = pd.DataFrame([[1, 2, 3]], columns=["a", "a", "a.1"])
-    assert there_and_back(tmp_path, "confusion", counts).columns.tolist() == ["a", "a", "a.1"]
+    assert there_and_back(tmp_path, "counts", counts).columns.tolist() == ["a", "a", "a.1"]
 
 
 def test_numbers_come_back_to_the_last_bit_and_a_gap_is_a_gap(tmp_path):

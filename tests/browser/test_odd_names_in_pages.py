@@ -13,10 +13,10 @@ NAMES = ["<!--<script>", "</script>", "-->", "<b>x &amp; $y$ $z$", "00001", "1e5
 
 def test_every_name_stands_on_its_axis_and_what_follows_is_there(tmp_path, tab):
     classes = pd.DataFrame({"class": NAMES, "training_images": range(40, 40 - len(NAMES), -1), "task": "head", "group": "few"})
-    counts = pd.DataFrame([[1] * len(NAMES)] * len(NAMES), columns=NAMES)
+    counts = pd.DataFrame([(true, predicted, 1) for true in NAMES for predicted in NAMES], columns=["true", "predicted", "count"])
     cells = [
         new_code_cell("f", outputs=[new_output("display_data", {PLOTLY: f.to_plotly_json()})])
-        for f in (class_counts(classes), confusion(counts))
+        for f in (class_counts(classes), confusion(counts, NAMES))
     ]
     cells.append(new_code_cell("g", outputs=[new_output("stream", name="stdout", text="and so on")]))
     nbformat.write(new_notebook(cells=cells), tmp_path / "01_data_split.ipynb")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from osdtw_lib.evaluation.accuracy_table import how_to_run_missing, shown
-from osdtw_lib.evaluation.metrics import accuracies_of_counts, accuracy_by_group, calibration_error, confusion, metrics_of
+from osdtw_lib.evaluation.metrics import accuracies_of_counts, accuracy_by_group, calibration_error, metrics_of
 from osdtw_lib.evaluation.scores import class_scores, negative_log_likelihood, predict
 from osdtw_lib.models.likelihoods import task_likelihoods
 
@@ -19,10 +19,6 @@ def test_accuracy_by_group_is_counted_over_the_images_of_its_classes():
     scores = accuracy_by_group(PREDICTED, LABELS, GROUPS)
     assert scores["many"] == 50 and scores["medium"] == 75 and scores["all"] == pytest.approx(100 * 4 / 6)
     assert np.isnan(scores["few"])
-
-
-def test_the_confusion_has_true_classes_in_its_rows():
-    assert confusion(PREDICTED, LABELS, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
 
 
 def test_accuracies_of_counts_by_hand():

@@ -22,7 +22,15 @@ def test_the_caption_says_which_share_is_shown():
 def test_classes_are_categories_whatever_they_are_called():
     names = ["1e5", "00001", "2024-01-01", "NA", "<b>x", "a&amp;b", "$x$ $y$"]
     table = pd.DataFrame({"class": names, "training_images": 5, "task": "tail", "group": "few"})
-    bars, map_ = class_counts(table), confusion(pd.DataFrame(np.eye(len(names)), columns=names))
+    hits = pd.DataFrame({"true": names, "predicted": names, "count": 1})
+    bars, map_ = class_counts(table), confusion(hits, names)
     assert {bars.layout.xaxis.type, map_.layout.xaxis.type, map_.layout.yaxis.type} == {"category"}
     assert list(bars.data[0].x) == list(map_.data[0].x) == list(map_.data[0].y) == plain(names)
     assert plain(names)[4:] == ["&lt;b&gt;x", "a&amp;amp;b", "&#36;x&#36; &#36;y&#36;"]
+
+
+def test_of_many_classes_the_commonest_confusions_are_shown():
+    names = [f"class {k}" for k in range(60)]
+    rows = [(names[k], names[k], 90) for k in range(60)] + [(names[k], names[59 - k], k + 1) for k in range(55)]
+    (bars,) = confusion(pd.DataFrame(rows, columns=["true", "predicted", "count"]), names).data
+    assert len(bars.y) == 50 and bars.y[0] == "class 54 → class 5" and list(bars.x) == list(range(55, 5, -1))

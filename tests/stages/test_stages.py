@@ -9,6 +9,7 @@ import torch
 
 from osdtw_lib.data.batches import Part
 from osdtw_lib.data.splits import index_hash
+from osdtw_lib.evaluation.per_class import dense
 from osdtw_lib.errors import UserError
 from osdtw_lib.methods import osdtw
 from osdtw_lib.models.vit import depth_of
@@ -202,13 +203,18 @@ def test_refinement_leaves_the_shared_encoder_bit_for_bit_and_moves_every_decode
 
 def test_the_tables_have_every_method_in_order(finished):
     table = pd.read_csv(finished.folder / "tables" / "accuracy.csv")
-    assert table.columns.tolist() == ["method", "many", "medium", "few", "all", "seed"]
+    further = ["class_mean", "worst_class", "harmonic_groups"]
+    assert table.columns.tolist() == ["method", "many", "medium", "few", "all", "seed", *further]
     assert tuple(table["method"]) == METHODS
     assert table["all"].between(0, 100).all() and (table["seed"] == 0).all()
     assert table["many"].isna().all()  # the largest class of the tiny set has 40 images
-    confusion = pd.read_csv(finished.folder / "tables" / "confusion.csv").to_numpy()
+    confusion = dense(finished.artifact("tables").table("confusion"), finished.class_names)
     assert confusion.sum(1).tolist() == [10] * 10
     assert table.set_index("method")["all"]["osdtw"] == pytest.approx(100 * np.trace(confusion) / 100)
+    assert table["class_mean"].to_numpy() == pytest.approx(table["all"].to_numpy())  # as many test images of each class
+    predictions = finished.artifact("tables").table("predictions")
+    assert predictions["label"].tolist() == finished.test.labels.tolist()
+    assert np.trace(confusion) == (predictions["label"] == predictions["predicted"]).sum()
 
 
 def test_the_run_time_table_has_a_row_a_stage_and_their_sum(finished):
