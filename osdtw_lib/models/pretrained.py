@@ -254,7 +254,7 @@ def _fitted_embedding(tensors: Tensors, vit: ViT) -> tuple[Tensors, list[str]]:
     position, grid = tensors["pos_embed"], vit.patch_embed.grid_size
     prefix = [name for name in ("cls_token", "reg_token") if name in tensors]  # in the order in which timm has them
     lengths = [tensors[name].shape[1] for name in prefix]
-    placed = _prefix_positions(position.shape[1], sum(lengths), math.prod(grid))
+    placed = _prefix_positions(position.shape[1], sum(lengths), math.prod(grid), vit.no_embed_class)
     if placed is None:
         return tensors, changes
     positions = position[:, :placed] if placed else position.new_zeros(1, sum(lengths), position.shape[2])
@@ -274,12 +274,13 @@ def _fitted_embedding(tensors: Tensors, vit: ViT) -> tuple[Tensors, list[str]]:
     return tensors, changes
 
 
-def _prefix_positions(length: int, prefix: int, patches: int) -> int | None:
-    """How many of `length` positions belong to the `prefix` tokens: all or none. The rest is `patches`, or a square."""
-    candidates = (prefix, 0)
-    same = [n for n in candidates if length - n == patches]
-    square = [n for n in candidates if length > n and math.isqrt(length - n) ** 2 == length - n]
-    return next(iter(same + square), None)
+def _prefix_positions(length: int, prefix: int, patches: int, none_first: bool) -> int | None:
+    """How many of `length` positions belong to the `prefix` tokens: all or none, as the model has it where both would do.
+
+    The rest is `patches`, or a square.
+    """
+    rests = {n: length - n for n in ((0, prefix) if none_first else (prefix, 0)) if length > n}
+    return next((n for n, rest in rests.items() if rest == patches or math.isqrt(rest) ** 2 == rest), None)
 
 
 def _of_another_kind(tensors: Tensors, encoder: Tensors) -> str:
