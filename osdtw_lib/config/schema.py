@@ -49,6 +49,12 @@ class Pixels(Section):
     mean: Means | None = Field(None, strict=False)
     std: Deviations | None = Field(None, strict=False)
 
+    @property
+    def filled(self):
+        """What is left open, as `usual` has it."""
+        left = {key: value for key, value in self.usual.items() if getattr(self, key) is None}
+        return self.model_copy(update=left) if left else self
+
 
 class WholeSet(Pixels):
     """A data set that is cut to a long tail here; what an own one may choose is fixed by its class."""
