@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..artifacts.artifact import Writer
+from ..artifacts.files import remove
 from ..stages.run import Run
 from . import pages
 
@@ -28,6 +29,8 @@ def make(run: Run, write: Writer) -> None:
     for number, own in classes.groupby("page"):
         write.text(pages.file_of(number), pages.page(number, classes["page"].max(), _sections(run, own, predictions)))
     write.text("index.html", pages.overview(classes))
+    for path in set(write.artifact.folder.glob("page_*.html")) - set(write.files.values()):
+        remove(path)  # of a run of more classes
 
 
 def _sections(run: Run, classes: pd.DataFrame, predictions: pd.DataFrame) -> list[dict]:

@@ -103,9 +103,15 @@ def _facts(folder: Path) -> dict:
         "finished": manifest["finished"][:16].replace("T", " "),
         "caption": f"{manifest['notes']['caption']}. Last epoch; start: {manifest['notes']['start']}.",
         "about": f"Seed {score['seed'].iloc[0]}, {manifest['device']}, {versions}, {manifest['finished']}.",
-        "pictures": (folder / "pictures" / "index.html").is_file(),
-        "books": [book for book in NOTEBOOKS | OPTIONAL if (folder / f"{book}.html").is_file()],
+        "pictures": _pictured(folder, manifest["key"]),
+        "books": [book for book in sorted(NOTEBOOKS | OPTIONAL) if (folder / f"{book}.html").is_file()],
     }
+
+
+def _pictured(folder: Path, tables: str) -> bool:
+    """Whether the pages with pictures are there, whole, and of these tables."""
+    manifest = read_manifest(folder / "pictures")
+    return bool(manifest and manifest["inputs"].get("tables") == tables and not damage(folder / "pictures", manifest))
 
 
 def titles_here(names) -> dict[str, str]:
@@ -149,7 +155,7 @@ def _table(table: pd.DataFrame, caption: str) -> str:
 def _story(folder: Path) -> list[str]:
     """The cells tagged `story` of the executed notebooks, in order; a line for a notebook that is not as it was written."""
     parts = []
-    for book in NOTEBOOKS | OPTIONAL:
+    for book in sorted(NOTEBOOKS | OPTIONAL):
         path = folder / f"{book}.ipynb"
         if not path.exists() and not was_run(path):
             continue

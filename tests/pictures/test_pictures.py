@@ -68,7 +68,9 @@ class Counting:
 
 def test_a_thousand_classes_are_pages_of_bounded_size(tmp_path):
     run, written = Counting(1000, tmp_path), {}
-    stage.make(run, SimpleNamespace(text=written.__setitem__))
+    (tmp_path / "page_0400.html").write_text("of a run of more classes")
+    stage.make(run, SimpleNamespace(text=written.__setitem__, files={}, artifact=SimpleNamespace(folder=tmp_path)))
+    assert not list(tmp_path.iterdir())
     assert len(written) == 101 and max(map(len, written.values())) < 600_000
     assert run.read <= 1000 * 4 * stage.SHOWN
     assert "class 999" in written["index.html"] and ODD not in "".join(written.values())

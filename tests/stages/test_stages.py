@@ -20,8 +20,9 @@ from osdtw_lib.stages.run import module_of
 SELECTED = {"shared_depth": 2, "head_weight": 0.4}
 STAGES = [name for name, stage in CONTENTS.items() if not stage.optional]
 METHODS = ("ce", "logit_adjusted_ce", "balanced_bce", "stage1", "stage2", "osdtw_assembled", "osdtw")
+FROM_ALL_ROWS = ["tables", "class_mix", "calibration", "pictures"]
 FOLDERS = ["split", "start", "stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "tables"]
-FOLDERS += ["simulation", "label_dependence", "calibration"]
+FOLDERS += ["simulation", "label_dependence", "class_mix", "calibration", "pictures"]
 FOLDERS += [f"baselines/{method}" for method in ("ce", "logit_adjusted_ce", "balanced_bce")]
 
 
@@ -63,7 +64,7 @@ def test_nothing_lies_around_after_a_run(finished):
 
 
 def test_nothing_that_was_written_is_pickled(finished):
-    assert {p.suffix for p in finished.folder.rglob("*") if p.is_file()} <= {".safetensors", ".csv", ".json"}
+    assert {p.suffix for p in finished.folder.rglob("*") if p.is_file()} <= {".safetensors", ".csv", ".json", ".html"}
 
 
 def test_the_split_keeps_its_indices_with_seed_and_hash(finished):
@@ -238,7 +239,7 @@ def test_the_table_of_contents_and_the_methods_names_wait_for_no_library(python)
 
 def test_every_stage_says_what_is_in_its_key_and_is_named_after_its_file(project):
     files = {p.stem for p in (project / "osdtw_lib" / "stages").glob("*.py")}
-    files -= {"__init__", "run", "pipeline", "networks", "proxy_inputs", "side_by_side"}
+    files -= {"__init__", "run", "pipeline", "networks", "proxy_inputs", "scores", "side_by_side"}
     assert files == {name for name, stage in CONTENTS.items() if stage.room == "stages"}
     assert all(hasattr(module_of(name), "parameters") and hasattr(module_of(name), "make") for name in CONTENTS)
     order = list(CONTENTS)
@@ -365,7 +366,7 @@ STALE = {
     "likelihood": ("categorical", {"stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "label_dependence"}),
     "stage0.epochs": (
         3,
-        set(FOLDERS) - {"split", "tables", "calibration", "simulation", "baselines/logit_adjusted_ce", "baselines/balanced_bce"},
+        set(FOLDERS) - {"split", *FROM_ALL_ROWS, "simulation", "baselines/logit_adjusted_ce", "baselines/balanced_bce"},
     ),
     "fisher.batch_size": (7, set()),
     "theory.repetitions": (500, {"simulation"}),
@@ -378,7 +379,8 @@ STALE = {
 def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(finished_copy, key):
     value, expected = STALE[key]
     run = finished_copy({key: value})
-    checked = [f for f in FOLDERS if f not in ("tables", "calibration", "baselines/logit_adjusted_ce", "baselines/balanced_bce")]
+    apart = (*FROM_ALL_ROWS, "baselines/logit_adjusted_ce", "baselines/balanced_bce")
+    checked = [f for f in FOLDERS if f not in apart]
     stale = {f for f in checked if run.artifact(f).why_not_done()}
     assert stale == expected
 
@@ -389,7 +391,7 @@ def test_changing_stage_3_alone_runs_stage_3_alone(finished_copy, capsys):
         execute(run, stage)
     out = capsys.readouterr().out
     assert "stage3: runs, stale: stage3.epochs 2 -> 1" in out
-    assert [line.split(":")[0] for line in out.splitlines() if ": runs," in line] == ["stage3", "tables", "calibration"]
+    assert [line.split(":")[0] for line in out.splitlines() if ": runs," in line] == ["stage3", *FROM_ALL_ROWS]
 
 
 def test_a_stage_without_its_predecessor_names_the_notebook_to_run(params, refused):
