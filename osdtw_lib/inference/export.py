@@ -216,7 +216,7 @@ def preprocessing(predictor: Predictor) -> dict:
         "formats_refused": sorted(NO_PICTURES),
         "resize": "both sides divided by min(height / cover height, width / cover width), rounded half to even",
         "resize_to_cover": [round(height / share), round(width / share)],
-        "interpolation": "Pillow's bicubic, which is antialiased",
+        "interpolation": predictor.about.get("interpolation", "bicubic"),  # Pillow's, which is antialiased
         "crop": [height, width],
         "crop_share": share,
         "crop_place": "the middle; left and top are half of what is over, rounded half to even",

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
 HOW = json.loads((HERE / "preprocessing.json").read_text(encoding="utf-8"))
+RESAMPLING = Image.Resampling[HOW["interpolation"].upper()]
 NAMES = json.loads((HERE / "config.json").read_text(encoding="utf-8"))["class_names"]
 MODEL = onnxruntime.InferenceSession(str(HERE / "model.onnx"), providers=["CPUExecutionProvider"])
 
@@ -38,7 +39,7 @@ def seen(file) -> np.ndarray:
     """An image file as the network sees it, float32 (1, channels, height, width): covered, cropped, normalised."""
     image, cover, (height, width) = opened(file), HOW["resize_to_cover"], HOW["crop"]
     ratio = min(image.height / cover[0], image.width / cover[1])
-    image = image.resize((round(image.width / ratio), round(image.height / ratio)), Image.Resampling.BICUBIC)
+    image = image.resize((round(image.width / ratio), round(image.height / ratio)), RESAMPLING)
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32).reshape(height, width, -1) / 255
     return ((pixels - np.float32(HOW["mean"])) / np.float32(HOW["std"])).transpose(2, 0, 1)[None]
@@ -46,7 +47,7 @@ def seen(file) -> np.ndarray:
 
 def scores(file) -> np.ndarray:
     """(K,) in the order of class_names; their softmax is a probability under the prior that config.json names."""
-    return MODEL.run(None, {"images": seen(file)})[0][0].astype(float)
+    return np.asarray(MODEL.run(None, {"images": seen(file)})[0], float)[0]
 
 
 def main(files: list[str]) -> int:

@@ -232,12 +232,13 @@ def pictures(folder):
 REFUSED = {"16 bits.tif", "numbers.tif", "clear 16 bits.png", "cut.jpg"}
 
 
-@pytest.fixture(params=["in colour, the middle of it", "grey, the whole"])
+@pytest.fixture(params=["in colour, bilinear, the middle of it", "grey, the whole"])
 def model(request, given, exported, finished, tmp_path, monkeypatch):
     """(an exported folder, its predictor); the one in colour as a large network's, with the weights beside the program."""
     if request.param.startswith("grey"):
         return exported, load_predictor(finished.folder)
-    predictor = given(*of_random_weights(3))
+    row, network, about = of_random_weights(3)
+    predictor = given(row, network, about | {"interpolation": "bilinear"})
     monkeypatch.setattr(library, "ONE_FILE", 0)
     folder = export("any", tmp_path / "out")
     assert {file.name for file in folder.iterdir()} == FILES | {"model.onnx.data"}
