@@ -109,9 +109,15 @@ def _facts(folder: Path) -> dict:
 
 
 def _pictured(folder: Path, tables: str) -> bool:
-    """Whether the pages with pictures are there, whole, and of these tables."""
-    manifest = read_manifest(folder / "pictures")
-    return bool(manifest and manifest["inputs"].get("tables") == tables and not damage(folder / "pictures", manifest))
+    """Whether the pages with pictures are there, whole, and of these tables; says so where they were and are not."""
+    manifest, there = read_manifest(folder / "pictures"), (folder / "pictures").exists()
+    if manifest and manifest["inputs"].get("tables") == tables and not damage(folder / "pictures", manifest):
+        return True
+    if there:
+        print(
+            f"{folder / 'pictures'}: left out of the report, damaged or of other tables; run ./run_all.sh --from 10", flush=True
+        )
+    return False
 
 
 def titles_here(names) -> dict[str, str]:

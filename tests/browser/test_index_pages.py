@@ -52,11 +52,13 @@ def test_tables_are_copied_as_csv_and_as_latex(batch, tab):
     accuracy = pd.read_csv(batch[3].folder / "tables" / "accuracy.csv").set_index("method")["all"]
     page.locator("button", has_text="copy CSV").first.click()
     lines = page.evaluate("copied").splitlines()
-    assert lines[0] == "method,many,medium,few,all" and lines[-1].startswith("OSDTW refined,-,")
-    assert float(lines[-1].split(",")[-1]) == pytest.approx(accuracy["osdtw"], abs=0.051)
+    assert lines[0] == "method,many,medium,few,all,class mean,worst class,harmonic mean of groups" and lines[-1].startswith(
+        "OSDTW refined,-,"
+    )
+    assert float(lines[-1].split(",")[4]) == pytest.approx(accuracy["osdtw"], abs=0.051)
     page.locator("button", has_text="copy LaTeX").first.click()
     latex = page.evaluate("copied")
-    assert latex.startswith("\\begin{tabular}{lrrrr}\n\\toprule\nmethod & many & medium & few & all \\\\\n\\midrule\n")
+    assert latex.startswith("\\begin{tabular}{lrrrrrrr}\n\\toprule\nmethod & many & medium & few & all & class mean & ")
     assert latex.endswith("\\bottomrule\n\\end{tabular}\n") and latex.count("\\\\") == 8
 
 

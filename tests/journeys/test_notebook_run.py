@@ -44,7 +44,7 @@ FIGURES = {
         "ridge",
         "damping does",
     ],
-    "10_predictor": ["Reliability"],
+    "10_predictor": ["Other class mixes", "Reliability", "named right least often"],
 }
 WIDGETS = {"01_data_split": 1, "04_proxy_explorer": 1}
 
@@ -127,7 +127,8 @@ def test_every_stage_is_done(run):
 
 def test_the_tables_hold_every_method_and_every_stage(run):
     accuracy = pd.read_csv(run.folder / "tables" / "accuracy.csv")
-    assert accuracy.columns.tolist() == ["method", "many", "medium", "few", "all", "seed"]
+    further = ["class_mean", "worst_class", "harmonic_groups"]
+    assert accuracy.columns.tolist() == ["method", "many", "medium", "few", "all", "seed", *further]
     assert accuracy["method"].tolist() == list(rows(run))
     assert accuracy["all"].between(0, 100).all()
     runtime = pd.read_csv(run.folder / "tables" / "runtime.csv")
@@ -336,5 +337,6 @@ def test_from_06_makes_the_last_notebooks_anew_and_the_same(batch):
         assert main(["run", "--from", "06", str(run.folder.parents[1] / "small.yaml")]) == 0
     assert "(1 of 3)" in out.getvalue() and "stage3: runs, no result yet" in out.getvalue()
     again = {p.parent.relative_to(run.folder).parts[0] for p, t in before.items() if p.stat().st_mtime_ns != t}
-    assert again == {"stage3", "baselines", "tables", "simulation", "label_dependence", "calibration"}
+    made = {"stage3", "baselines", "tables", "simulation", "label_dependence", "class_mix", "calibration", "pictures"}
+    assert again == made
     assert (run.folder / "tables" / "accuracy.csv").read_bytes() == table
