@@ -33,10 +33,12 @@ def arguments(description: str, **flags: str) -> argparse.Namespace:
 
 def machine() -> str:
     """Processor and its vector units, threads, memory, accelerator, versions and date, in two lines."""
+    from osdtw_lib.inference.cost import processor  # late: not in a process whose memory is measured
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     vectors = torch.backends.cpu.get_cpu_capability()  # one name of processor covers several widths of its vector units
-    parts = [f"{_processor()} ({vectors})", f"{cores} cores", f"{torch.get_num_threads()} threads", f"{memory:.0f} GiB of memory"]
+    parts = [f"{processor()} ({vectors})", f"{cores} cores", f"{torch.get_num_threads()} threads", f"{memory:.0f} GiB of memory"]
     parts.append(torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU")
     versions = [f"Python {platform.python_version()}"] + [f"{p} {_version(p)}" for p in PACKAGES if _version(p)]
     return f"Machine: {', '.join(parts)}\nVersions: {', '.join(versions)}; {datetime.date.today().isoformat()}"
@@ -55,15 +57,6 @@ def compiling(quick: bool, *modules: str) -> str:
         command, places = [sys.executable, "-c", code], os.environ | {"NUMBA_CACHE_DIR": folder}
         first, later = (subprocess.run(command, env=places, capture_output=True, text=True).stdout.strip() for _ in range(2))
     return f"Compiled loops, importing numba included: {first} at first, {later} in a later process; not part of the times below"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str:

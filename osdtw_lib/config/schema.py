@@ -303,8 +303,7 @@ class Config(Section):
     def _usual_pixels(self):
         """Where the start says nothing of its pixels; a tag's are known to timm alone (models/start_pixels.py)."""
         if self.model.tag is None:
-            left = {key: value for key, value in self.data.usual.items() if getattr(self.data, key) is None}
-            self.__dict__["data"] = self.data.model_copy(update=left)
+            self.__dict__["data"] = self.data.filled
         return self
 
     @model_validator(mode="after")
@@ -315,7 +314,7 @@ class Config(Section):
             wanted = " and ".join(f"model.{key}: {value}" for key, value in self.data.model_is.items())
             raise ValueError(f"{self.data.images_are}: set {wanted}")
         for name in ("mean", "std"):
-            if len(getattr(self.data, name) or self.data.usual[name]) != self.model.channels:
+            if len(getattr(self.data.filled, name)) != self.model.channels:
                 raise ValueError(f"data.{name}: one number a channel, and model.channels is {self.model.channels}")
         return self
 

@@ -111,7 +111,8 @@ class Batches:
         self.seed = seed_of(config.seed, "draw", draw) if draw else config.seed
         self.batch_size = batch_size or self.recipe.batch_size
         self.labels = torch.from_numpy(np.ascontiguousarray(images.labels))
-        self._mean, self._std = config.data.filled.mean, config.data.filled.std
+        config = config.model_copy(update={"data": config.data.filled})
+        self._mean, self._std = config.data.mean, config.data.std
         kind = _Files if isinstance(images, ImageFiles) else _Arrays
         self._reader = kind(images, config, size, torch.device(device), self.recipe, 255 * torch.tensor(self._mean))
 
@@ -180,8 +181,7 @@ class _Arrays:
 
     def __init__(self, images: LabelledImages, config: Config, size, device, recipe: Recipe, fill: Tensor):
         self.pixels, self.size, self.device, self.recipe, self.fill = images.pixels, size, device, recipe, fill
-        data = config.data.filled
-        self.crop_share, self.interpolation = data.crop_share, data.interpolation
+        self.crop_share, self.interpolation = config.data.crop_share, config.data.interpolation
         self.whole = None
         if images.pixels.nbytes <= ON_DEVICE_BYTES:
             self.whole = torch.from_numpy(np.ascontiguousarray(images.pixels)).to(device).permute(0, 3, 1, 2).contiguous()
@@ -220,8 +220,7 @@ class _Files:
     """Image files, read and augmented in processes of their own; a file that cannot be read stops the run by name."""
 
     def __init__(self, images: ImageFiles, config: Config, size, device, recipe: Recipe, fill: Tensor):
-        data = config.data.filled
-        shape = size, data.crop_share, fill, data.interpolation
+        shape = size, config.data.crop_share, fill, config.data.interpolation
         self.reading = _Reading(images, photograph(recipe, *shape), photograph(None, *shape), config.seed)
         self.device, self.plan = device, _Plan()
         workers = readers(config.loader_workers, device)

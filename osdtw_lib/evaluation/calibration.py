@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import optimize
 
 from ..longtail import GROUPS
-from .intervals import LEVEL
+from .intervals import LEVEL, times_drawn
 
 BINS = 15
 COLDEST, HOTTEST = 0.05, 20.0
@@ -240,8 +240,7 @@ def _redrawn(labels: np.ndarray, seed: int, at_once: int = 100) -> Iterator[np.n
     for _ in range(RESAMPLES // at_once):
         times = np.empty((at_once, len(labels)))
         for own in classes:
-            picks = rng.integers(len(own), size=times[:, own].shape) + len(own) * np.arange(at_once)[:, None]
-            times[:, own] = np.bincount(picks.ravel(), minlength=at_once * len(own)).reshape(at_once, -1)
+            times[:, own] = times_drawn(len(own), at_once, rng)
         yield times
 
 

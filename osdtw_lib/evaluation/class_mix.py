@@ -81,9 +81,7 @@ def _maximised(odds: np.ndarray, weights: np.ndarray, steps: int, tolerance: flo
 def _standard_errors(odds: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(K,): root of the diagonal of the inverse information, of the classes with a share and along mixes that sum to one."""
     errors, there = np.full(len(shares), np.nan), np.flatnonzero(shares)
-    if len(there) > MOST_CLASSES:
-        return errors
-    if len(there) == 1:
+    if not 1 < len(there) <= MOST_CLASSES:
         return errors
     ratios = odds[:, there] / (odds[:, there] @ shares[there])[:, None]
     information = ratios.T @ (weights[:, None] * ratios)

@@ -210,6 +210,12 @@ def _bootstrap(right, labels, groups, minus, resamples, seed, seeds_too) -> pd.D
     return pd.DataFrame(table, columns=["metric", "value", "low", "high"])
 
 
+def times_drawn(n: int, resamples: int, rng) -> np.ndarray:
+    """How often each of n things is drawn (resamples, n), n being drawn with replacement."""
+    picks = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
+    return np.bincount(picks.ravel(), minlength=resamples * n).reshape(resamples, n)
+
+
 def _resampled(right, labels, sizes, resamples, rng) -> Iterator[np.ndarray]:
     """Right images of each class (r, C, K), of r resamples at a time; all rows of right (C, N) share the images drawn."""
     present = np.flatnonzero(sizes)
@@ -223,9 +229,7 @@ def _resampled(right, labels, sizes, resamples, rng) -> Iterator[np.ndarray]:
         counts = np.zeros((r, len(right), len(sizes)), np.float32)  # whole numbers: exact
         for k, inside in zip(present, own):
             n = len(inside)
-            picks = rng.integers(n, size=(r, n)) + n * np.arange(r)[:, None]
-            times = np.bincount(picks.ravel(), minlength=r * n).reshape(r, n)
-            counts[:, :, k] = times.astype(np.float32) @ inside
+            counts[:, :, k] = times_drawn(n, r, rng).astype(np.float32) @ inside
         yield counts
 
 

@@ -103,13 +103,17 @@ def _milliseconds(runs: Mapping[str, Callable], images: Tensor) -> dict[str, flo
     return {name: median(times) for name, times in found.items()}
 
 
-def machine() -> str:
-    """The processor by name and the threads that are used."""
+def processor() -> str:
+    """Its name, as far as the system says it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     except OSError:
-        names = []
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def machine() -> str:
+    """The processor by name and the threads that are used."""
     threads = torch.get_num_threads()
-    processor = names[0] if names else platform.processor() or platform.machine()
-    return f"{processor}, {threads} thread{'s' if threads > 1 else ''}, PyTorch {torch.__version__}"
+    return f"{processor()}, {threads} thread{'s' if threads > 1 else ''}, PyTorch {torch.__version__}"

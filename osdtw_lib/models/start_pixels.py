@@ -16,12 +16,12 @@ def with_start_pixels(config: Config) -> Config:
     is the architecture's own stays open. Nothing is fetched. Raises UserError for an architecture that cannot be built.
     """
     own, data, model = own_pixels(config.model), config.data, config.model
-    left = {key: own.get(key, usual) for key, usual in data.usual.items() if getattr(data, key) is None}
-    changed = {"data": data.model_copy(update=left)} if left else {}
+    left = {key: own[key] for key in data.usual.keys() & own.keys() if getattr(data, key) is None}
+    changed = {"data": data.model_copy(update=left).filled}
     size = own.get("image_size")
     if model.image_size is None and size and size % (model.patch_size or 1) == 0 and size != _size_of(model):
         changed["model"] = model.model_copy(update={"image_size": size})
-    return config.model_copy(update=changed) if changed else config
+    return config.model_copy(update=changed)
 
 
 def other_pixels(config: Config) -> str:

@@ -103,7 +103,7 @@ def _facts(folder: Path) -> dict:
         "finished": manifest["finished"][:16].replace("T", " "),
         "caption": f"{manifest['notes']['caption']}. Last epoch; start: {manifest['notes']['start']}.",
         "about": f"Seed {score['seed'].iloc[0]}, {manifest['device']}, {versions}, {manifest['finished']}.",
-        "pictures": _pictured(folder, manifest["key"]),
+        "key": manifest["key"],
         "books": [book for book in sorted(NOTEBOOKS | OPTIONAL) if (folder / f"{book}.html").is_file()],
     }
 
@@ -140,6 +140,7 @@ def _write_run(folder: Path, run: dict) -> None:
     reference, times = paper.of(folder.name)
     page = template("run").render(
         run=run,
+        pictures=_pictured(folder, run["key"]),
         style=style(),
         plotly_js=plotly_script(),
         page_js=page_script(),

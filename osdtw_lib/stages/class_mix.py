@@ -13,7 +13,7 @@ from .selection import chosen
 
 
 def parameters(run: Run) -> dict:
-    return {"methods": list(rows(run)), "chosen_by": chosen(run)["chosen_by"]}
+    return {"methods": list(rows(run))}
 
 
 def make(run: Run, write: Writer) -> None:
