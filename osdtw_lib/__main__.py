@@ -30,9 +30,18 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # predict ... | head: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if not _interrupted(error):
+            raise
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether it is an interruption, or what a library's clearing up raised when one came in its midst."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 class _Parser(argparse.ArgumentParser):

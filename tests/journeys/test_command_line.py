@@ -1,5 +1,6 @@
 """python -m osdtw_lib: what it offers, and what it says to a command it does not know."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -93,9 +94,19 @@ def test_lab_opens_the_first_notebook_from_the_projects_folder(monkeypatch, proj
     assert (project / page).is_file()
 
 
-def test_an_interrupt_says_that_nothing_is_lost(monkeypatch, params, command):
+@contextlib.contextmanager
+def clearing_up_fails():
+    try:
+        yield
+    finally:
+        [].pop()
+
+
+@pytest.mark.parametrize("within", [contextlib.nullcontext, clearing_up_fails])
+def test_an_interrupt_says_that_nothing_is_lost(monkeypatch, params, command, within):
     def interrupted(run, name, quiet):
-        raise KeyboardInterrupt
+        with within():
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "execute", interrupted)
     status, _, err = command("split", params())
