@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..backend import distributed
+from ..backend import distributed, worker
 from ..errors import UserError
 
 TOKEN = "OSDTW_LOCK"  # the variable with the token of the lock a process works under
@@ -71,7 +71,7 @@ def _taken(folder: Path, wait: bool) -> Iterator[None]:
         file.close()
         if holder and holder["token"] == os.environ.get(TOKEN):
             if holder["pid"] == os.getppid():
-                distributed.end_with(holder["pid"])
+                worker.end_with(holder["pid"])
             yield
             return
         who = f"{folder} is in use by {_words(holder)}"

@@ -1,13 +1,12 @@
 """The one module that knows torch.distributed: starting processes, who am I, and sums over all of them.
 
 A stage runs in several processes in one of two ways: `launch` starts them on this machine, from a notebook or the
-command line (torch elastic, spawn), or torchrun has started them, on one machine or many. Alone, nothing changes.
+command line (torch elastic), or torchrun has started them, on one machine or many. Alone, nothing changes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import datetime
 import json
 import logging
@@ -16,7 +15,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -27,12 +25,12 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from ..errors import UserError
 from ..legible import speak_legibly
+from . import worker
 
 BUCKET = 1 << 24  # gradients summed at a time
 PATIENCE = datetime.timedelta(hours=2)  # how long a process waits for the others, for instance while one writes
 LISTENING = 0.25  # seconds between two looks for lines of the first process
 REFUSED = "UserError: "
-SIGNAL_AT_PARENTS_DEATH = 1  # Linux's PR_SET_PDEATHSIG
 
 
 def _on() -> bool:
@@ -115,27 +113,11 @@ def started_by_torchrun() -> bool:
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys() and not _on()
 
 
-def end_with(parent: int) -> None:
-    """This process ends at once when `parent`, the process id of the one that started it, does: also by kill -9."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
-    else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it ended before
-        os._exit(1)
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(LISTENING)
-    os._exit(1)
-
-
 @contextlib.contextmanager
 def group(device: str):
     """This process as one of those that a launcher started; only the first prints. device: auto, cpu or cuda."""
     if "TORCHELASTIC_RUN_ID" in os.environ:  # else a shell may have started it, and a process may outlive that
-        end_with(os.getppid())
+        worker.end_with(os.getppid())
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -151,8 +133,7 @@ def group(device: str):
         dist.destroy_process_group()
 
 
-def _work(parent: int, function: Callable, device: str, arguments: tuple) -> None:
-    end_with(parent)
+def _work(function: Callable, device: str, arguments: tuple) -> None:
     speak_legibly("utf-8")  # into a log that the process that launched this one reads
     with group(device):
         function(*arguments)
@@ -183,11 +164,11 @@ def launch(function: Callable, arguments: tuple, processes: int, device: str) ->
             rdzv_endpoint="localhost:0",
             local_addr="localhost",
             monitor_interval=0.1,
-            start_method="spawn",
             logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=Std.ALL),
         )
         try:
-            elastic_launch(config, _work)(os.getpid(), function, device, arguments)
+            program, *options = worker.command((_work, function, device, arguments), Path(folder))
+            elastic_launch(config, program)(*options)
         except SignalException:
             raise KeyboardInterrupt from None
         except ChildFailedError as error:

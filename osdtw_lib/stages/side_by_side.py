@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import torch
 
-from ..backend import distributed
+from ..backend import worker
 from ..backend.threads import cores
 from ..config.schema import Config
 from ..legible import speak_legibly
@@ -47,7 +47,7 @@ def everywhere(run: Run, function: Callable, jobs: list[tuple]) -> None:
 
 
 def _alone(parent: int, gpus) -> None:
-    distributed.end_with(parent)
+    worker.end_with(parent)
     gpu = gpus.get()
     if gpu is None:
         torch.set_num_threads(1)

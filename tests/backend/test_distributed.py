@@ -135,6 +135,24 @@ def test_interrupting_stops_the_processes_and_the_next_run_goes_on(params, numbe
     assert said
 
 
+LAUNCH = "from osdtw_lib.backend import distributed; distributed.launch(print, ('hello',), 2, 'cpu')"
+
+
+def test_processes_that_still_import_end_with_the_one_that_started_them():
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    process = subprocess.Popen([sys.executable, "-c", LAUNCH], cwd=PROJECT, env=environment)
+    deadline = time.monotonic() + 60
+    while len(started := children(process.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.3)  # the interpreter itself has to start
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 0.5  # torch alone takes longer to import
+    while any(os.path.exists(f"/proc/{pid}") for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(started) == 2 and not [pid for pid in started if os.path.exists(f"/proc/{pid}")]
+
+
 POOL = """
 from types import SimpleNamespace as Some
 from osdtw_lib.stages import side_by_side
