@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import sys
 
 ERRORS = "legible"  # the name of the way below, for `errors=` of whatever writes text
@@ -10,6 +11,7 @@ _CONTROL = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)  # a name with one
 _UNSEEN = {c: ascii(chr(c))[1:-1] for c in _CONTROL}
 _UNSEEN |= {c: f"\\u{c:04x}" for c in range(0xD800, 0xE000)}
 _UNSEEN |= {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}  # how Python keeps a byte that is no UTF-8
+_KEPT_BYTES = re.compile("[\udc80-\udcff]+")
 _PLAIN: dict[str, str] = {str(fine): str(plain) for fine, plain in zip(tuple("“”‘’–—−×·"), tuple("\"\"''---x."))} | {
     "±": "+-",
     "→": "->",
@@ -18,8 +20,15 @@ _PLAIN: dict[str, str] = {str(fine): str(plain) for fine, plain in zip(tuple("�
 
 
 def legible(text: str) -> str:
-    """`text` with what cannot be shown written out: a byte that is no UTF-8 as \\xe9, a control character as \\n or \\x1b."""
-    return text.translate(_UNSEEN)
+    """`text` with what cannot be shown written out: a byte that is no UTF-8 as \\xe9, a control character as \\n or \\x1b.
+
+    Bytes that are UTF-8 become their letters, also where the system's language (LC_ALL=C) kept Python from reading them so.
+    """
+    return _KEPT_BYTES.sub(_as_utf8, text).translate(_UNSEEN)
+
+
+def _as_utf8(kept: re.Match) -> str:
+    return kept[0].encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def speak_legibly(encoding: str | None = None) -> None:

@@ -17,6 +17,10 @@ def test_bytes_that_are_no_text_and_control_characters_are_written_out():
     legible("".join(map(chr, range(0x11000)))).encode("utf-8")
 
 
+def test_bytes_that_python_kept_are_letters_where_they_are_utf8():
+    assert legible("F\udcc3\udcbcchse \udce7\udc8b\udcbc caf\udce9\n") == "Füchse 狼 caf\\xe9\\n"
+
+
 @pytest.mark.parametrize(
     ("encoding", "expected"),
     [

