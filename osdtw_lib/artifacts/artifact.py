@@ -154,7 +154,7 @@ class Writer:
     def checkpoint(self, name: str, *, of_each: bool = False) -> Checkpoint:
         """of_each: every process keeps its own, since each holds something else; otherwise the first keeps one for all."""
         if of_each and distributed.world_size() > 1:
-            return Checkpoint(self, f"{name}.{distributed.rank()}of{distributed.world_size()}", True)
+            return Checkpoint(self, f"{name}.{distributed.rank()}of{distributed.world_size()}", True, shared=False)
         return Checkpoint(self, name, self.writes)
 
     def elapsed(self) -> float:

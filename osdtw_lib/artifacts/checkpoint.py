@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from ..backend import distributed
 from ..backend.progress import size
 from ..errors import UserError
 from .files import remove, write_tensors
@@ -22,9 +23,10 @@ class Checkpoint:
     the run goes on from the one before.
     """
 
-    def __init__(self, writer, name: str, writes: bool):
+    def __init__(self, writer, name: str, writes: bool, shared: bool = True):
         # writer: the stage's artifacts.artifact.Writer, for its key, its folder and the time it has spent
-        self.writer, self.key, self.writes = writer, writer.artifact.key, writes
+        # shared: the first process reads it for all, which therefore ask for it together
+        self.writer, self.key, self.writes, self.shared = writer, writer.artifact.key, writes, shared
         folder = writer.artifact.folder
         self.path, self.before = folder / f"{name}.checkpoint", folder / f"{name}.before.checkpoint"
 
@@ -57,7 +59,17 @@ class Checkpoint:
             print(f"no checkpoint this time: {error}; it goes on without", flush=True)
 
     def load(self) -> tuple[dict[str, torch.Tensor], dict] | None:
-        """(tensors, state) of the newest checkpoint that is whole and of this very run, or None."""
+        """(tensors, state) of the newest checkpoint that is whole and of this very run, or None.
+
+        What another machine sees of a file just written may be older: a shared one is the first process's, sent to all.
+        """
+        if not self.shared:
+            return self._newest()
+        found = self._newest() if distributed.rank() == 0 else None
+        tensors, state = distributed.tensors_from_first(found and found[0]), distributed.from_first(found and found[1])
+        return None if tensors is None else (tensors, state)
+
+    def _newest(self) -> tuple[dict[str, torch.Tensor], dict] | None:
         return self._read(self.path) or self._read(self.before)
 
     def _read(self, path: Path) -> tuple[dict[str, torch.Tensor], dict] | None:

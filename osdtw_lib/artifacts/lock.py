@@ -36,17 +36,7 @@ def held(folder: Path, wait: bool = False) -> Iterator[None]:
     with `wait`; else raises UserError saying who. Where nothing can be written no lock is needed, and none is taken.
     """
     with contextlib.ExitStack() as stack:
-        refused = None
-        try:
-            if distributed.rank() == 0:
-                stack.enter_context(_taken(folder, wait))
-        except UserError as error:
-            refused = str(error)
-        refused = distributed.from_first(refused)
-        if refused and distributed.rank() > 0:
-            sys.exit(2)  # the first says it
-        if refused:
-            raise UserError(refused)
+        distributed.by_first(lambda: stack.enter_context(_taken(folder, wait)))
         yield
 
 

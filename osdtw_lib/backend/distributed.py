@@ -69,6 +69,64 @@ def from_first(value):
     return box[0]
 
 
+def by_first(act: Callable[[], object]) -> None:
+    """act(), in the first process alone. Where it raises UserError, that is raised there, and the others end without a word."""
+    refused = None
+    try:
+        if rank() == 0:
+            act()
+    except UserError as error:
+        refused = error
+    if from_first(refused is not None):
+        if refused is None:
+            sys.exit(2)
+        raise refused
+
+
+def tensors_from_first(tensors: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor] | None:
+    """The first process's tensors, in all of them and on the CPU in the others; None where it has none."""
+    if not _on():
+        return tensors
+    kinds = from_first(None if tensors is None else {name: (t.shape, t.dtype) for name, t in tensors.items()})
+    if kinds is None:
+        return None
+    if rank() > 0:
+        tensors = {name: torch.empty(shape, dtype=dtype) for name, (shape, dtype) in kinds.items()}
+    copy_from_first(tensors.values())
+    return tensors
+
+
+@torch.no_grad()
+def copy_from_first(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrite tensors in place by the first process's."""
+    if not _on():
+        return
+    for tensor in tensors:
+        there = tensor.to(device()).contiguous()
+        dist.broadcast(there, 0)
+        if rank() > 0:
+            tensor.copy_(there)
+
+
+def require_alike(what: str, tensors: Iterable[torch.Tensor]) -> None:
+    """Raises UserError, in every process, unless all hold these tensors bit for bit alike. One message over the network."""
+    if not _on():
+        return
+    sums = torch.stack([_bits(t.detach()).sum(dtype=torch.int64) for t in tensors]).to(device())
+    least, most = sums.clone(), sums
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    if not torch.equal(least, most):
+        raise UserError(
+            f"{what}: the processes' weights are no longer alike, so a sum was lost or a machine computes otherwise; "
+            "run again to go on from the last checkpoint, on machines of one kind"
+        )
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+
+
 def sum_over_processes(tensors: list[torch.Tensor], count: int) -> int:
     """Sum tensors in place over all processes, and return the sum of `count`; alone, nothing changes."""
     if not _on():

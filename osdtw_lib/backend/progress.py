@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 
@@ -62,6 +63,9 @@ def size(number: float) -> str:
 
 
 def clock(seconds: float) -> str:
+    """12s, 3m05s, 2h07m; ? where it is not known (NaN)."""
+    if math.isnan(seconds):
+        return "?"
     minutes, seconds = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s" if minutes else f"{seconds}s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import ModuleType
 
 import pandas as pd
@@ -13,6 +14,7 @@ from ..artifacts.lock import held
 from ..backend import distributed, reproducible
 from ..backend.progress import clock
 from ..config.schema import Config
+from ..errors import UserError
 from ..models.flops import counted, step_flops
 from ..models.weights import load_weights, weights
 from ..training.frozen_features import Views
@@ -21,6 +23,9 @@ from ..data.augment import UNMIXED
 from ..training.phase import Phase, means
 from . import CONTENTS
 from .run import Run, first_make, module_of
+
+
+VISIBLE_SECONDS = 120  # NFS keeps what it knows of a file for up to 60
 
 
 def execute(run: Run, name: str, quiet: bool = False) -> Artifact | list[Artifact]:
@@ -71,8 +76,7 @@ def _make(run: Run, artifact: Artifact, module: ModuleType) -> None:
         return _say_up_to_date(artifact)
     if run.config.reproducible and not stage.light:  # a light one adds nothing up, and `run` makes it itself
         reproducible.require()
-    for before in (one for need in run.needs_of(artifact.name) for one in run.artifacts_of(need)):
-        require(run, before)
+    _require_all(run, [one for need in run.needs_of(artifact.name) for one in run.artifacts_of(need)])
     if stage.together and run.workers > 1 and distributed.world_size() == 1:
         print(f"{artifact.name}: {run.workers} processes start", flush=True)
         distributed.launch(_again, (artifact.name, run.config), run.workers, run.config.device)
@@ -82,8 +86,21 @@ def _make(run: Run, artifact: Artifact, module: ModuleType) -> None:
         print(f"{artifact.name}: runs, {reason}", flush=True)
         with artifact.making(str(run.device)) as writer:
             module.make(run, writer)
+            if stage.together:
+                distributed.wait_for_all()  # nothing is called done while another process has still to come to its end
     distributed.wait_for_all()
     print(f"{artifact.name}: done in {clock(artifact.seconds())}", flush=True)
+
+
+def _require_all(run: Run, names: list[str]) -> None:
+    """Raises UserError for what is not there. The first process looks; the others wait until their machines see it too,
+    which over a network file system takes a while."""
+    distributed.by_first(lambda: [require(run, name) for name in names])
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while distributed.rank() > 0 and any(run.artifact(name).why_not_done() for name in names):
+        if time.monotonic() > deadline:
+            raise UserError(f"{run.folder}: not every machine sees what stands there; is it on a file system that all share?")
+        time.sleep(1)
 
 
 def _again(name: str, config: Config) -> None:

@@ -54,6 +54,7 @@ def fit(
     peak = length.learning_rate or recipe.learning_rate
     saved = checkpoint.load()
     history = _restore(model, optimizer, *saved) if saved else []
+    distributed.copy_from_first(weights(model).values())  # random numbers may differ between kinds of processors
     checkpoint.require_room(sum(t.nbytes for t in _tensors(model, optimizer).values()) + 8 * sum(p.numel() for p in trained))
     progress = Progress(label, length.epochs, len(batches.labels), done=len(history))
     last_saved = time.monotonic()
@@ -80,6 +81,7 @@ def fit(
                 if phase.after_step:
                     phase.after_step(model)
                 progress.step(min(batches.batch_size, len(batches.labels) - step * batches.batch_size))
+            distributed.require_alike(f"{label}, epoch {epoch + 1}", trained)
             row = _means(sums, len(batches.labels))
             if not all(math.isfinite(loss) for loss in row.values()):
                 raise DivergedError(f"{label}: the loss is not finite in epoch {epoch + 1} ({row}); lower the learning rate")

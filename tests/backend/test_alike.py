@@ -1,0 +1,103 @@
+"""Processes that could drift apart: what the first reads and holds is what all have, or they stop and say so."""
+
+import pandas as pd
+import pytest
+import torch
+from small_run import write_small
+
+from osdtw_lib.artifacts.checkpoint import Checkpoint
+from osdtw_lib.backend import distributed
+from osdtw_lib.backend.progress import clock
+from osdtw_lib.config.load import load_config
+from osdtw_lib.errors import UserError
+from osdtw_lib.stages import execute
+from osdtw_lib.stages.run import Run
+from osdtw_lib.training import loop
+
+
+def exchange():
+    rank = distributed.rank()
+    sent = distributed.tensors_from_first({"a": torch.arange(3.0), "b": torch.tensor(7)} if rank == 0 else {"c": torch.ones(1)})
+    assert list(sent) == ["a", "b"] and torch.equal(sent["a"], torch.arange(3.0)) and sent["b"] == 7
+    assert distributed.tensors_from_first(None if rank == 0 else {"c": torch.ones(1)}) is None
+    own = torch.full((2, 3), float(rank), requires_grad=True)
+    distributed.copy_from_first([own, transposed := torch.full((2, 3), rank).T])
+    assert not own.any() and not transposed.any()
+    weights = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    distributed.require_alike("training", [weights, torch.ones(5, dtype=torch.bfloat16)])
+    weights[17] = torch.nextafter(weights[17], torch.tensor(9.0)) if rank else weights[17]
+    try:
+        distributed.require_alike("training, epoch 3", [weights])
+    except UserError as error:
+        assert str(error).startswith("training, epoch 3: the processes' weights are no longer alike")
+    else:
+        raise AssertionError("a last bit is seen")
+    looked = []
+    distributed.by_first(lambda: looked.append(rank))
+    assert looked == ([0] if rank == 0 else [])
+    distributed.by_first(lambda: refuse(rank))
+
+
+def refuse(rank):
+    raise UserError(f"process {rank} says no")
+
+
+def test_the_first_process_speaks_for_all_and_a_last_bit_is_seen():
+    with pytest.raises(UserError, match="^process 0 says no$"):
+        distributed.launch(exchange, (), 3, "cpu")
+
+
+def test_alone_nothing_changes():
+    tensors = {"a": torch.ones(2)}
+    assert distributed.tensors_from_first(tensors) is tensors
+    distributed.copy_from_first(tensors.values())
+    distributed.require_alike("training", tensors.values())
+    with pytest.raises(UserError, match="process 0"):
+        distributed.by_first(lambda: refuse(0))
+
+
+def one_epoch_more(path):
+    """An epoch of Stage 0, then the first process ends; the others see no checkpoint, and draw other weights to start from."""
+    run, save = Run(load_config(path)), Checkpoint.save
+    loop.CHECKPOINT_SECONDS = 0
+    if distributed.rank() > 0:
+        Checkpoint._newest = lambda self: None
+
+        def vit(self, n_outputs, vit=Run.vit):
+            network = vit(self, n_outputs)
+            with torch.no_grad():
+                [p.mul_(1.001) for p in network.parameters()]
+            return network
+
+        Run.vit = vit
+
+    def save_and_end(self, *arguments):
+        save(self, *arguments)
+        raise UserError("an epoch more")
+
+    Checkpoint.save = save_and_end
+    execute(run, "start")
+
+
+@pytest.mark.journey
+def test_a_training_goes_on_with_another_number_of_processes(tmp_path):
+    settings = {"stage0.epochs": 5, "recipe.batch_size": 32, "recipe.micro_batch": 8}
+    for name in ("alone", "together"):
+        (tmp_path / name).mkdir()
+    path = write_small(tmp_path / "together", settings)
+    expected, run = Run(load_config(write_small(tmp_path / "alone", settings))), Run(load_config(path))
+    for opened, stage in ((expected, "split"), (expected, "start"), (run, "split")):
+        execute(opened, stage)
+    for processes in (2, 3, 4, 1):
+        with pytest.raises(UserError, match="an epoch more"):
+            distributed.launch(one_epoch_more, (path,), processes, "cpu")
+    assert execute(run, "start").key == expected.artifact("start").key
+    one, two = (r.artifact("start") for r in (expected, run))
+    pd.testing.assert_frame_equal(one.table("curves"), two.table("curves"), rtol=1e-4, atol=1e-7)
+    name = next(path.stem for path in one.folder.glob("*.safetensors"))
+    for key, tensor in one.tensors(name).items():
+        assert torch.allclose(two.tensors(name)[key], tensor, rtol=1e-3, atol=1e-3 * float(tensor.abs().max()) + 1e-12), key
+
+
+def test_a_time_that_is_not_known_is_no_error():
+    assert (clock(float("nan")), clock(185)) == ("?", "3m05s")
