@@ -7,9 +7,12 @@ same batches, and so do two processes that share the parts of a batch.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +30,7 @@ from .source import LabelledImages
 
 ON_DEVICE_BYTES = 1 << 30  # arrays up to this size lie on the device as a whole
 MOST_READERS = 16
+SOCKET_PATH = 103  # characters: macOS's limit; Linux's is 107
 
 
 def normalized(pixels: Tensor, mean, std) -> Tensor:
@@ -290,8 +294,26 @@ def _stacked(images: list[np.ndarray | str]) -> Tensor | str:
 
 
 def readers(asked: int | str, device: torch.device) -> int:
-    """Reading processes of one training process; auto: its share of the cores, all but one where it trains on them too."""
-    if asked != "auto":
+    """Reading processes of one training process; auto: its share of the cores, all but one where it trains on them too.
+
+    None where the folder for temporary files has too long a name: what they read would never arrive, without a word.
+    """
+    if asked == "auto":
+        share = cores() // distributed.local_world_size()
+        asked = min(MOST_READERS, share if device.type == "cuda" else share - 1)
+    if asked and _sockets_fit(tempfile.gettempdir()):
         return asked
-    share = cores() // distributed.local_world_size()
-    return min(MOST_READERS, share if device.type == "cuda" else share - 1)
+    return 0
+
+
+@cache
+def _sockets_fit(folder: str) -> bool:
+    """Whether the processes can hand pixels on through a socket in this folder, whose path the system limits; said if not."""
+    fits = len(os.fsencode(folder)) + len("/pymp-12345678/listener-12345678") <= SOCKET_PATH
+    if not fits:
+        print(
+            f"{folder}: too long a name for sockets, so images are read without processes of their own, which takes longer; "
+            "set TMPDIR to a folder with a shorter one",
+            flush=True,
+        )
+    return fits

@@ -168,3 +168,13 @@ def test_reading_processes_share_the_cores(monkeypatch):
     assert readers("auto", torch.device("cuda")) == 16 and readers("auto", torch.device("cpu")) == 15
     monkeypatch.setattr(distributed, "local_world_size", lambda: 8)
     assert readers("auto", torch.device("cuda")) == 2 and readers(0, torch.device("cuda")) == 0
+
+
+def test_where_a_socket_has_no_room_images_are_read_all_the_same(photographs, tmp_path, monkeypatch, capsys):
+    deep = tmp_path / ("temporary files " * 6)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    expected = [images for images, _ in batches(photographs, (8, 8), data=Files(dataset="files", train="here"))]
+    found = [images for images, _ in batches(photographs, (8, 8), data=Files(dataset="files", train="here"), loader_workers=1)]
+    assert all(map(torch.equal, expected, found)) and len(expected) == len(found)
+    assert readers(2, torch.device("cpu")) == 0 and capsys.readouterr().out.count("set TMPDIR") == 1
