@@ -68,6 +68,13 @@ def present() -> bool:
     return any(os.access(path, os.R_OK | os.W_OK) for path in glob.glob(DEVICES)) or "GPU 0" in _smi("-L")
 
 
+def visible() -> list[str]:
+    """The GPUs that torch sees, as CUDA_VISIBLE_DEVICES names them; none where it sees none."""
+    number, named = torch.cuda.device_count() if torch.cuda.is_available() else 0, os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(i) for i in range(number)] if named is None else [name.strip() for name in named.split(",")]
+    return names[:number]
+
+
 def driver() -> str | None:
     """The NVIDIA driver's version, for instance 535.104.05; None where nothing says it."""
     try:

@@ -94,6 +94,7 @@ from small_networks import settles, waits
 from osdtw_lib.stages import side_by_side
 side_by_side.torch.cuda.device_count = lambda: 2
 run = Some(config=Some(workers="auto", jobs_per_gpu=1, loader_workers=0), device=Some(type="cuda"))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # these tests may run where it is ignored
 threading.Timer(8, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     side_by_side.everywhere(run, waits, [(), ()], settles)
