@@ -3,12 +3,15 @@
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import time
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.stages import CONTENTS
@@ -101,6 +104,28 @@ def test_before_the_time_limit_the_job_is_queued_again(job, tmp_path, line, chan
     assert process.wait(20) == 0
     assert said()[-1] == f"scontrol requeue {number}"
     assert line == "#!/bin/bash" or "run_all params/places_lt.yaml" in said()
+
+
+def test_two_machines_that_are_this_one_train_as_one_process_does(params, command, tmp_path):
+    """As the script starts them, but with one process each and gloo."""
+    path = params({"recipe.micro_batch": 16})
+    for name in ("split", "start"):
+        assert command(name, path, "--set", "name=alone")[0] == 0
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    for stage in ("split", "start"):
+        launcher = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", f"--rdzv-id=1-{stage}"]
+        launcher += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "-m", "osdtw_lib", stage, str(path)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        machines = [subprocess.Popen([sys.executable, *launcher], cwd=PROJECT, **pipes) for _ in range(2)]
+        said = [machine.communicate(timeout=300)[0] for machine in machines]
+        assert [machine.returncode for machine in machines] == [0, 0], said
+        assert "".join(said).count(f"{stage}: done") == 1
+    one, two = (load_file(tmp_path / "outputs" / name / "start" / "weights.safetensors") for name in ("alone", "small"))
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-6, msg=name)
 
 
 # submitit -----------------------------------------------------------------------------------------------------
