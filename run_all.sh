@@ -5,12 +5,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then
     cat <<'TEXT'
-usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [--verify] [PARAMS.yaml ...]
+usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [--verify] [--gpus-per-run N] [PARAMS.yaml ...]
        ./run_all.sh --verdict [--quick] [PARAMS.yaml ...] [--with ROW.json ...]
        ./run_all.sh --lab [--reproducible]
 
-  PARAMS.yaml       parameter files, one after the other (default: params/mnist_lt.yaml);
-                    a failure of one is reported and the next still runs
+  PARAMS.yaml       parameter files, one after the other (default: params/mnist_lt.yaml); on
+                    several GPUs at once, each on its share of them, logs in outputs/NAME/run.log;
+                    a failure of one is reported and the others still run
   --set KEY=VALUE   replace one key, for instance --set stage1.epochs=5
   --from NN         redo from this notebook on, for instance --from 05 for Stage 2 and what follows
   --ablations       notebook 08 too: every cell of the grid over C and w_A is trained, over
@@ -19,6 +20,7 @@ usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [--v
                     and who wins (hours; a killed run goes on where it was, and shows what is there)
   --quick           the verdict over its first two seeds only
   --with ROW.json   rows of the verdict that were made on another machine
+  --gpus-per-run N  several files at once, N GPUs each (default: all GPUs, in as many groups as files)
   --wait            where another process works on the same results, wait until it has ended
                     (without it: one line says who, and the status is 2)
   --verify          read every image file again, whether or not its size or times have moved

@@ -64,6 +64,12 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument(
         "--with", nargs="+", action="extend", default=[], dest="others", metavar="ROW.json", help="rows made on another machine"
     )
+    batch.add_argument(
+        "--gpus-per-run",
+        type=_count,
+        metavar="N",
+        help="several files at once, each on N GPUs (default where there are several of both: as many groups as files)",
+    )
     _add_wait(batch)
     _add_verify(batch)
     batch.set_defaults(function=_run)
@@ -151,7 +157,7 @@ def _run(chosen) -> int:
     overrides = chosen.overrides + (["verdict.quick=true"] if chosen.quick else [])
     overrides += [f"verdict.others={json.dumps(chosen.others)}"] if chosen.others else []
     optional = (["08"] if chosen.ablations else []) + (["09"] if chosen.verdict else [])
-    return run_all(chosen.params, overrides, chosen.first, tuple(optional), chosen.wait, chosen.verify)
+    return run_all(chosen.params, overrides, chosen.first, tuple(optional), chosen.wait, chosen.verify, chosen.gpus_per_run)
 
 
 def _config_to_compute(chosen):

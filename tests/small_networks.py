@@ -1,5 +1,7 @@
 """Small networks and batches that the tests of the Fisher and of the cross scores share."""
 
+import os
+import signal
 import time
 
 import numpy as np
@@ -37,3 +39,24 @@ def likelihood(kind="bernoulli", task="head"):
 def waits(config) -> None:
     """A job that takes long."""
     time.sleep(300)
+
+
+def settles(place, threads) -> None:
+    """What a process on a GPU does first, without one."""
+    os.environ["PLACE"] = f"{place} {threads}"
+
+
+def notes_where(config, folder, job, deadly=0) -> None:
+    """A job that writes down where it ran; `deadly` times it takes its process with it."""
+    tries = len(list(folder.glob(f"{job}.try*")))
+    (folder / f"{job}.try{tries}").touch()
+    if tries < deadly:
+        os.kill(os.getpid(), signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("*.try0"))) < config.wait_for and time.monotonic() < deadline:
+        time.sleep(0.05)  # until others are at work too
+    (folder / f"{job}.done").write_text(f"{os.getpid()} {os.environ['PLACE']}")
+
+
+def fails(config, error) -> None:
+    raise error

@@ -1,8 +1,8 @@
 """Notebook 08: section 6.4's grid measured over seeds, beside what every form of the proxy says of it.
 
 For each seed: Stage 0 and 1 once, Stage 2 once a head weight, Stage 3 once a cell (grid_cell.py). Another likelihood
-goes the way the pipeline would go: measured at the cell that its own proxy picks. On a CPU as many processes work as
-there are threads, one thread each: a network as small as the digits' gains little from a second one.
+goes the way the pipeline would go: measured at the cell that its own proxy picks. Several processes share the cells, one a GPU
+or one a core (stages/side_by_side.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..proxy.grid import Choice
 from ..stages import execute
 from ..stages.proxy_inputs import load_proxy, measured_bias
 from ..stages.run import Run
-from ..stages.side_by_side import everywhere, opened
+from ..stages.side_by_side import by_itself, everywhere, opened
 from . import paper_claims as claims
 from . import tables as tabled
 from .grid_cell import measure, prepare
@@ -41,6 +41,10 @@ def inputs(run: Run) -> tuple[Artifact, ...]:
     found += [v.artifact("direct") for v in (*(m for v in own for m in _merges(v)), *others)]
     found += [v.artifact(name) for v in own for name in run.artifacts_of("baselines")]
     return tuple(Artifact(str(a.folder.relative_to(run.folder)), a.folder, {"key": a.key}) for a in found)
+
+
+def before(run: Run) -> None:
+    by_itself("ablation")
 
 
 def make(run: Run, write: Writer) -> None:

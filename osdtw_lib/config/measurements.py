@@ -33,7 +33,8 @@ def _with_or_without_parameters(value):
     found: dict = {}
     for one in listed:
         one = {one: {}} if isinstance(one, str) else one
-        if not isinstance(one, dict) or not all(isinstance(v, (dict, type(None))) for v in one.values()):
+        several = isinstance(one, dict) and one is not value and len(one) != 1
+        if several or not isinstance(one, dict) or not all(isinstance(v, (dict, type(None))) for v in one.values()):
             raise ValueError("give names of methods or paths of .py files; with parameters: {ce: {key: value}}")
         if twice := found.keys() & one.keys():
             raise ValueError(f"'{min(twice)}' is given twice")

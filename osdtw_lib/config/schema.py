@@ -272,6 +272,7 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"  # processes that train together; auto: one a GPU
     loader_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=1024)] = "auto"  # processes of each that read images
+    jobs_per_gpu: Annotated[int, Field(ge=1, le=64)] = 1  # trainings of the grid and the verdict at once on one GPU
     reproducible: bool = False  # on CPUs: the same digits on every x86-64 processor with AVX2, slower
     outputs: Text = "outputs"
     likelihood: Likelihood = "bernoulli"

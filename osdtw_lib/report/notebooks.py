@@ -12,7 +12,7 @@ from .. import methods
 from ..artifacts.files import make_folder, remove, write_text
 from ..artifacts.lock import held
 from ..artifacts.manifest import MANIFEST
-from ..backend import reproducible
+from ..backend import gpus, reproducible
 from ..backend.progress import clock
 from ..config.load import dump_config, load_config
 from ..config.paths import PROJECT
@@ -26,7 +26,7 @@ from ..stages.run import Run
 from ..verdict.rows import taken_from_elsewhere
 from . import index as overview
 from . import page as report
-from . import written
+from . import several, written
 
 FOLDER = PROJECT / "notebooks"
 
@@ -38,15 +38,21 @@ def run_all(
     optional: tuple[str, ...] = (),
     wait: bool = False,
     verify: bool = False,
+    gpus_per_run: int | None = None,
 ) -> int:
     """Run the notebooks for each parameter file, from `first` on ("05": redo Stage 2 and what follows), with
     `optional` ones ("08", "09") too; where another process works on the same run, `wait` for its end. verify: every
     image file is read again before.
 
-    A failure of one parameter file is reported and the next still runs. Returns the exit status: 0, 2 where the
-    input was bad, 1 for any other failure.
+    Several files on a machine of several GPUs run at once, each on `gpus_per_run` of them, or in as many groups as there
+    are files (several.py); otherwise one after the other. A failure of one parameter file is reported and the next still
+    runs. Returns the exit status: 0, 2 where the input was bad, 1 for any other failure.
     """
-    status, names = 0, {}
+    status, names, jobs = 0, {}, {}
+    here = gpus.visible()
+    at_once = gpus_per_run is not None or min(len(params_files), len(here)) > 1
+    if gpus_per_run:
+        several.groups_of(here, 1, gpus_per_run)  # too many are refused before anything runs
     for params_file in params_files:
         try:
             config = load_config(params_file, overrides)
@@ -54,6 +60,10 @@ def run_all(
             if twin != params_file:
                 raise UserError(f"{params_file}: writes {config.folder}, as {twin} does; give it another `name`")
             _refuse_illegible(config)
+            if at_once and config.device != "cpu":
+                command = several.command_of(params_file, overrides, first, optional, wait, verify)
+                jobs[params_file] = several.Job(Path(params_file).stem, config.folder, command)
+                continue
             run = Run(config)
             with held(run.folder, wait):
                 _run_one(run, first, optional, verify)
@@ -63,7 +73,20 @@ def run_all(
         except Exception as error:
             print(f"error: {params_file}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             status = 1
-    return status
+    return max(status, _at_once(jobs, several.groups_of(here, len(jobs), gpus_per_run)), key=[0, 2, 1].index) if jobs else status
+
+
+def _at_once(jobs: dict[str, several.Job], groups: list[list[str]]) -> int:
+    """The exit status of all; one index over all that have ended well, as each wrote it while others were at work."""
+    statuses = several.run_side_by_side(list(jobs.values()), groups)
+    for folder in {job.folder.parent: job.folder for job, status in statuses.items() if not status}.values():
+        print(f"report: {overview.write_index(folder)}", flush=True)
+    for params_file, job in jobs.items():
+        if statuses[job]:
+            where = f"; {job.log} says why" if job.log.exists() else ""
+            print(f"error: {params_file}: ended with status {statuses[job]}{where}", file=sys.stderr, flush=True)
+    failed = {status for status in statuses.values() if status}
+    return 0 if not failed else 2 if failed == {2} else 1
 
 
 def _refuse_illegible(config) -> None:

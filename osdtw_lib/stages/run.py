@@ -15,7 +15,7 @@ import torch
 
 from .. import longtail, methods
 from ..artifacts.artifact import Artifact
-from ..backend import reproducible
+from ..backend import gpus, reproducible
 from ..config.load import load_config
 from ..config.schema import Config
 from ..data import sets
@@ -53,10 +53,7 @@ class Run:
         self.asked = methods.asked(config)
         if config.verdict.methods:  # a name that is none is said at once, not in notebook 09
             methods.asked(config.model_copy(update={"baselines": config.verdict.methods}))
-        if config.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device: cuda was asked for and none is visible; set device: auto")
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(auto if config.device == "auto" else config.device)
+        self.device = torch.device(gpus.choose(config.device))
         if config.reproducible and self.device.type == "cuda":
             raise UserError("reproducible: true holds on CPUs alone, and device: auto takes the GPU here; set device: cpu")
         if config.reproducible and reproducible.active():

@@ -7,10 +7,9 @@ import pandas as pd
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import checksum, make_folder, write_text
 from ..artifacts.lock import held
-from ..backend import distributed
-from ..errors import UserError
 from ..stages import execute
 from ..stages.run import Run
+from ..stages.side_by_side import by_itself
 from . import compare
 from .cells import cells, decision
 from .measure import measure
@@ -32,8 +31,7 @@ def inputs(run: Run) -> tuple[Artifact, ...]:
 def before(run: Run) -> None:
     """Train and test what is missing; a killed run goes on in the cells it was in. Row files are looked at first."""
     taken_from_elsewhere(run)
-    if distributed.world_size() > 1:
-        raise UserError("verdict: it trains several rows at once by itself; start it without torchrun")
+    by_itself("verdict")
     with held(run.locked):
         execute(run, "split", quiet=True)
         measure(run)

@@ -64,7 +64,9 @@ def test_help_is_shown_without_installing(tree, script, flag):
 
 def test_help_tells_every_option(tree):
     text = shell(tree, tree / "run_all.sh", "--help").stdout
-    assert all(option in text for option in ("--set", "--from", "--lab", "--help", "PARAMS.yaml", "Exit status"))
+    assert all(
+        option in text for option in ("--set", "--from", "--lab", "--gpus-per-run", "--help", "PARAMS.yaml", "Exit status")
+    )
 
 
 @pytest.mark.parametrize("broken", ["constraints.txt that does not parse", "a package nobody has"])
