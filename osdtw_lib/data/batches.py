@@ -20,7 +20,19 @@ from ..backend import distributed
 from ..backend.threads import cores
 from ..config.schema import Config, Recipe
 from ..errors import UserError
-from .augment import UNMIXED, augmented, centred, generators_kept, mixed_and_erased, photograph, seed_all, seed_of, seeded
+from .augment import (
+    UNMIXED,
+    augmented,
+    centred,
+    draw,
+    generators_kept,
+    mixed_and_erased,
+    photograph,
+    seed_all,
+    seed_of,
+    seeded,
+    sent,
+)
 from .image_files import ImageFiles
 from .sampling import order
 from .source import LabelledImages
@@ -30,8 +42,8 @@ MOST_READERS = 16
 
 
 def normalized(pixels: Tensor, mean, std) -> Tensor:
-    """uint8 (B, C, H, W) -> float32 of zero mean and unit deviation a channel."""
-    mean, std = (torch.tensor(v, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1) for v in (mean, std))
+    """uint8 (B, C, H, W) -> float32 of zero mean and unit deviation a channel, (C,) each; tensors best on the same device."""
+    mean, std = (torch.as_tensor(v, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1) for v in (mean, std))
     return (pixels.float() / 255 - mean) / std
 
 
@@ -40,7 +52,7 @@ class Part:
     """images float32 (B, C, H, W); labels (B,), or (B, K) where mixed; `share` of the batch's images; `number` in it.
 
     own: the images' own labels (B,), mixed or not; indices (B,): which of the data set's they are; batch: the own labels of
-    the whole batch, whatever part of it this is. more: the further streams' part beside this one.
+    the whole batch, whatever part of it this is. more: the further streams' part beside this one. All on one device.
     """
 
     images: Tensor
@@ -57,7 +69,7 @@ class Part:
         """(own labels (B,), those mixed in (B,), the share of the own (B,)); unmixed: the own twice, the very same tensor."""
         if self.labels.ndim == 1:
             return self.labels, self.labels, torch.ones(len(self.labels), device=self.labels.device)
-        at = self.own.to(self.labels.device)[:, None]
+        at = self.own[:, None]
         share = self.labels.gather(1, at)[:, 0]
         other = torch.where(share < 1, self.labels.scatter(1, at, -1.0).argmax(1), at[:, 0])
         return at[:, 0], other, share
@@ -112,9 +124,10 @@ class Batches:
         self.batch_size = batch_size or self.recipe.batch_size
         self.labels = torch.from_numpy(np.ascontiguousarray(images.labels))
         config = config.model_copy(update={"data": config.data.filled})
-        self._mean, self._std = config.data.mean, config.data.std
+        self.device, mean, std = torch.device(device), torch.tensor(config.data.mean), torch.tensor(config.data.std)
+        self._mean, self._std = mean.to(self.device), std.to(self.device)
         kind = _Files if isinstance(images, ImageFiles) else _Arrays
-        self._reader = kind(images, config, size, torch.device(device), self.recipe, 255 * torch.tensor(self._mean))
+        self._reader = kind(images, config, size, self.device, self.recipe, 255 * mean)
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
@@ -126,7 +139,8 @@ class Batches:
         """Batches number first, first + every, ..., in order and as they are; the others are not read."""
         chosen = self._in_order()[first::every]
         for pixels, (_, indices, _) in zip(self._reader.read(chosen), chosen):
-            yield normalized(pixels, self._mean, self._std), self.labels[indices].to(pixels.device)
+            labels = sent({"own": self.labels[indices]}, self.device)["own"]
+            yield normalized(pixels, self._mean, self._std), labels
 
     def _in_order(self) -> list[Places]:
         return [Places(0, i, torch.zeros_like(i)) for i in torch.arange(len(self.labels)).split(self.batch_size)]
@@ -162,13 +176,17 @@ class Batches:
         return replace(first, more=tuple(others)) if others else first
 
     def _part(self, pixels: Tensor, indices: Tensor, batch: Tensor, at: tuple[int, int, int], stream: int) -> Part:
-        own = labels = self.labels[indices].to(pixels.device)
+        known = {"own": self.labels[indices], "indices": indices, "batch": batch}
         with seeded(self.seed, *at, "augmentation", *([stream] if stream else [])):
-            pixels = self._reader.augmented(pixels)
+            draws, sizes = self._reader.draw(pixels.shape)
+            there = sent(known | draws, self.device)
+            pixels = self._reader.augmented(pixels, there, sizes)
             late = self.unmixed_from is not None and at[0] >= self.unmixed_from
             recipe = self.recipe.model_copy(update=UNMIXED) if late else self.recipe
-            images, labels = mixed_and_erased(normalized(pixels, self._mean, self._std), labels, recipe, self.n_classes)
-        return Part(images, labels, len(indices) / len(batch), at[2], at[0], own, indices, batch)
+            images = normalized(pixels, self._mean, self._std)
+            images, labels = mixed_and_erased(images, there["own"], recipe, self.n_classes)
+        share = len(indices) / len(batch)
+        return Part(images, labels, share, at[2], at[0], *(there[name] for name in known))
 
 
 def is_own(number: int) -> bool:
@@ -180,7 +198,7 @@ class _Arrays:
     """Pixels that lie in memory or in a memory map; augmented on the device, a batch at a time."""
 
     def __init__(self, images: LabelledImages, config: Config, size, device, recipe: Recipe, fill: Tensor):
-        self.pixels, self.size, self.device, self.recipe, self.fill = images.pixels, size, device, recipe, fill
+        self.pixels, self.size, self.device, self.recipe, self.fill = images.pixels, size, device, recipe, fill.to(device)
         self.crop_share, self.interpolation = config.data.crop_share, config.data.interpolation
         self.whole = None
         if images.pixels.nbytes <= ON_DEVICE_BYTES:
@@ -196,12 +214,15 @@ class _Arrays:
     def _gather(self, places: Places) -> Tensor:
         indices = places.indices
         if self.whole is not None:
-            return self.whole[indices.to(self.whole.device)]
+            return self.whole[sent({"indices": indices}, self.device)["indices"]]
         pixels = torch.from_numpy(self.pixels[indices.numpy()]).permute(0, 3, 1, 2).contiguous()
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
-    def augmented(self, pixels: Tensor) -> Tensor:
-        return augmented(pixels, self.recipe, self.size, self.crop_share, self.fill, self.interpolation)
+    def draw(self, shape: torch.Size) -> tuple[dict[str, Tensor], list[list[int]]]:
+        return draw(shape, self.recipe)
+
+    def augmented(self, pixels: Tensor, draws: dict[str, Tensor], sizes: list[list[int]]) -> Tensor:
+        return augmented(pixels, draws, sizes, self.size, self.crop_share, self.fill, self.interpolation)
 
 
 def _ahead(function, items) -> Iterator:
@@ -240,8 +261,11 @@ class _Files:
                 raise UserError(pixels)
             yield pixels.to(self.device, non_blocking=True)
 
-    def augmented(self, pixels: Tensor) -> Tensor:
-        return pixels  # done where they were read
+    def draw(self, shape: torch.Size) -> tuple[dict[str, Tensor], list[list[int]]]:
+        return {}, []  # done where they were read
+
+    def augmented(self, pixels: Tensor, draws: dict[str, Tensor], sizes: list[list[int]]) -> Tensor:
+        return pixels
 
 
 class _Plan:

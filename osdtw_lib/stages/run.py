@@ -182,7 +182,7 @@ class Run:
     @cached_property
     def problem(self) -> Problem:
         """What a method may know; its networks have random weights."""
-        return Problem(self.config, self.class_names, self.class_counts, self.vit)
+        return Problem(self.config, self.class_names, self.class_counts, self.vit, self.device)
 
     @cached_property
     def methods(self) -> dict[str, Method]:
