@@ -9,7 +9,8 @@ import torch
 
 from ..backend import distributed
 from ..data.augment import sent
-from ..data.batches import Batches, Part, Places, is_own
+from ..data.batches import Batches, Part, is_own
+from ..data.readers import Places
 from ..longtail import TASKS
 from ..models.two_branch import TwoBranchViT
 from ..models.vit import ViT, decode, embed, through
@@ -86,6 +87,10 @@ class AtDepth:
     def batch_size(self) -> int:
         return self.features.batches.batch_size
 
+    @property
+    def waited(self) -> float:
+        return self.features.batches.waited
+
     def __len__(self) -> int:
         return len(self.features.batches)
 
@@ -107,6 +112,10 @@ class Views:
         self.shown, self.drawn, self.seen, self.views, self.precision = shown, drawn, seen, views, precision
         self.labels, self.batch_size = drawn.labels, drawn.batch_size
         self.made: dict[int, torch.Tensor] = {}
+
+    @property
+    def waited(self) -> float:
+        return self.shown.waited
 
     def __len__(self) -> int:
         return len(self.drawn)

@@ -7,8 +7,8 @@ from PIL import Image
 
 from osdtw_lib.backend import distributed
 from osdtw_lib.config.schema import Config, Digits, Files, Recipe
-from osdtw_lib.data import batches as module
-from osdtw_lib.data.batches import Batches, normalized, readers
+from osdtw_lib.data import readers as module
+from osdtw_lib.data.batches import Batches, normalized
 from osdtw_lib.data.image_files import ImageFiles
 from osdtw_lib.data.source import LabelledImages
 from osdtw_lib.errors import UserError
@@ -161,10 +161,3 @@ def test_a_corrupt_image_met_in_training_names_the_file(photographs, workers):
     with pytest.raises(UserError, match="a photo 4.jpg: cannot be read") as caught:
         flat(of_files(photographs, workers, **PHOTO), 0)
     assert "\n" not in str(caught.value)
-
-
-def test_reading_processes_share_the_cores(monkeypatch):
-    monkeypatch.setattr("osdtw_lib.data.batches.cores", lambda: 16)
-    assert readers("auto", torch.device("cuda")) == 16 and readers("auto", torch.device("cpu")) == 15
-    monkeypatch.setattr(distributed, "local_world_size", lambda: 8)
-    assert readers("auto", torch.device("cuda")) == 2 and readers(0, torch.device("cuda")) == 0

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from osdtw_lib import methods
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.schema import Config, Digits, Files, Recipe
-from osdtw_lib.data import batches as module
+from osdtw_lib.data import readers as module
 from osdtw_lib.data.augment import sent
 from osdtw_lib.data.batches import Batches
 from osdtw_lib.data.source import LabelledImages
