@@ -62,7 +62,7 @@ class WholeSet(Pixels):
     evaluate: ClassVar[str] = "test"
     crop_share: ClassVar[float] = 1.0
     interpolation: ClassVar[str] = "bicubic"
-    cache: ClassVar[bool] = False
+    cache: ClassVar[bool] = False  # its pixels are decoded
     protocol: ClassVar[str | None] = None
     images_are: ClassVar[str]  # in words, and what the model has to be for them
     model_is: ClassVar[dict[str, int]]
@@ -117,7 +117,7 @@ class Files(Pixels):
     class_names: Text | None = None  # a text file, a name a line, for lists that number their classes
     protocol: Literal["imagenet_lt", "places_lt", "inaturalist2018"] | None = None  # published counts, checked on loading
     test_per_class: Count = 10
-    cache: bool = False  # decode every image once into one file of its own
+    cache: bool | Literal["auto"] = False  # decode every image once into one file; auto: for a GPU, where the disk has room
     crop_share: Annotated[Number, Field(ge=0.1, le=1)] | None = None  # of the resized image's sides, kept at evaluation
     interpolation: Literal["bicubic", "bilinear"] | None = None
 

@@ -1,7 +1,9 @@
 """What a training batch goes through: of pixels on the device, of a photograph in a loader's process, of both together.
 
 Every image draws its own crop, operations and strengths from torch's, numpy's and Python's generators, as the
-libraries do; `seeded` makes all that is random a function of a name, whatever process it happens in.
+libraries do; `seeded` makes all that is random a function of a name, whatever process it happens in. What becomes of
+pixels on a device is drawn on the CPU first (`draw`), goes there by one copy (`sent`) and is applied (`augmented`), so that
+nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from ..backend.timm_import import timm, torchvision
 from ..config.schema import Recipe
-from .rand_augment import LAYERS, rand_augment, warped
+from .rand_augment import LAYERS, affine_maps, draw_layers, rand_augment, warped
 
 ASPECT = (3 / 4, 4 / 3)  # of a random crop
 UNMIXED = {"mixup": 0.0, "cutmix": 0.0}  # of a recipe, for a loss that knows hard labels only
@@ -67,20 +69,61 @@ def centred(images: Tensor, size: tuple[int, int], crop_share: float, interpolat
     return F.interpolate(images.float(), size, mode=interpolation, antialias=True).round_().clamp_(0, 255).byte()
 
 
-def augmented(
-    images: Tensor, recipe: Recipe, size: tuple[int, int], crop_share: float, fill: Tensor, interpolation: str = "bicubic"
-) -> Tensor:
-    """uint8 (B, C, H, W) -> uint8 (B, C, *size) on the same device; fill (C,) in 0..255 comes in from outside an image."""
+def draw(shape: torch.Size, recipe: Recipe) -> tuple[dict[str, Tensor], list[list[int]]]:
+    """All that is random about how images (B, C, H, W) are augmented, on the CPU; and how many have which of RandAugment's
+    operations (see there)."""
+    batch, _, height, width = shape
+    drawn: dict[str, Tensor] = {}
+    sizes: list[list[int]] = []
     if recipe.random_crop:
-        images = _cropped(images, recipe.random_crop, size[0], interpolation)
+        drawn["crops"] = _draw_crops(batch, height, width, recipe.random_crop)
+    if recipe.flip:
+        drawn["mirrored"] = torch.rand(batch) < 0.5
+    if recipe.random_shift:
+        drawn["moves"] = torch.randint(-recipe.random_shift, recipe.random_shift + 1, (2, batch))
+    if recipe.rand_augment:
+        layers, sizes = draw_layers(batch, *recipe.rand_augment)
+        drawn |= layers
+    return drawn, sizes
+
+
+def sent(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Tensors of the CPU on the device, by one copy that nobody waits for."""
+    if device.type == "cpu":
+        return tensors
+    sizes = [-(-t.nbytes // 8) * 8 for t in tensors.values()]  # each begins where one of any type may
+    packed = torch.empty(sum(sizes), dtype=torch.uint8, pin_memory=device.type == "cuda")
+
+    def parts(whole: Tensor) -> Iterator[Tensor]:
+        for place, t in zip(whole.split(sizes), tensors.values()):
+            yield place[: t.nbytes].view(t.dtype).view(t.shape)
+
+    for place, t in zip(parts(packed), tensors.values()):
+        place.copy_(t)
+    return dict(zip(tensors, parts(packed.to(device, non_blocking=True))))
+
+
+def augmented(
+    images: Tensor,
+    draws: dict[str, Tensor],
+    sizes: list[list[int]],
+    size: tuple[int, int],
+    crop_share: float,
+    fill: Tensor,
+    interpolation: str = "bicubic",
+) -> Tensor:
+    """uint8 (B, C, H, W) -> uint8 (B, C, *size) by what was drawn, all on one device; fill (C,) in 0..255 comes in from
+    outside an image."""
+    if "crops" in draws:
+        found = warped(images.float(), draws["crops"], size[0], interpolation, "reflection")
+        images = found.round_().clamp_(0, 255).byte()
     else:
         images = centred(images, size, crop_share, interpolation)
-    if recipe.flip:
-        mirrored = (torch.rand(len(images)) < 0.5).to(images.device)
-        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
-    if recipe.random_shift:
-        images = _shifted(images, recipe.random_shift)
-    return rand_augment(images, *recipe.rand_augment, fill) if recipe.rand_augment else images
+    if "mirrored" in draws:
+        images = torch.where(draws["mirrored"].view(-1, 1, 1, 1), images.flip(-1), images)
+    if "moves" in draws:
+        images = _shifted(images, draws["moves"])
+    return rand_augment(images, draws, sizes, fill) if sizes else images
 
 
 def photograph(
@@ -141,9 +184,8 @@ def _mixed(images: Tensor, labels: Tensor, recipe: Recipe, n_classes: int) -> tu
     return mixed, torch.lerp(target.flip(0), target, float(kept))
 
 
-def _cropped(images: Tensor, area: tuple[float, float], size: int, interpolation: str) -> Tensor:
-    """A random part of each image, of so much of its area and an aspect within 3/4..4/3, resized."""
-    batch, _, height, width = images.shape
+def _draw_crops(batch: int, height: int, width: int, area: tuple[float, float]) -> Tensor:
+    """(B, 2, 3): a random part of each image, of so much of its area and an aspect within 3/4..4/3, as an affine map."""
     share = torch.empty(batch).uniform_(*area)
     aspect = torch.empty(batch).uniform_(np.log(ASPECT[0]), np.log(ASPECT[1])).exp()
     pixels = share * height * width
@@ -151,14 +193,12 @@ def _cropped(images: Tensor, area: tuple[float, float], size: int, interpolation
     sides = (aspect / pixels).rsqrt() / height, (1 / (pixels * aspect)).rsqrt() / width
     part = torch.stack(sides).clamp(max=1)  # (2, B)
     (tall, wide), (down, right) = part, (2 * torch.rand(2, batch) - 1) * (1 - part)
-    found = warped(images.float(), (wide, 0, right, 0, tall, down), size, interpolation, "reflection")
-    return found.round_().clamp_(0, 255).byte()
+    return affine_maps((wide, 0, right, 0, tall, down), batch)
 
 
-def _shifted(images: Tensor, shift: int) -> Tensor:
-    """Each image moved by up to `shift` pixels, each way; borders are repeated."""
+def _shifted(images: Tensor, moves: Tensor) -> Tensor:
+    """Each image moved by moves (2, B), pixels down and right; borders are repeated."""
     batch, _, height, width = images.shape
-    moves = torch.randint(-shift, shift + 1, (2, batch)).to(images.device)
     rows = (moves[0][:, None] + torch.arange(height, device=images.device)).clamp(0, height - 1)
     columns = (moves[1][:, None] + torch.arange(width, device=images.device)).clamp(0, width - 1)
     at = torch.arange(batch, device=images.device)[:, None, None]

@@ -7,35 +7,25 @@ same batches, and so do two processes that share the parts of a batch.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..backend import distributed
-from ..backend.threads import cores
 from ..config.schema import Config, Recipe
-from ..errors import UserError
-from .augment import UNMIXED, augmented, centred, generators_kept, mixed_and_erased, photograph, seed_all, seed_of, seeded
+from .augment import UNMIXED, mixed_and_erased, seed_of, seeded, sent
 from .image_files import ImageFiles
+from .readers import Arrays, Files, Places
 from .sampling import order
 from .source import LabelledImages
 
-ON_DEVICE_BYTES = 1 << 30  # arrays up to this size lie on the device as a whole
-MOST_READERS = 16
-SOCKET_PATH = 103  # characters: macOS's limit; Linux's is 107
-
 
 def normalized(pixels: Tensor, mean, std) -> Tensor:
-    """uint8 (B, C, H, W) -> float32 of zero mean and unit deviation a channel."""
-    mean, std = (torch.tensor(v, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1) for v in (mean, std))
+    """uint8 (B, C, H, W) -> float32 of zero mean and unit deviation a channel, (C,) each; tensors best on the same device."""
+    mean, std = (torch.as_tensor(v, dtype=torch.float32, device=pixels.device).view(1, -1, 1, 1) for v in (mean, std))
     return (pixels.float() / 255 - mean) / std
 
 
@@ -44,7 +34,7 @@ class Part:
     """images float32 (B, C, H, W); labels (B,), or (B, K) where mixed; `share` of the batch's images; `number` in it.
 
     own: the images' own labels (B,), mixed or not; indices (B,): which of the data set's they are; batch: the own labels of
-    the whole batch, whatever part of it this is. more: the further streams' part beside this one.
+    the whole batch, whatever part of it this is. more: the further streams' part beside this one. All on one device.
     """
 
     images: Tensor
@@ -61,18 +51,10 @@ class Part:
         """(own labels (B,), those mixed in (B,), the share of the own (B,)); unmixed: the own twice, the very same tensor."""
         if self.labels.ndim == 1:
             return self.labels, self.labels, torch.ones(len(self.labels), device=self.labels.device)
-        at = self.own.to(self.labels.device)[:, None]
+        at = self.own[:, None]
         share = self.labels.gather(1, at)[:, 0]
         other = torch.where(share < 1, self.labels.scatter(1, at, -1.0).argmax(1), at[:, 0])
         return at[:, 0], other, share
-
-
-class Places(NamedTuple):
-    """A part's images: its number in the batch, their indices, and how often each was drawn before in the epoch, (B,)."""
-
-    number: int
-    indices: Tensor
-    before: Tensor
 
 
 def times_before(chosen: Tensor) -> Tensor:
@@ -116,12 +98,18 @@ class Batches:
         self.batch_size = batch_size or self.recipe.batch_size
         self.labels = torch.from_numpy(np.ascontiguousarray(images.labels))
         config = config.model_copy(update={"data": config.data.filled})
-        self._mean, self._std = config.data.mean, config.data.std
-        kind = _Files if isinstance(images, ImageFiles) else _Arrays
-        self._reader = kind(images, config, size, torch.device(device), self.recipe, 255 * torch.tensor(self._mean))
+        self.device, mean, std = torch.device(device), torch.tensor(config.data.mean), torch.tensor(config.data.std)
+        self._mean, self._std = mean.to(self.device), std.to(self.device)
+        kind = Files if isinstance(images, ImageFiles) else Arrays
+        self._reader = kind(images, config, size, self.device, self.recipe, 255 * mean)
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
+
+    @property
+    def waited(self) -> float:
+        """Seconds in which images that were asked for had not been read yet."""
+        return self._reader.feed.waited
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self.share(0, 1)
@@ -130,7 +118,8 @@ class Batches:
         """Batches number first, first + every, ..., in order and as they are; the others are not read."""
         chosen = self._in_order()[first::every]
         for pixels, (_, indices, _) in zip(self._reader.read(chosen), chosen):
-            yield normalized(pixels, self._mean, self._std), self.labels[indices].to(pixels.device)
+            labels = sent({"own": self.labels[indices]}, self.device)["own"]
+            yield normalized(pixels, self._mean, self._std), labels
 
     def _in_order(self) -> list[Places]:
         return [Places(0, i, torch.zeros_like(i)) for i in torch.arange(len(self.labels)).split(self.batch_size)]
@@ -166,154 +155,19 @@ class Batches:
         return replace(first, more=tuple(others)) if others else first
 
     def _part(self, pixels: Tensor, indices: Tensor, batch: Tensor, at: tuple[int, int, int], stream: int) -> Part:
-        own = labels = self.labels[indices].to(pixels.device)
+        known = {"own": self.labels[indices], "indices": indices, "batch": batch}
         with seeded(self.seed, *at, "augmentation", *([stream] if stream else [])):
-            pixels = self._reader.augmented(pixels)
+            draws, sizes = self._reader.draw(pixels.shape)
+            there = sent(known | draws, self.device)
+            pixels = self._reader.augmented(pixels, there, sizes)
             late = self.unmixed_from is not None and at[0] >= self.unmixed_from
             recipe = self.recipe.model_copy(update=UNMIXED) if late else self.recipe
-            images, labels = mixed_and_erased(normalized(pixels, self._mean, self._std), labels, recipe, self.n_classes)
-        return Part(images, labels, len(indices) / len(batch), at[2], at[0], own, indices, batch)
+            images = normalized(pixels, self._mean, self._std)
+            images, labels = mixed_and_erased(images, there["own"], recipe, self.n_classes)
+        share = len(indices) / len(batch)
+        return Part(images, labels, share, at[2], at[0], *(there[name] for name in known))
 
 
 def is_own(number: int) -> bool:
     """Whether a part of this number is this process's."""
     return number % distributed.world_size() == distributed.rank()
-
-
-class _Arrays:
-    """Pixels that lie in memory or in a memory map; augmented on the device, a batch at a time."""
-
-    def __init__(self, images: LabelledImages, config: Config, size, device, recipe: Recipe, fill: Tensor):
-        self.pixels, self.size, self.device, self.recipe, self.fill = images.pixels, size, device, recipe, fill
-        self.crop_share, self.interpolation = config.data.crop_share, config.data.interpolation
-        self.whole = None
-        if images.pixels.nbytes <= ON_DEVICE_BYTES:
-            self.whole = torch.from_numpy(np.ascontiguousarray(images.pixels)).to(device).permute(0, 3, 1, 2).contiguous()
-
-    def read(self, chosen: list[Places], epoch: int | None = None) -> Iterator[Tensor]:
-        """uint8 (B, C, H, W) on the device, for each of the places; as evaluation sees them without an epoch."""
-        gathered = map(self._gather, chosen) if self.whole is not None else _ahead(self._gather, chosen)
-        for pixels in gathered:
-            pixels = pixels.to(self.device, non_blocking=True)
-            yield pixels if epoch is not None else centred(pixels, self.size, self.crop_share, self.interpolation)
-
-    def _gather(self, places: Places) -> Tensor:
-        indices = places.indices
-        if self.whole is not None:
-            return self.whole[indices.to(self.whole.device)]
-        pixels = torch.from_numpy(self.pixels[indices.numpy()]).permute(0, 3, 1, 2).contiguous()
-        return pixels.pin_memory() if self.device.type == "cuda" else pixels
-
-    def augmented(self, pixels: Tensor) -> Tensor:
-        return augmented(pixels, self.recipe, self.size, self.crop_share, self.fill, self.interpolation)
-
-
-def _ahead(function, items) -> Iterator:
-    """map, with the next item worked on in a thread while this one is used."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = None
-        for item in items:
-            ready, coming = coming, thread.submit(function, item)
-            if ready is not None:
-                yield ready.result()
-        if coming is not None:
-            yield coming.result()
-
-
-class _Files:
-    """Image files, read and augmented in processes of their own; a file that cannot be read stops the run by name."""
-
-    def __init__(self, images: ImageFiles, config: Config, size, device, recipe: Recipe, fill: Tensor):
-        shape = size, config.data.crop_share, fill, config.data.interpolation
-        self.reading = _Reading(images, photograph(recipe, *shape), photograph(None, *shape), config.seed)
-        self.device, self.plan = device, _Plan()
-        workers = readers(config.loader_workers, device)
-        self.loader = torch.utils.data.DataLoader(
-            self.reading,
-            batch_sampler=self.plan,
-            collate_fn=_stacked,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=device.type == "cuda",
-        )
-
-    def read(self, chosen: list[Places], epoch: int | None = None) -> Iterator[Tensor]:
-        self.plan.batches = [[(i, epoch, n) for i, n in zip(c.indices.tolist(), c.before.tolist())] for c in chosen]
-        for pixels in self.loader:
-            if isinstance(pixels, str):
-                raise UserError(pixels)
-            yield pixels.to(self.device, non_blocking=True)
-
-    def augmented(self, pixels: Tensor) -> Tensor:
-        return pixels  # done where they were read
-
-
-class _Plan:
-    """Which images to read next: set before each pass, so that the reading processes live on."""
-
-    batches: list[list[tuple[int, int | None, int]]] = []
-
-    def __iter__(self):
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-@dataclass
-class _Reading(torch.utils.data.Dataset):
-    images: ImageFiles
-    training: object
-    evaluation: object
-    seed: int
-
-    def __getitems__(self, batch: list[tuple[int, int | None, int]]) -> list[np.ndarray | str]:
-        """Each image of a batch, given as (index, epoch, how often it was drawn before in it).
-
-        Putting the generators back once, not once an image, is cheap."""
-        with generators_kept():
-            return [self._one(*at) for at in batch]
-
-    def _one(self, index: int, epoch: int | None, before: int) -> np.ndarray | str:
-        """uint8 (C, H, W), or the one line that says what is wrong with the file."""
-        try:
-            image = self.images.read(index)
-        except UserError as error:
-            return str(error)
-        if epoch is None:
-            pixels = np.asarray(self.evaluation(image))
-        else:
-            seed_all(seed_of(self.seed, epoch, "image", index, *([before] if before else [])))
-            pixels = np.asarray(self.training(image))
-        return pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
-
-
-def _stacked(images: list[np.ndarray | str]) -> Tensor | str:
-    broken = next((image for image in images if isinstance(image, str)), None)
-    return broken or torch.from_numpy(np.stack(images))
-
-
-def readers(asked: int | str, device: torch.device) -> int:
-    """Reading processes of one training process; auto: its share of the cores, all but one where it trains on them too.
-
-    None where the folder for temporary files has too long a name: what they read would never arrive, without a word.
-    """
-    if asked == "auto":
-        share = cores() // distributed.local_world_size()
-        asked = min(MOST_READERS, share if device.type == "cuda" else share - 1)
-    if asked and _sockets_fit(tempfile.gettempdir()):
-        return asked
-    return 0
-
-
-@cache
-def _sockets_fit(folder: str) -> bool:
-    """Whether the processes can hand pixels on through a socket in this folder, whose path the system limits; said if not."""
-    fits = len(os.fsencode(folder)) + len("/pymp-12345678/listener-12345678") <= SOCKET_PATH
-    if not fits:
-        print(
-            f"{folder}: too long a name for sockets, so images are read without processes of their own, which takes longer; "
-            "set TMPDIR to a folder with a shorter one",
-            flush=True,
-        )
-    return fits

@@ -23,6 +23,7 @@ from PIL import Image
 
 from ..artifacts.files import make_folder, remove, write_text
 from ..artifacts.lock import TOKEN
+from ..backend import distributed
 from ..backend.progress import size
 from ..backend.threads import cores
 from ..errors import UserError
@@ -42,11 +43,10 @@ def decoded(images: ImageFiles, side: int, folder: Path, interpolation: str = "b
     full, or naming an image that cannot be read.
     """
     shape = (len(images), side, side, images.channels)
-    how = "" if interpolation == "bicubic" else f"{interpolation}_"
-    name = f"decoded_{how}{side}_{images.fingerprint()[:16]}"
+    data = _file(images, side, folder, interpolation)
+    journal = data.with_suffix(".json")
     make_folder(folder)
-    data, journal = folder / f"{name}.u8", folder / f"{name}.json"
-    with _locked(folder / f".{name}.lock") as lock:
+    with _locked(folder / f".{data.stem}.lock") as lock:
         if lock.read() != _state(data, journal):
             done = _blocks_done(data, journal, images, shape)
             missing = [b for b in range(-(-len(images) // BLOCK)) if b not in done]
@@ -56,6 +56,27 @@ def decoded(images: ImageFiles, side: int, folder: Path, interpolation: str = "b
                 lock.truncate(0)
                 lock.write(_state(data, journal) or b"")
     return LabelledImages(np.memmap(data, np.uint8, "r", shape=shape), images.labels)
+
+
+def has_room(parts: list[ImageFiles], side: int, folder: Path, interpolation: str = "bicubic") -> bool:
+    """Whether the disk holds what is not decoded yet of all these; one line where it does not."""
+    needed = sum(len(images) * side * side * images.channels for images in parts)
+    free = shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.is_dir())).free - SPARE
+    if needed > free:
+        files = [_file(images, side, folder, interpolation) for images in parts]
+        needed -= sum(512 * path.stat().st_blocks for path in files if path.is_file())
+    if needed > free and distributed.rank() == 0:
+        print(
+            f"data.cache: auto: images are read from their files, for {folder} has {size(max(free, 0))} free and decoded they "
+            f"take {size(needed)}",
+            flush=True,
+        )
+    return needed <= free
+
+
+def _file(images: ImageFiles, side: int, folder: Path, interpolation: str) -> Path:
+    how = "" if interpolation == "bicubic" else f"{interpolation}_"
+    return folder / f"decoded_{how}{side}_{images.fingerprint()[:16]}.u8"
 
 
 def resized(image: Image.Image, side: int, interpolation: str = "bicubic") -> Image.Image:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,13 +28,14 @@ Read = Callable[[str, str], dict[str, Tensor]]  # (stage, file) -> the tensors t
 class Problem:
     """All that a method may know: the parameter file, the classes and their training counts; nothing of the test set.
 
-    vit(outputs): a network, from the common start where it is to be trained.
+    vit(outputs): a network, from the common start where it is to be trained. device: where networks are.
     """
 
     config: Config
     class_names: tuple[str, ...]
     class_counts: np.ndarray  # (K,)
     vit: Callable[[int], ViT]
+    device: torch.device = torch.device("cpu")
 
     @property
     def n_classes(self) -> int:
@@ -56,7 +58,12 @@ class Problem:
     @cached_property
     def likelihoods(self) -> dict:
         """head / tail."""
-        return task_likelihoods(self.config.likelihood, self.class_counts, self.partition, self.config.logit_adjustment)
+        found = task_likelihoods(self.config.likelihood, self.class_counts, self.partition, self.config.logit_adjustment)
+        return {task: likelihood.to(self.device) for task, likelihood in found.items()}
+
+    def constant(self, values) -> Tensor:
+        """Numbers that a loss needs again and again, where networks are: a copy in the loss would wait for the device."""
+        return torch.as_tensor(values).to(self.device)
 
     def described(self, **row) -> dict:
         """For predictor.json: what a predictor needs to know beside the weights; `row` says which row they are of."""
@@ -196,7 +203,7 @@ class SingleNetwork(PlainNetwork):
     def likelihood(self) -> Bernoulli | Categorical: ...
 
     def phases(self) -> list[Phase]:
-        likelihood = self.likelihood()
+        likelihood = self.likelihood().to(self.problem.device)
 
         def losses(network, part):
             return {self.name: -likelihood(network(part.images), part.labels).mean()}

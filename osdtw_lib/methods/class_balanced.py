@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -40,8 +41,12 @@ class ClassBalanced(OneNetwork):
                 vit.head.bias.fill_(-math.log(self.problem.n_classes - 1))
         return vit
 
+    @cached_property
+    def weights(self):
+        return self.problem.constant(effective_weights(self.problem.class_counts, self.parameters.beta))
+
     def class_weights(self, epoch):
-        return effective_weights(self.problem.class_counts, self.parameters.beta)
+        return self.weights
 
     def loss(self, scores, labels):
         if self.parameters.base == "focal":

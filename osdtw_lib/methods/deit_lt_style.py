@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -94,13 +95,16 @@ class DeitLtStyle(Method):
             teacher = Teacher(*shape, own.teacher_width or max(8, vit.embed_dim // 12), own.teacher_blocks, own.scale)
         return Distilled(vit, teacher.to(vit.head.weight.device))
 
+    @cached_property
+    def effective(self) -> Tensor:
+        return self.problem.constant(effective_weights(self.problem.class_counts, self.parameters.beta))
+
     def weights(self, epoch: int, share: float) -> Tensor | None:
-        late = is_late(epoch, self.problem.length.epochs, share)
-        return effective_weights(self.problem.class_counts, self.parameters.beta) if late else None
+        return self.effective if is_late(epoch, self.problem.length.epochs, share) else None
 
     def phases(self):
         own, length = self.parameters, self.problem.length
-        lowered = margins(self.problem.class_counts, own.margin)
+        lowered = self.problem.constant(margins(self.problem.class_counts, own.margin))
 
         def of_teacher(epoch):
             return self.weights(epoch, own.teacher_weights_from)

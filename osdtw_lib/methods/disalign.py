@@ -51,7 +51,7 @@ class DisAlign(AfterCE):
     head = staticmethod(AlignedHead)
 
     def phases(self):
-        weights = rarity_weights(self.problem.priors, self.parameters.rho)
+        weights = self.problem.constant(rarity_weights(self.problem.priors, self.parameters.rho))
 
         def all_but_the_linear(network):
             network.requires_grad_(False)

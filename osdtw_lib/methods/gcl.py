@@ -63,7 +63,7 @@ class GaussianClouded(Method):
 
     def phases(self):
         own = self.parameters
-        cloud = torch.from_numpy(own.noise * cloud_sizes(self.problem.class_counts))
+        cloud = self.problem.constant(own.noise * cloud_sizes(self.problem.class_counts))
 
         def first(network, part):
             cosines = network(part.images).float()

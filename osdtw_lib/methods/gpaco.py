@@ -33,7 +33,7 @@ class GPaco(Method):
         return Contrasted(self.problem.vit(self.problem.n_classes), self.parameters.size, self.parameters.queue)
 
     def phases(self):
-        own, prior = self.parameters, torch.as_tensor(self.problem.priors).log()
+        own, prior = self.parameters, self.problem.constant(torch.as_tensor(self.problem.priors).log())
 
         def losses(network, part):
             n = len(part.labels)

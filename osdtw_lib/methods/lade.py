@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -36,7 +35,7 @@ class Lade(PlainNetwork):
         decay: Strength = 0.1  # lambda
 
     def phases(self):
-        priors, own = torch.as_tensor(self.problem.priors), self.parameters
+        priors, own = self.problem.constant(self.problem.priors), self.parameters
 
         def losses(network, part):
             scores = network(part.images).float()

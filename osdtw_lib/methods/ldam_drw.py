@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from ..config.schema import Beta, Fraction, Rate, Section, Strength
 from ._base import OneNetwork
 from ._parts import effective_weights, is_late, ldam, margins, with_cosine_head
@@ -24,12 +26,19 @@ class LdamDrw(OneNetwork):
     def build(self):
         return with_cosine_head(super().build(), self.parameters.scale)
 
+    @cached_property
+    def weights(self):
+        return self.problem.constant(effective_weights(self.problem.class_counts, self.parameters.beta))
+
+    @cached_property
+    def margins(self):
+        return self.problem.constant(margins(self.problem.class_counts, self.parameters.margin))
+
     def class_weights(self, epoch):
-        late = is_late(epoch, self.problem.length.epochs, self.parameters.weights_from)
-        return effective_weights(self.problem.class_counts, self.parameters.beta) if late else None
+        return self.weights if is_late(epoch, self.problem.length.epochs, self.parameters.weights_from) else None
 
     def loss(self, scores, labels):
-        return ldam(scores, labels, margins(self.problem.class_counts, self.parameters.margin), self.parameters.scale)
+        return ldam(scores, labels, self.margins, self.parameters.scale)
 
 
 METHOD = LdamDrw

@@ -52,7 +52,7 @@ class MiSLAS(PlainNetwork):
 
     def phases(self):
         own = self.parameters
-        smooth = smoothing(self.problem.class_counts, own.smooth_head, own.smooth_tail)
+        smooth = self.problem.constant(smoothing(self.problem.class_counts, own.smooth_head, own.smooth_tail))
 
         def mixed(network, part):
             scores = network(part.images).float()

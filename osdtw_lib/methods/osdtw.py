@@ -71,7 +71,7 @@ def alone(problem: Problem) -> Phase:
 
 
 def _over_its_own(problem: Problem, task: str, logits: Tensor, labels: Tensor) -> Tensor:
-    own = torch.as_tensor(problem.partition[task], device=labels.device)
+    own = problem.likelihoods[task].classes.to(labels.device)
     mine = torch.isin(labels, own) if labels.ndim == 1 else labels[:, own].sum(1)
     return -(problem.likelihoods[task](logits, labels) * mine).sum() / mine.sum().clamp(min=1e-6)
 
@@ -103,7 +103,7 @@ def refined_by(problem: Problem) -> dict[str, Callable[[dict[str, Tensor], Tenso
     """
     if problem.config.stage3.likelihood == "separate":
         return {t: lambda logits, labels, t=t: problem.likelihoods[t](logits[t], labels) for t in TASKS}
-    whole = categorical(np.arange(problem.n_classes), problem.priors, problem.config.logit_adjustment)
+    whole = categorical(np.arange(problem.n_classes), problem.priors, problem.config.logit_adjustment).to(problem.device)
     return {"joint": lambda logits, labels: whole(in_class_order(logits, problem.likelihoods), labels)}
 
 

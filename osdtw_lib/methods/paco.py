@@ -32,7 +32,7 @@ class Paco(Method):
         return Contrasted(self.problem.vit(self.problem.n_classes), own.size, own.queue, own.average)
 
     def phases(self):
-        own, prior = self.parameters, torch.as_tensor(self.problem.priors).log()
+        own, prior = self.parameters, self.problem.constant(torch.as_tensor(self.problem.priors).log())
 
         def losses(network, part):
             scores, anchors = network(part.images)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,12 +52,16 @@ class Ride(ExpertMethod):
     def late(self, epoch: int) -> bool:
         return is_late(epoch, self.problem.length.epochs, self.parameters.weights_from)
 
+    @cached_property
+    def weights(self) -> Tensor:
+        return self.problem.constant(effective_weights(self.problem.class_counts, self.parameters.beta))
+
     def class_weights(self, epoch: int) -> Tensor | None:
-        return effective_weights(self.problem.class_counts, self.parameters.beta) if self.late(epoch) else None
+        return self.weights if self.late(epoch) else None
 
     def phases(self):
         own, counts = self.parameters, self.problem.class_counts
-        lowered, rare = margins(counts, own.margin), temperatures(counts, own.temperature)
+        lowered, rare = map(self.problem.constant, (margins(counts, own.margin), temperatures(counts, own.temperature)))
 
         def losses(network, part):
             scores = network(part.images).float()

@@ -119,12 +119,13 @@ class RSG(Method):
 
     def phases(self):
         own, counts = self.parameters, torch.as_tensor(self.problem.class_counts)
-        effective, lowered = effective_weights(counts, own.beta), margins(counts, own.margin)
+        effective = effective_weights(counts, own.beta)
+        weights_of, lowered = map(self.problem.constant, (effective, margins(counts, own.margin)))
 
         def losses(network, part):
             late = self.late(part.epoch)
             scores, labels, sought, cost = network(part.images, part.labels, late)
-            weights = (effective if late and own.late == "weights" else torch.ones_like(effective)).to(scores)[labels]
+            weights = (weights_of if late and own.late == "weights" else torch.ones_like(weights_of)).to(scores)[labels]
             each = (weights * ldam(scores, labels, lowered, own.scale)).sum() / weights.sum()
             return {"ldam": each, "centres": own.centre_loss * sought, "variation": own.variation_loss * cost}
 

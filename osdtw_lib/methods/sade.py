@@ -49,7 +49,7 @@ class Sade(ExpertMethod):
         return mean.softmax(0).numpy()
 
     def phases(self):
-        added = adjustments(self.problem.priors, self.parameters.tau)
+        added = self.problem.constant(adjustments(self.problem.priors, self.parameters.tau))
 
         def losses(network, part):
             scores = network(part.images).float()

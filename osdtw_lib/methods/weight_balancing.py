@@ -54,7 +54,7 @@ class WeightBalanced(AfterCE):
         network.head.longest.copy_(longest_allowed(network.head.weight.detach(), self.parameters.threshold))
 
     def phases(self):
-        weights = effective_weights(self.problem.class_counts)
+        weights = self.problem.constant(effective_weights(self.problem.class_counts))
 
         @torch.no_grad()
         def project(network):

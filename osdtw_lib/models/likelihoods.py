@@ -7,7 +7,7 @@ the Fisher squares its gradients.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,13 +17,22 @@ from ..longtail import class_priors
 
 
 @dataclass(frozen=True)
-class Bernoulli:
+class _Likelihood:
+    classes: torch.Tensor  # (K_t,) global class indices
+    adjustment: torch.Tensor
+
+    def to(self, device: torch.device | str):
+        """The same, its constants where the logits will be, so that no call copies them."""
+        return replace(self, classes=self.classes.to(device), adjustment=self.adjustment.to(device))
+
+
+@dataclass(frozen=True)
+class Bernoulli(_Likelihood):
     """Independent Bernoulli labels for a group of classes (section 4): an all-zero label says "the other group".
 
     Adjusted logits are s_k + tau * (log pi_k - log(1 - pi_k)); the log-likelihood is the sum over the classes.
     """
 
-    classes: torch.Tensor  # (K_t,) global class indices
     adjustment: torch.Tensor  # (K_t,)
 
     @property
@@ -42,10 +51,9 @@ class Bernoulli:
 
 
 @dataclass(frozen=True)
-class Categorical:
+class Categorical(_Likelihood):
     """A softmax over the group's classes and one outcome more, "the other group": labels exclude each other."""
 
-    classes: torch.Tensor  # (K_t,)
     adjustment: torch.Tensor  # (K_t + 1,), the last for "the other group"
 
     @property

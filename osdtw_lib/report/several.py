@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..artifacts.files import make_folder
-from ..backend import distributed
+from ..backend.worker import end_with
 from ..backend.threads import cores
 from ..errors import UserError
 
@@ -131,7 +131,7 @@ class _Running:
         parent = os.getpid()
 
         def settle() -> None:
-            distributed.end_with(parent)
+            end_with(parent)
             if share:
                 os.sched_setaffinity(0, share)
 

@@ -15,12 +15,13 @@ import torch
 
 from .. import longtail, methods
 from ..artifacts.artifact import Artifact
+from ..artifacts.manifest import read_manifest
 from ..backend import gpus, reproducible
 from ..config.load import load_config
 from ..config.schema import Config
 from ..data import sets
 from ..data.batches import Batches
-from ..data.decoded_cache import decoded
+from ..data.decoded_cache import decoded, has_room
 from ..data.image_files import ImageFiles
 from ..data.source import LabelledImages
 from ..data.splits import set_aside
@@ -67,6 +68,8 @@ class Run:
             raise UserError(f"selection.shared_depth: the model has {self.n_depths} blocks, got {chosen}")
         require_start(config.model)
         self.train, self._outline  # noqa: B018  data that cannot be had and a model that cannot be built are said at once
+        if config.data.cache == "auto":
+            self.config = config.model_copy(update={"data": config.data.model_copy(update={"cache": self._is_cached()})})
 
     # data -------------------------------------------------------------------------------------------------
 
@@ -143,10 +146,25 @@ class Run:
         """training: `recipe` and `sampling` of training batches."""
         # the same seed for every stage and baseline: all see the same batches in the same order
         if self.config.data.cache and any(images is whole for whole in (self.train, self.test, self.calibration)):
-            side = round(max(self.image_size) / self.config.data.crop_share)
-            images = decoded(images, side, self.cache, self.config.data.interpolation)
+            images = decoded(images, *self._decoded_as)
         options = {"device": self.device, "batch_size": batch_size} | training
         return Batches(images, self.config, self.image_size, len(self.class_names), **options)
+
+    @property
+    def _decoded_as(self) -> tuple[int, Path, str]:
+        """Side, folder and interpolation of the decoded cache."""
+        data = self.config.data
+        return round(max(self.image_size) / data.crop_share), self.cache, data.interpolation
+
+    def _is_cached(self) -> bool:
+        """`data.cache: auto`: as the split that is there was made, on whatever machine; else for a GPU, where there is room.
+
+        It is other pixels, and in the key what it came to."""
+        made = (read_manifest(self.place("split")) or {}).get("parameters", {}).get("data", {})
+        if made and made == self.dump("data")["data"] | {"cache": made.get("cache")}:
+            return made["cache"]
+        parts = [images for images in (self.train, self.test, self.calibration) if len(images)]
+        return self.device.type == "cuda" and has_room(parts, *self._decoded_as)
 
     # models -----------------------------------------------------------------------------------------------
 
@@ -179,7 +197,7 @@ class Run:
     @cached_property
     def problem(self) -> Problem:
         """What a method may know; its networks have random weights."""
-        return Problem(self.config, self.class_names, self.class_counts, self.vit)
+        return Problem(self.config, self.class_names, self.class_counts, self.vit, self.device)
 
     @cached_property
     def methods(self) -> dict[str, Method]:

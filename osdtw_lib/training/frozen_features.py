@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from ..backend import distributed
+from ..data.augment import sent
 from ..data.batches import Batches, Part, is_own
+from ..data.readers import Places
 from ..longtail import TASKS
 from ..models.two_branch import TwoBranchViT
 from ..models.vit import ViT, decode, embed, through
@@ -85,6 +87,10 @@ class AtDepth:
     def batch_size(self) -> int:
         return self.features.batches.batch_size
 
+    @property
+    def waited(self) -> float:
+        return self.features.batches.waited
+
     def __len__(self) -> int:
         return len(self.features.batches)
 
@@ -107,16 +113,24 @@ class Views:
         self.labels, self.batch_size = drawn.labels, drawn.batch_size
         self.made: dict[int, torch.Tensor] = {}
 
+    @property
+    def waited(self) -> float:
+        return self.shown.waited
+
     def __len__(self) -> int:
         return len(self.drawn)
 
     def epoch(self, number: int) -> Iterator[Iterator[Part]]:
         view = self.view(number % self.views)
-        labels = self.labels.to(view.device)
         for step in self.drawn.plan(number):
             batch = self.labels[torch.cat([places.indices for places in step])]
             own = [places for places in step if is_own(places.number)]
-            yield (Part(view[i], labels[i], len(i) / len(batch), n, number, labels[i], i, batch) for n, i, _ in own)
+            yield (self._part(view, places, batch, number) for places in own)
+
+    def _part(self, view: torch.Tensor, places: Places, batch: torch.Tensor, epoch: int) -> Part:
+        n, i, _ = places
+        own, indices, whole = sent({"own": self.labels[i], "indices": i, "batch": batch}, view.device).values()
+        return Part(view[indices], own, len(i) / len(batch), n, epoch, own, indices, whole)
 
     @torch.no_grad()
     def view(self, number: int) -> torch.Tensor:
@@ -127,6 +141,6 @@ class Views:
                     found = self.seen(part.images).float()
                 if number not in self.made:
                     self.made[number] = found.new_zeros(len(self.labels), *found.shape[1:])
-                self.made[number][part.indices.to(found.device)] = found
+                self.made[number][part.indices] = found
             distributed.sum_over_processes([self.made[number]], 0)
         return self.made[number]

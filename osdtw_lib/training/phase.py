@@ -81,7 +81,7 @@ def _mean(loss: Tensor, part: Part, weights: Tensor | None) -> Tensor:
         return loss
     if weights is None:
         return loss.mean()
-    each, whole = weights.to(loss)[part.own.to(loss.device)], weights.to(loss)[part.batch.to(loss.device)].sum()
+    each, whole = weights.to(loss)[part.own], weights.to(loss)[part.batch].sum()
     return (each * loss).sum() / whole / part.share
 
 
@@ -93,5 +93,6 @@ def hard(part: Part, loss: Callable[[Tensor], Tensor], weights: Tensor | None = 
     own, other, share = part.two_labels()
     if other is own:
         return loss(own)
-    relative = 1 if weights is None else (weights[other.to(weights.device)] / weights[own.to(weights.device)]).to(share)
+    weights = None if weights is None else weights.to(own.device)
+    relative = 1 if weights is None else (weights[other] / weights[own]).to(share)
     return share * loss(own) + (1 - share) * relative * loss(other)

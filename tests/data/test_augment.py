@@ -10,8 +10,8 @@ from PIL import Image
 from osdtw_lib.backend.timm_import import timm
 from osdtw_lib.config.schema import Recipe
 from osdtw_lib.data import augment
-from osdtw_lib.data.augment import augmented, centred, mixed_and_erased, seeded
-from osdtw_lib.data.rand_augment import OPERATIONS, rand_augment
+from osdtw_lib.data.augment import centred, draw, mixed_and_erased, seeded
+from osdtw_lib.data.rand_augment import CHANCE, LAYERS, OPERATIONS, Strength, strength_maps
 
 auto_augment = timm.data.auto_augment
 FILL = (10, 20, 30)
@@ -28,6 +28,10 @@ def picture(side=64):
 
 def pixels(image):
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None]
+
+
+def augmented(images, recipe, size, crop_share, fill):
+    return augment.augmented(images, *draw(images.shape, recipe), size, crop_share, fill)
 
 
 def test_every_operation_of_timms_is_here():
@@ -47,7 +51,8 @@ def test_an_operation_does_what_timms_does(monkeypatch, name, magnitude, sign):
         arguments = (-arguments[0],)
     expected = pixels(auto_augment.NAME_TO_OP[TIMM[name]](picture(), *arguments, **options)).float()
     level, signs = torch.full((1, 1, 1, 1), magnitude / 10), torch.full((1, 1, 1, 1), float(sign))
-    found = OPERATIONS[name](pixels(picture()).float(), level, signs, torch.tensor(FILL).view(1, 3, 1, 1)).round().clamp(0, 255)
+    strength = Strength(level, signs, strength_maps(name, (level * signs).flatten()))
+    found = OPERATIONS[name](pixels(picture()).float(), strength, torch.tensor(FILL).view(1, 3, 1, 1)).round().clamp(0, 255)
     difference = (found - expected).abs()
     if name in MOVES:  # the middle to within rounding; along the border the two libraries blend the fill differently
         assert difference.mean() < 2 and difference.median() <= 1, float(difference.mean())
@@ -59,11 +64,39 @@ def test_an_operation_does_what_timms_does(monkeypatch, name, magnitude, sign):
 def test_rand_augment_changes_each_image_in_its_own_way():
     images = pixels(picture()).repeat(64, 1, 1, 1)
     with seeded("x"):
-        out = rand_augment(images, 9, 0.5, torch.tensor(FILL))
+        out = augmented(images, Recipe(rand_augment=(9.0, 0.5)), (64, 64), 1.0, torch.tensor(FILL))
     assert out.dtype == torch.uint8 and out.shape == images.shape
     same = (out == images).flatten(1).all(1).float().mean()
     assert 0.1 < same < 0.45  # a quarter stay as they are: two operations, each with chance one half
     assert len({bytes(o.numpy()) for o in out}) > 30
+
+
+def one_operation_after_the_other(images, magnitude, deviation, fill):
+    """RandAugment as it reads: of each layer, each operation for the images that drew it, where they are."""
+    images = images.float()
+    for _ in range(LAYERS):
+        drawn = torch.randint(len(OPERATIONS), (len(images),))
+        drawn[torch.rand(len(images)) >= CHANCE] = -1
+        level = (magnitude + deviation * torch.randn(len(images))).clamp_(0, 10) / 10
+        sign = torch.where(torch.rand(len(images)) < 0.5, -1.0, 1.0)
+        for number, (name, operation) in enumerate(OPERATIONS.items()):
+            chosen = (drawn == number).nonzero()[:, 0]
+            if len(chosen):
+                own = [v[chosen].view(-1, 1, 1, 1) for v in (level, sign)]
+                strength = Strength(*own, strength_maps(name, (level * sign)[chosen]))
+                images[chosen] = operation(images[chosen], strength, fill.view(1, -1, 1, 1)).round().clamp(0, 255)
+    return images.byte()
+
+
+@pytest.mark.parametrize("count", [1, 2, 64])
+def test_sorting_images_by_operation_gives_each_what_it_would_get_in_its_place(count):
+    images = torch.randint(0, 256, (count, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for number in range(10):
+        with seeded("sorted", number):
+            found = augmented(images, Recipe(rand_augment=(9.0, 2.0)), (24, 24), 1.0, torch.tensor(FILL))
+        with seeded("sorted", number):
+            expected = one_operation_after_the_other(images, 9.0, 2.0, torch.tensor(FILL))
+        assert torch.equal(found, expected)
 
 
 def test_a_random_crop_of_the_whole_is_the_whole():

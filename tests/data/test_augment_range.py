@@ -13,7 +13,7 @@ from osdtw_lib.config.schema import Config, Files, Recipe
 from osdtw_lib.data.augment import photograph, seed_of, seeded
 from osdtw_lib.data.batches import Batches
 from osdtw_lib.data.image_files import ImageFiles
-from osdtw_lib.data.rand_augment import OPERATIONS, rand_augment
+from osdtw_lib.data.rand_augment import OPERATIONS, Strength, draw_layers, rand_augment, strength_maps
 from osdtw_lib.data.source import LabelledImages
 
 INCREASING = timm.data.auto_augment.rand_augment_choices("rand", increasing=True)
@@ -59,7 +59,8 @@ def test_pixels_on_the_device_become_what_a_file_becomes(monkeypatch, name, mode
         for magnitude in MAGNITUDES:
             expected = tensor(of_file(mode, timms, magnitude)(picture(mode))).float()
             level, signs = torch.full((1, 1, 1, 1), min(magnitude, 10) / 10), torch.full((1, 1, 1, 1), sign)
-            found = OPERATIONS[name](tensor(picture(mode)).float(), level, signs, torch.tensor(FILL[mode]).view(1, -1, 1, 1))
+            strength = Strength(level, signs, strength_maps(name, (level * signs).flatten()))
+            found = OPERATIONS[name](tensor(picture(mode)).float(), strength, torch.tensor(FILL[mode]).view(1, -1, 1, 1))
             assert (found.round().clamp(0, 255) - expected).abs().max() <= 1, magnitude
 
 
@@ -76,7 +77,7 @@ def test_both_ways_take_any_magnitude_and_deviation(magnitude, deviation, channe
     mode = "RGB" if channels == 3 else "L"
     images = tensor(picture(mode)).repeat(400, 1, 1, 1)
     with seeded(magnitude, deviation):
-        out = rand_augment(images, magnitude, deviation, torch.tensor(FILL[mode]))
+        out = rand_augment(images, *draw_layers(len(images), magnitude, deviation), torch.tensor(FILL[mode]))
         transform = photograph(
             Recipe().model_copy(update={"rand_augment": (magnitude, deviation)}), (24, 24), 1.0, torch.tensor(FILL[mode])
         )

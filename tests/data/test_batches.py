@@ -7,8 +7,8 @@ from PIL import Image
 
 from osdtw_lib.backend import distributed
 from osdtw_lib.config.schema import Config, Digits, Files, Recipe
-from osdtw_lib.data import batches as module
-from osdtw_lib.data.batches import Batches, normalized, readers
+from osdtw_lib.data import readers as module
+from osdtw_lib.data.batches import Batches, normalized
 from osdtw_lib.data.image_files import ImageFiles
 from osdtw_lib.data.source import LabelledImages
 from osdtw_lib.errors import UserError
@@ -163,13 +163,6 @@ def test_a_corrupt_image_met_in_training_names_the_file(photographs, workers):
     assert "\n" not in str(caught.value)
 
 
-def test_reading_processes_share_the_cores(monkeypatch):
-    monkeypatch.setattr("osdtw_lib.data.batches.cores", lambda: 16)
-    assert readers("auto", torch.device("cuda")) == 16 and readers("auto", torch.device("cpu")) == 15
-    monkeypatch.setattr(distributed, "local_world_size", lambda: 8)
-    assert readers("auto", torch.device("cuda")) == 2 and readers(0, torch.device("cuda")) == 0
-
-
 def test_where_a_socket_has_no_room_images_are_read_all_the_same(photographs, tmp_path, monkeypatch, capsys):
     deep = tmp_path / ("temporary files " * 6)
     deep.mkdir()
@@ -177,4 +170,4 @@ def test_where_a_socket_has_no_room_images_are_read_all_the_same(photographs, tm
     expected = [images for images, _ in batches(photographs, (8, 8), data=Files(dataset="files", train="here"))]
     found = [images for images, _ in batches(photographs, (8, 8), data=Files(dataset="files", train="here"), loader_workers=1)]
     assert all(map(torch.equal, expected, found)) and len(expected) == len(found)
-    assert readers(2, torch.device("cpu")) == 0 and capsys.readouterr().out.count("set TMPDIR") == 1
+    assert module.readers(2, torch.device("cpu")) == 0 and capsys.readouterr().out.count("set TMPDIR") == 1
