@@ -1,4 +1,4 @@
-"""Is what a GPU computes right? Against float64 on the CPU, against itself in other parts, and against a training not cut short."""
+"""Is what a GPU computes right? Against float64 on the CPU, against itself cut otherwise, against a training not cut short."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def resumed(step: Step) -> None:
 def fisher(step: Step) -> None:
     setup = fisher_benchmark.setups(True)[0]
     if not step.quick:
-        setup = fisher_benchmark.Setup("ViT-B/16", cfg.Model(), 1000, batch_size=4, n_batches=2, rounds=1)
+        setup = fisher_benchmark.Setup("ViT-B/16", cfg.Model(), 1000, batch_size=4, n_batches=4, rounds=1)
 
     def diagonal(device, precision: str, dtype=torch.float32) -> dict[str, Tensor]:
         there = dataclasses.replace(setup, device=str(device))
@@ -217,7 +217,7 @@ def kernel(step: Step) -> None:
 def tests(step: Step) -> None:
     """Parameter files without a device take the GPU there is, so these train, resume and predict on it."""
     chosen = ("tests/test_house.py", "-k", "circle", "--noconftest") if step.quick else TESTS
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", *chosen]
+    command = [sys.executable, "-m", "pytest", "--tb=short", "-p", "no:cacheprovider", *chosen]
     environment = os.environ | ({} if step.on_gpu else {"CUDA_VISIBLE_DEVICES": ""})
     done = subprocess.run(
         command,

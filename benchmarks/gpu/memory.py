@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 
 import torch
@@ -12,9 +13,9 @@ from torch import nn
 
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
-from osdtw_lib.config.schema import Config
-from osdtw_lib.planning.steps import Step as Training
-from osdtw_lib.planning.steps import memory_of, steps_of, synthetic
+from osdtw_lib.config.schema import Config, Training
+from osdtw_lib.planning import steps as plan
+from osdtw_lib.stages.start import painting
 from osdtw_lib.training.loop import fit
 
 from .pictures import SMALL
@@ -28,9 +29,9 @@ def memory(step: Step) -> None:
     classes, size = (8, 8) if step.quick else (1000, PART)
     changes = ["model.init=masked_autoencoding", f"recipe.batch_size={size}", "baselines=[]", *(SMALL if step.quick else ())]
     config = load_config(PROJECT / "params" / "imagenet_lt.yaml", changes)
-    trainings = {one.name: one for one in steps_of(config, classes)}
+    trainings = {one.name: one for one in plan.steps_of(config, classes)}
     for name in STAGES:
-        planned = memory_of(trainings[name], config, size, None)["sum, computed"]
+        planned = plan.memory_of(trainings[name], config, size, None)["sum, computed"]
         step.add(f"{name}, parts of {size}: the plan's sum", planned, "GB")
         for compiled in (False,) if step.quick else (False, True):
             what = f"{name}, parts of {size}, {'compiled' if compiled else 'eager'}"
@@ -45,18 +46,19 @@ def memory(step: Step) -> None:
         torch.compiler.reset()
 
 
-def peak_of(step: Step, training: Training, config: Config, size: int, compiled: bool) -> float:
+def peak_of(step: Step, training: plan.Step, config: Config, size: int, compiled: bool) -> float:
     """GB, weights and all, of three steps by `fit`."""
     return held_at_most(lambda: three_steps(step, training, config, size, compiled), step.device) / 1e9
 
 
-def three_steps(step: Step, training: Training, config: Config, size: int, compiled: bool) -> None:
+def three_steps(step: Step, training: plan.Step, config: Config, size: int, compiled: bool) -> None:
     network = training.prepared().to(step.device)
     if compiled:
         for called in network.values() if isinstance(network, nn.ModuleDict) else [network]:
             called.compile()
-    images, labels = synthetic(network, size, step.device)
-    phase = training.phase
+    images, labels = plan.synthetic(network, size, step.device)
+    phase = painting(config.stage0) if training.name == "start" else training.phase  # the plan's paints every patch
+    phase = dataclasses.replace(phase, length=Training(epochs=1))
     with contextlib.redirect_stdout(io.StringIO()):
         batches = train.InMemory(images, labels, 1, 2)
         fit(network, phase, batches, config.recipe.model_copy(update=phase.recipe), train.Nowhere(), 0, "acceptance")
@@ -77,7 +79,7 @@ def limited(step: Step):
         torch.cuda.empty_cache()
 
 
-def fits(step: Step, training: Training, config: Config, size: int, compiled: bool) -> int:
+def fits(step: Step, training: plan.Step, config: Config, size: int, compiled: bool) -> int:
     try:
         three_steps(step, training, config, size, compiled)
     except torch.OutOfMemoryError:
