@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import multiprocessing
 import os
 import platform
@@ -21,14 +22,22 @@ OUT = Path(__file__).resolve().parents[1] / "outputs" / "benchmarks"
 PACKAGES = ("torch", "timm", "numpy", "numba", "opacus", "backpack-for-pytorch", "opt_einsum")
 
 
+def parser(description: str, words: str = "") -> argparse.ArgumentParser:
+    """Of --quick and --out FOLDER; `words` stand at the end of its help."""
+    made = argparse.ArgumentParser(
+        description=description, epilog=words, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    made.add_argument("--quick", action="store_true", help="tiny sizes, a few seconds: shows that it runs, measures nothing")
+    made.add_argument("--out", type=Path, default=OUT, help="folder for the CSV files (default: outputs/benchmarks)")
+    return made
+
+
 def arguments(description: str, **flags: str) -> argparse.Namespace:
     """--quick, --out FOLDER and the given flags {name: help}."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, a few seconds: shows that it runs, measures nothing")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder for the CSV files (default: outputs/benchmarks)")
+    made = parser(description)
     for name, text in flags.items():
-        parser.add_argument(f"--{name}", action="store_true", help=text)
-    return parser.parse_args()
+        made.add_argument(f"--{name}", action="store_true", help=text)
+    return made.parse_args()
 
 
 def machine() -> str:
@@ -93,6 +102,21 @@ def in_own_process(function, *args):
     context.set_forkserver_preload(["osdtw_lib.fisher.diagonal", "osdtw_lib.models.vit", "osdtw_lib.proxy.exact", "pandas"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *args).result()
+
+
+def held_at_most(run, device: str | torch.device = "cpu") -> int:
+    """Most bytes held while run() works, beyond what was there before: on a GPU torch's, else this process's memory."""
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    forget_peak()
+    before = resident_bytes()
+    run()
+    return peak_bytes() - before
 
 
 def resident_bytes() -> int:

@@ -24,7 +24,7 @@ from statistics import median
 import numpy as np
 import pandas as pd
 import torch
-from common import arguments, compiling, forget_peak, in_own_process, machine, peak_bytes, ratio, resident_bytes, show, write
+from common import arguments, compiling, held_at_most, in_own_process, machine, ratio, show, write
 from peers import METHODS, OURS, PLAIN, Batches, one_sample_at_a_time, ours, plain
 from torch import Tensor, nn
 
@@ -105,21 +105,22 @@ def seconds(run: Callable, batches: Batches) -> float:
     return time.perf_counter() - start
 
 
+def in_turns(base: Callable, runs: dict[str, Callable], batches: Batches, rounds: int) -> tuple[list, dict[str, list]]:
+    """Seconds of `base` in each round, and of each of the runs by those of the same round."""
+    times, ratios = [], {name: [] for name in runs}
+    for _ in range(rounds):
+        times.append(seconds(base, batches))
+        for name, run in runs.items():
+            ratios[name].append(seconds(run, batches) / times[-1])
+    return times, ratios
+
+
 def peak(setup: Setup, method: str) -> int:
     """Most bytes a pass over two batches holds beyond what was there before: the model and the batches."""
     run = (plain if method == PLAIN else METHODS[method][0])(setup.network(), setup.likelihood(), setup.precision)
     batches = setup.batches(2)
     run(setup.batches(1, size=1))  # what torch loads at its first use
-    gc.collect()
-    if setup.device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run(batches)
-        return torch.cuda.max_memory_allocated() - before
-    forget_peak()
-    before = resident_bytes()
-    run(batches)
-    return peak_bytes() - before
+    return held_at_most(lambda: run(batches), setup.device)
 
 
 def peak_of(setup: Setup, method: str) -> int:
@@ -156,11 +157,7 @@ def measure(setup: Setup) -> list[dict]:
         runs[name] = run
     base = plain(model, likelihood, setup.precision)
     base(batches[:1])
-    times, ratios = [], {name: [] for name in runs}
-    for _ in range(setup.rounds):
-        times.append(seconds(base, batches))
-        for name, run in runs.items():
-            ratios[name].append(seconds(run, batches) / times[-1])
+    times, ratios = in_turns(base, runs, batches, setup.rounds)
     del runs, base
     plain_peak = peak_of(setup, PLAIN)
     for name, values in ratios.items():

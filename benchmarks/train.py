@@ -55,9 +55,10 @@ class Setup:
     device: str = "cpu"
     precision: str = "fp32"
     compile: bool = True
+    drop_path: float = 0.1
 
     def recipe(self) -> cfg.Recipe:
-        return cfg.Recipe(batch_size=self.batch_size, precision=self.precision)
+        return cfg.Recipe(batch_size=self.batch_size, precision=self.precision, drop_path=self.drop_path)
 
     def networks(self, names: tuple[str, ...]) -> nn.ModuleDict:
         torch.manual_seed(0)
@@ -83,12 +84,14 @@ def setups(quick: bool) -> list[Setup]:
 
 @dataclass
 class InMemory:
-    """The same batch again and again, as Batches gives them; the seconds from the first timed step to the last one's end."""
+    """The same batch again and again, as Batches gives them, whole or in `parts`; the seconds from the first timed step to the
+    last one's end."""
 
     images: Tensor
     one: Tensor
     warm_up: int
     steps: int
+    parts: int = 1
     seconds: float = field(default=math.nan, init=False)
 
     @property
@@ -107,7 +110,8 @@ class InMemory:
             if step == self.warm_up:
                 self._finish()
                 started = time.perf_counter()
-            yield iter([Part(self.images, self.one, 1.0, 0)])
+            cut = zip(self.images.chunk(self.parts), self.one.chunk(self.parts))
+            yield (Part(images, labels, len(labels) / len(self.one), i) for i, (images, labels) in enumerate(cut))
         self._finish()
         self.seconds = time.perf_counter() - started
 
@@ -135,14 +139,16 @@ def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return -Bernoulli(torch.arange(n), torch.zeros(n))(logits, labels).mean()
 
 
+def losses(networks: nn.ModuleDict, part: Part) -> dict[str, Tensor]:
+    """Of every network on the same part."""
+    return {name: loss(network, part.images, part.labels) for name, network in networks.items()}
+
+
 # Every method: (setup, networks, batches) -> a function that runs one epoch of `batches`.
 
 
 def ours(setup: Setup, networks: nn.ModuleDict, batches: InMemory) -> Callable[[], None]:
     """The loop every stage and baseline goes through."""
-
-    def losses(networks: nn.ModuleDict, part: Part) -> dict[str, Tensor]:
-        return {name: loss(network, part.images, part.labels) for name, network in networks.items()}
 
     phase = Phase(cfg.Training(epochs=1), losses)
 
