@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--gpus", type=int, metavar="N", help="for so many GPUs (default: those here; 0: the CPU)")
     plan.add_argument("--gpu", default="H100", metavar="NAME", help="which kind, where none is here (default H100)")
     plan.add_argument("--mfu", type=float, default=0.4, metavar="SHARE", help="assumed where none is here (default 0.4)")
+    plan.add_argument("--cores", type=_count, metavar="N", help="that read images (default: those here, or 12 a GPU)")
     plan.set_defaults(function=_plan)
     predict = commands.add_parser(
         "predict",
@@ -198,7 +199,7 @@ def _plan(chosen) -> None:
     config = _config_to_compute(chosen)
     from .planning.plan import make_plan
 
-    print(make_plan(config, chosen.gpus, chosen.gpu, chosen.mfu))
+    print(make_plan(config, chosen.gpus, chosen.gpu, chosen.mfu, chosen.cores))
 
 
 def _count(text: str) -> int:

@@ -24,6 +24,7 @@ from ..models.start_pixels import other_pixels, with_start_pixels
 from ..models.vit import build_vit, costs_by_depth
 from ..proxy.measured_bias import DEFAULT_WEIGHTS
 from ..stages.run import Run
+from .limits import Reading, fp32_flops, memory_line, reading_of
 from .steps import Measured, Step, flops_of, measure, memory_of, seconds_of, steps_of, synthetic
 
 HERE, COMPUTED, ASSUMED = "measured", "computed", "assumed"
@@ -41,16 +42,19 @@ class Plan:
         def shown(table):
             return table.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.3g}" if v < 1000 else f"{v:.0f}")
 
-        total = f"total {self.stages['hours'].sum():.3g} hours; the search, the tables and reading the data are not in it"
+        total = f"total {self.stages['hours'].sum():.3g} hours; the search, the tables and decoding for a cache are not in it"
         memory = "memory of a process while it trains, GB (1e9 bytes)"
         return "\n".join([*self.lines, "", memory, shown(self.memory), "", "time", shown(self.stages), total])
 
 
-def make_plan(config: Config, gpus: int | None = None, gpu: str = "H100", mfu: float = 0.4) -> Plan:
-    """The plan for `gpus` GPUs (default: those here; 0: the CPU).
+def make_plan(
+    config: Config, gpus: int | None = None, gpu: str = "H100", mfu: float = 0.4, machine_cores: int | None = None
+) -> Plan:
+    """The plan for `gpus` GPUs (default: those here; 0: the CPU), fed by so many cores (default: those here, or some a GPU).
 
     Where a GPU is here one of its steps is measured and more of them are assumed to add up; where there is none, the
     stages are computed for GPUs of the kind `gpu` at an assumed `mfu`. On a CPU the CPU's own step is measured.
+    Hours are those of the slower: the GPUs, or what reads their images from files.
     Raises UserError for a GPU that is not known, and for data that are neither here nor published.
     """
     config = with_start_pixels(config)
@@ -66,7 +70,8 @@ def make_plan(config: Config, gpus: int | None = None, gpu: str = "H100", mfu: f
     steps = steps_of(config, n_classes)
     timed = None if assumed_gpu else {step.name: measure(step, config, micro, device) for step in steps}
     memory = pd.DataFrame([memory_of(step, config, micro, (timed or {}).get(step.name)) for step in steps])
-    speed = _Speed(config, device, processes, assumed_gpu, mfu, timed)
+    reading = reading_of(config, gpus, machine_cores, here=not assumed_gpu) if gpus else None
+    speed = _Speed(config, device, processes, assumed_gpu, mfu, timed, reading)
     busy = math.ceil(config.recipe.batch_size / micro) / (parts * processes)
     rows = [speed.training(step, n_images, busy) for step in steps]
     order = [row["stage"] for row in rows].index("stage1") + 1
@@ -82,7 +87,12 @@ def make_plan(config: Config, gpus: int | None = None, gpu: str = "H100", mfu: f
         lines.append("stage3: planned for shared depth 0, the most it can take")
     if assumed_gpu and config.recipe.precision == "fp32":
         lines.append("recipe.precision is fp32: the assumed MFU counts from the bf16 peak and will not be reached")
-    return Plan(lines, memory, pd.DataFrame(rows))
+    stages = pd.DataFrame(rows)
+    if gpus:
+        lines.append(memory_line(memory, assumed_gpu or throughput.device_name(device)))
+    if reading:
+        lines.append(reading.line(stages))
+    return Plan([line for line in lines if line], memory, stages)
 
 
 def _machine(device: torch.device, gpus: int, assumed_gpu: str | None, mfu: float) -> str:
@@ -124,7 +134,8 @@ def _batch_split(config: Config, processes: int) -> tuple[int, int, str]:
 
 @dataclass(frozen=True)
 class _Speed:
-    """Rows of the table of stages: stage, epochs, GFLOP an image, images/s of all processes, hours, how."""
+    """Rows of the table of stages: stage, epochs, GFLOP an image, images/s of all processes, those that the readers bring in
+    the same time, hours, how."""
 
     config: Config
     device: torch.device
@@ -132,6 +143,7 @@ class _Speed:
     gpu: str | None
     mfu: float
     timed: dict[str, Measured] | None
+    reading: Reading | None = None
 
     def training(self, step: Step, n_images: int, busy: float) -> dict:
         flops = flops_of(step)
@@ -140,14 +152,16 @@ class _Speed:
             rate, how = measured.size / measured.seconds, f"{HERE} at {measured.size} images a step"
         else:
             rate, how = self._assumed(flops), f"{COMPUTED} at the {ASSUMED} MFU"
-        return self._row(step.name, step.epochs, flops, rate * busy, step.epochs * n_images, how)
+        passes = step.phase.views if step.phase.frozen else step.epochs * (1 + len(step.phase.streams))
+        return self._row(step.name, step.epochs, flops, rate * busy, step.epochs * n_images, how, passes * n_images)
 
     def fisher(self, n_images: int, n_classes: int) -> dict:
         """Both tasks' Fisher: as many FLOPs as a training step of both networks."""
         n, settings = math.ceil(n_classes / 2), self.config.fisher
         flops = 2 * throughput.training_flops(self.config.model, n)
         if not self.timed:
-            return self._row("fisher", 1, flops, self._assumed(flops), n_images, f"{COMPUTED} at the {ASSUMED} MFU")
+            how = f"{COMPUTED} at the {ASSUMED} MFU"
+            return self._row("fisher", 1, flops, self._assumed(flops), n_images, how, 2 * n_images)  # a pass a task
         network = build_vit(self.config.model, n).to(self.device).eval()
         size = min(settings.batch_size, self.timed["stage1"].size)
         batch, likelihood = synthetic(network, size, self.device), Bernoulli(torch.arange(n), torch.zeros(n))
@@ -158,34 +172,35 @@ class _Speed:
                 diagonal_fisher(network, [batch], likelihood, buffer_megabytes=megabytes, precision=precision)
 
         rate = size / (2 * seconds_of(run, self.device))
-        return self._row("fisher", 1, flops, rate, n_images, f"{HERE} at {size} images a batch")
+        return self._row("fisher", 1, flops, rate, n_images, f"{HERE} at {size} images a batch", 2 * n_images)
 
     def direct(self, n_images: int, n_classes: int) -> dict:
-        """The measured bias: for each head weight one encoder, and both decoders from every depth on; forward passes only."""
+        """The measured bias: for each head weight one encoder, and both decoders from every depth on; forward passes only, in
+        float32 whatever the recipe's precision."""
         forward = costs_by_depth(self.config.model, math.ceil(n_classes / 2))[1]
         decoders = sum(2 * sum(forward[depth:]) for depth in range(1, len(forward)))
         rounds = math.ceil(len(DEFAULT_WEIGHTS) / self.processes) * self.processes  # the processes share the weights
         flops = rounds * (sum(forward[:-1]) + decoders) + 2 * sum(forward)
         images = min(self.config.direct.images, n_images)
         if not self.timed:
-            return self._row("direct", 1, flops, self._assumed(flops), images, f"{COMPUTED} at the {ASSUMED} MFU")
+            rate, how = self.mfu * fp32_flops(self.gpu) / flops, f"{COMPUTED} at the {ASSUMED} MFU of its float32 peak"
+            return self._row("direct", 1, flops, rate, images, how, images)
         network = build_vit(self.config.model, 1).to(self.device).eval()
         size = self.timed["stage1"].size
         batch, _ = synthetic(network, size, self.device)
         with torch.no_grad():
             rate = sum(forward) / flops * size / seconds_of(lambda: network(batch), self.device)
-        return self._row("direct", 1, flops, rate, images, f"{COMPUTED} from a {HERE} forward pass")
+        return self._row("direct", 1, flops, rate, images, f"{COMPUTED} from a {HERE} forward pass", images)
 
     def _assumed(self, flops: float) -> float:
         return self.mfu * throughput.peak_flops(self.gpu) / flops
 
-    def _row(self, stage: str, epochs: int, flops: float, rate: float, images: int, how: str) -> dict:
+    def _row(self, stage: str, epochs: int, flops: float, rate: float, images: int, how: str, read: int) -> dict:
+        """read: how many images are read for the `images` that are worked on."""
         total = rate * self.processes
-        return {
-            "stage": stage,
-            "epochs": epochs,
-            "GFLOP an image": flops / 1e9,
-            "images/s": total,
-            "hours": images / total / 3600,
-            "how": how,
-        }
+        row = {"stage": stage, "epochs": epochs, "GFLOP an image": flops / 1e9, "images/s": total}
+        slower = total
+        if self.reading:
+            row["read/s"] = self.reading.rate * images / read
+            slower = min(total, row["read/s"])
+        return row | {"hours": images / slower / 3600, "how": how}
