@@ -27,7 +27,7 @@ from common import arguments, machine, show, write
 from torch import Tensor, nn
 
 from osdtw_lib.config import schema as cfg
-from osdtw_lib.data.batches import Part
+from osdtw_lib.data.batches import Batches, Part
 from osdtw_lib.models.likelihoods import Bernoulli
 from osdtw_lib.config.load import load_config
 from osdtw_lib.models.flops import device_name, mfu, training_flops
@@ -118,6 +118,24 @@ class InMemory:
     def _finish(self) -> None:
         if self.images.is_cuda:
             torch.cuda.synchronize()
+
+
+class Watched:
+    """Batches as they are; before(n) is called when step n, counted over all epochs, is asked for, and after the last."""
+
+    def __init__(self, batches: Batches, before: Callable[[int], object]):
+        self.batches, self.before, self.count = batches, before, 0
+        self.labels, self.batch_size = batches.labels, batches.batch_size
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, number: int) -> Iterator[Iterator[Part]]:
+        for parts in self.batches.epoch(number):
+            self.before(self.count)
+            self.count += 1
+            yield parts
+        self.before(self.count)
 
 
 class Nowhere:
@@ -214,12 +232,11 @@ def measure(setup: Setup) -> list[dict]:
 
 def measure_kind(setup: Setup, what: str, names: tuple[str, ...], methods: dict[str, Callable]) -> list[dict]:
     batches = setup.batches()
-    images = setup.batch_size * setup.steps
     rows = {
         m: dict.fromkeys(COLUMNS, math.nan) | {"model": setup.name, "device": setup.device, "method": m + what, "note": ""}
         for m in methods
     }
-    runs, rates = {}, {}
+    runs = {}
     for name, method in methods.items():
         if name.endswith(COMPILED) and not setup.compile:
             rows[name]["note"] = "not run with --quick"
@@ -232,12 +249,7 @@ def measure_kind(setup: Setup, what: str, names: tuple[str, ...], methods: dict[
                 raise
             rows[name]["note"] = f"failed: {type(error).__name__}: {str(error).splitlines()[0][:120]}"
             runs.pop(name, None)
-    rates = {name: [] for name in runs}
-    for _ in range(setup.rounds):
-        for name, run in runs.items():
-            gc.collect()
-            run()
-            rates[name].append(images / batches.seconds)
+    rates = in_turns(runs, batches, setup.rounds)
     flops = len(names) * training_flops(setup.model, setup.classes)
     for name, found in rates.items():
         ratios = [rate / base for rate, base in zip(found, rates[PLAIN])]
@@ -245,6 +257,17 @@ def measure_kind(setup: Setup, what: str, names: tuple[str, ...], methods: dict[
         rows[name] |= {"ratio": median(ratios), "images_per_second": median(found), "mfu": math.nan if share is None else share}
         rows[name]["note"] = f"{min(ratios):.2f} to {max(ratios):.2f} in {setup.rounds} rounds"
     return list(rows.values())
+
+
+def in_turns(runs: dict[str, Callable[[], None]], batches: InMemory, rounds: int) -> dict[str, list[float]]:
+    """Images a second of each in every round."""
+    rates = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            gc.collect()
+            run()
+            rates[name].append(batches.batch_size * batches.steps / batches.seconds)
+    return rates
 
 
 def main() -> None:

@@ -9,19 +9,19 @@ import io
 import torch
 import train
 from common import held_at_most
+from steps import trainings
 from torch import nn
 
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.config.schema import Config, Training
 from osdtw_lib.planning import steps as plan
-from osdtw_lib.stages.start import painting
 from osdtw_lib.training.loop import fit
 
 from .pictures import SMALL
 from .rows import Step
 
-STAGES, PART, CARD = ("stage1", "stage2", "stage3", "start"), 128, 23e9  # bytes: of a 24 GB card what is left to torch
+PART, CARD = 128, 23e9  # bytes: of a 24 GB card what is left to torch
 NEAR = (0.85, 1.15)  # bar: the peak by the plan's sum
 
 
@@ -29,19 +29,18 @@ def memory(step: Step) -> None:
     classes, size = (8, 8) if step.quick else (1000, PART)
     changes = ["model.init=masked_autoencoding", f"recipe.batch_size={size}", "baselines=[]", *(SMALL if step.quick else ())]
     config = load_config(PROJECT / "params" / "imagenet_lt.yaml", changes)
-    trainings = {one.name: one for one in plan.steps_of(config, classes)}
-    for name in STAGES:
-        planned = plan.memory_of(trainings[name], config, size, None)["sum, computed"]
-        step.add(f"{name}, parts of {size}: the plan's sum", planned, "GB")
+    planned = {one.name: plan.memory_of(one, config, size, None)["sum, computed"] for one in plan.steps_of(config, classes)}
+    for name, training in trainings(config, classes).items():
+        step.add(f"{name}, parts of {size}: the plan's sum", planned[name], "GB")
         for compiled in (False,) if step.quick else (False, True):
             what = f"{name}, parts of {size}, {'compiled' if compiled else 'eager'}"
             with step.attempt(what):
-                peak = peak_of(step, trainings[name], config, size, compiled)
+                peak = peak_of(step, training, config, size, compiled)
                 step.add(f"{what}: peak", peak, "GB")
                 bar = {"least": NEAR[0], "most": NEAR[1]} if not compiled else {}  # what autograd keeps is counted eagerly
-                step.add(f"{what}: peak by the plan's sum", peak / planned, "times", on="", **bar)
+                step.add(f"{what}: peak by the plan's sum", peak / planned[name], "times", on="", **bar)
             with step.attempt(f"{what}, within {CARD / 1e9:.0f} GB"), limited(step):
-                found, least = fits(step, trainings[name], config, size, compiled), 1 if compiled else None  # as the file says
+                found, least = fits(step, training, config, size, compiled), 1 if compiled else None  # as the file says
                 step.add(f"{what}: fits in {CARD / 1e9:.0f} GB", found, "1 is yes", least=least, on="")
         torch.compiler.reset()
 
@@ -57,8 +56,7 @@ def three_steps(step: Step, training: plan.Step, config: Config, size: int, comp
         for called in network.values() if isinstance(network, nn.ModuleDict) else [network]:
             called.compile()
     images, labels = plan.synthetic(network, size, step.device)
-    phase = painting(config.stage0) if training.name == "start" else training.phase  # the plan's paints every patch
-    phase = dataclasses.replace(phase, length=Training(epochs=1))
+    phase = dataclasses.replace(training.phase, length=Training(epochs=1))
     with contextlib.redirect_stdout(io.StringIO()):
         batches = train.InMemory(images, labels, 1, 2)
         fit(network, phase, batches, config.recipe.model_copy(update=phase.recipe), train.Nowhere(), 0, "acceptance")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 from data import photographs
 
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
-from osdtw_lib.data.batches import Batches, Part
 from osdtw_lib.stages.run import Run
 
 from .rows import Step
@@ -59,21 +56,3 @@ def parameters(step: Step, *changes: str) -> list[str]:
 
 def opened(step: Step, *changes: str) -> Run:
     return Run(load_config(PROJECT / "params" / "imagenet_lt.yaml", parameters(step, *changes)))
-
-
-class Watched:
-    """Batches as they are; before(n) is called when step n, counted over all epochs, is asked for, and after the last."""
-
-    def __init__(self, batches: Batches, before: Callable[[int], object]):
-        self.batches, self.before, self.count = batches, before, 0
-        self.labels, self.batch_size = batches.labels, batches.batch_size
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def epoch(self, number: int) -> Iterator[Iterator[Part]]:
-        for parts in self.batches.epoch(number):
-            self.before(self.count)
-            self.count += 1
-            yield parts
-        self.before(self.count)

@@ -46,7 +46,7 @@ def several(step: Step) -> None:
         with step.attempt("two processes"):
             two = copied(before, place(step, "two"))
             with two_processes(step, two) as process:
-                must(process.wait(PATIENCE), "two processes")
+                must(status_of(process), "two processes")
             compare(step, one, two, "two processes = one")
     for name in ("SIGKILL",) if step.quick else ("SIGKILL", "SIGTERM"):
         with step.attempt(name):
@@ -59,7 +59,7 @@ def several(step: Step) -> None:
             cut = copied(before, place(step, "deaf"))
             killed(step, cut, "SIGKILL")
             with two_processes(step, cut, "--deaf") as process:
-                status = process.wait(PATIENCE)
+                status = status_of(process)
             if status == 0:  # they agreed on where to go on
                 compare(step, one, cut, "one of two sees no checkpoint = one")
             else:
@@ -97,6 +97,14 @@ def two_processes(step: Step, outputs: Path, *words: str) -> Iterator[subprocess
             process.kill()
 
 
+def status_of(process: subprocess.Popen) -> int:
+    """The exit status. Raises RuntimeError where it does not end."""
+    try:
+        return process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"did not end in {PATIENCE:.0f} s") from None
+
+
 def killed(step: Step, outputs: Path, name: str) -> None:
     """Both run until there is a checkpoint; then the process that started them is killed, and what is left is counted."""
     with two_processes(step, outputs) as process:
@@ -106,7 +114,7 @@ def killed(step: Step, outputs: Path, name: str) -> None:
                 raise RuntimeError(f"no checkpoint within {PATIENCE:.0f} s")
             time.sleep(0.02)
         process.send_signal(getattr(signal, name))
-        process.wait(PATIENCE)
+        status_of(process)
         ended = time.monotonic() + GONE
         while (left := working_on(outputs)) and time.monotonic() < ended:
             time.sleep(0.1)

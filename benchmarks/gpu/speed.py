@@ -23,7 +23,7 @@ from osdtw_lib.training.loop import fit
 from osdtw_lib.training.phase import Phase
 
 from .correct import products, which_sums
-from .pictures import Watched, opened
+from .pictures import opened
 from .rows import Step
 
 H100 = "H100"
@@ -116,7 +116,7 @@ def rate_of(step: Step, run: Run, compiled: bool) -> float:
         times[number] = time.perf_counter()
 
     batches = run.batches(run.train)
-    watched = Watched(batches, lambda number: note(number) if number % len(batches) == 0 else None)
+    watched = train.Watched(batches, lambda number: note(number) if number % len(batches) == 0 else None)
     networks = torch.nn.ModuleDict({"all": run.vit(len(run.class_names))})
     if compiled:
         networks["all"].compile()

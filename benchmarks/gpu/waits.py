@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import io
 import warnings
 from pathlib import Path
 
 import torch
 import train
+from steps import trainings
 
 from osdtw_lib.config.paths import PROJECT
-from osdtw_lib.methods import osdtw
-from osdtw_lib.models.masked_autoencoder import MaskedAutoencoder
 from osdtw_lib.stages.run import Run
-from osdtw_lib.stages.start import painting
 from osdtw_lib.training.loop import fit
 from osdtw_lib.training.phase import Phase
 
-from .pictures import Watched, opened
+from .pictures import opened
 from .rows import Step
 
 FIRST, PARTS = 2, 20  # steps before counting begins, parts counted
@@ -34,18 +33,12 @@ def waits(step: Step) -> None:
         for stage in ("stage1", "start"):
             with step.attempt(f"{stage} from {where}"):
                 run = opened(step, f"data.cache={cache}", *size)
-                found = counted(step, run, *training(run, stage))
+                training = trainings(run.config, len(run.class_names))[stage]
+                found = counted(step, run, training.prepared().to(run.device), training.phase)
                 note = "" if step.on_gpu else "nothing to count on a CPU"
                 step.add(f"{stage} from {where}, {PARTS} parts: synchronisations", found.total(), "calls", most=0, note=note)
                 for line, count in found.most_common(LINES):
                     step.add(f"{stage} from {where}: {line}", count, "calls")
-
-
-def training(run: Run, stage: str) -> tuple[torch.nn.Module, Phase]:
-    if stage == "stage1":
-        return osdtw.two_networks(run.problem), osdtw.alone(run.problem)
-    network = MaskedAutoencoder(run.vit(len(run.class_names)), run.config.stage0)
-    return network.to(run.device), painting(run.config.stage0)
 
 
 def counted(step: Step, run: Run, network: torch.nn.Module, phase: Phase) -> collections.Counter:
@@ -59,9 +52,9 @@ def counted(step: Step, run: Run, network: torch.nn.Module, phase: Phase) -> col
         reached.append(number)
 
     reached: list[int] = []
-    batches = Watched(run.batches(run.train, recipe=recipe), switch)
+    batches = train.Watched(run.batches(run.train, recipe=recipe), switch)
     length = phase.length.model_copy(update={"epochs": -(-(last + 1) // len(batches)), "warmup_epochs": 0.0})
-    phase = Phase(length, phase.losses, recipe=phase.recipe)
+    phase = dataclasses.replace(phase, length=length)
     with warnings.catch_warnings(record=True) as said, contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("always")
         try:

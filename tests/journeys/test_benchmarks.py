@@ -98,7 +98,8 @@ def test_data(quick):
     assert (table[DATA[1:5]] > 0).all(axis=None) and table["ratio"][0] == 1
     assert table["path"].str.startswith("JPEG").sum() == table["path"].str.startswith("cache").sum() == 3
     small = pd.read_csv(folder / "data_reading.csv")
-    assert list(small["recipe"]) == ["read only", "crop, flip, RandAug"] and "read only: " in said
+    assert list(small["images"]) == ["PNG, 28 px"] * 2 + ["JPEG, 500 x 375"] * 2
+    assert list(small["recipe"]) == ["read only", "crop, flip, RandAug"] * 2 and "PNG, 28 px, read only: " in said
     assert (small["ratio"] > 0).all() and (small["training_ms"] > 0).all()
     assert list(passes["once a data set"]) == ["check of all files", "building the cache"]
     assert (passes[["images_per_core_second", "images_per_second"]] > 0).all(axis=None)
@@ -110,3 +111,32 @@ def test_busy(quick):
     assert list(table["threads_wait"]) == ["libgomp's own spin", "as set by osdtw_lib"] and "load before: " in said
     assert (table[["idle_steps_per_second", "busy_steps_per_second", "busy_ratio"]] > 0).all(axis=None)
     assert table["idle_ratio"][0] == 1 and said.count("; at most ") == 2
+
+
+def test_steps(quick):
+    folder, said = quick("steps")
+    table = pd.read_csv(folder / "steps.csv")
+    assert list(table.columns) == ["stage", "device", "loop", "ratio", "images_per_second", "note"]
+    assert list(table["stage"].unique()) == ["start", "stage1", "stage2", "stage3"]
+    assert list(table["loop"]) == ["plain loop", "training.fit"] * 4 and "Machine: " in said
+    assert (table["ratio"][::2] == 1).all() and (table[["ratio", "images_per_second"]] > 0).all(axis=None)
+
+
+def test_end_to_end(quick):
+    folder, said = quick("end_to_end")
+    table = pd.read_csv(folder / "end_to_end.csv").set_index("part")
+    assert list(table.columns) == ["seconds", "share", "gflops"] and "Machine: " in said
+    stages = ["split", "start", "stage1", "fisher"]
+    assert list(table.index) == [*stages, "sum of the stages", "beside the stages", "wall", "wall, everything found done"]
+    seconds = table["seconds"]
+    assert seconds["sum of the stages"] == pytest.approx(seconds[stages].sum())
+    assert seconds["wall"] == pytest.approx(seconds["sum of the stages"] + seconds["beside the stages"])
+    assert (table["gflops"][["start", "stage1", "fisher"]] > 0).all() and table["share"]["wall"] == 1
+
+
+def test_growth(quick):
+    folder, said = quick("growth")
+    table = pd.read_csv(folder / "growth.csv")
+    assert list(table.columns) == ["against", "value", "ms_per_image", "ratio", "rounds"] and "Machine: " in said
+    assert [list(rows["value"]) for _, rows in table.groupby("against", sort=False)] == [[64, 128], [10, 8142], [1, 2]]
+    assert (table["ratio"][::2] == 1).all() and (table[["ms_per_image", "ratio"]] > 0).all(axis=None)
