@@ -173,8 +173,8 @@ def main() -> None:
     show("Images delivered by one core", table)
     show("Reading a file, processor time an image", read)
     ratio = read["ratio"][0]
-    judged = "met" if ratio <= READING else "MISSED"
-    print(f"{read['images'][0]}, {read['recipe'][0]}: {ratio:.2f} times evaluation; at most {READING}: {judged}")
+    verdict = f"{ratio:.2f} times evaluation; at most {READING}: {'met' if ratio <= READING else 'MISSED'}"
+    print(f"{read['images'][0]}, {read['recipe'][0]}: {verdict}")
     show(f"Passes over a data set, {cores()} cores", passes)
     write(table, options.out, "data.csv")
     write(read, options.out, "data_reading.csv")

@@ -87,7 +87,8 @@ def one_step(name: str, chosen: argparse.Namespace, work: Path) -> int:
 def own_process(name: str, chosen: argparse.Namespace, work: Path) -> None:
     """The step in a process group of its own: a crash, an endless wait or a full memory is a row."""
     command = [sys.executable, __file__, name, "--device", chosen.device, "--out", str(chosen.out), "--inside", str(work)]
-    process = subprocess.Popen(command + ["--quick"] * chosen.quick, start_new_session=True)
+    one_gpu = os.environ | ({} if "CUDA_VISIBLE_DEVICES" in os.environ else {"CUDA_VISIBLE_DEVICES": "0"})
+    process = subprocess.Popen(command + ["--quick"] * chosen.quick, env=one_gpu, start_new_session=True)
     ended = ""
     try:
         status = process.wait(LIMIT)

@@ -108,4 +108,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import growth  # other processes find its functions under this name
+
+    growth.main()

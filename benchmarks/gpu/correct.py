@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import os
 import re
@@ -68,10 +69,10 @@ def setup_of(step: Step, batch_size: int) -> train.Setup:
 
 
 def trained(
-    setup: train.Setup, dtype=torch.float32, cut=1, momentum=None, epochs=1, checkpoint=None
+    setup: train.Setup, dtype=torch.float32, cut=1, momentum=None, epochs=1, checkpoint=None, names=("head", "tail")
 ) -> tuple[Tensor, pd.DataFrame]:
-    """Stage 1's two networks by `fit`: how far all weights have moved, float64 on the CPU, and the curves."""
-    networks = setup.networks(("head", "tail")).to(dtype)
+    """Stage 1's two networks, or one, by `fit`: how far all weights have moved, float64 on the CPU, and the curves."""
+    networks = setup.networks(names).to(dtype)
     one = setup.batches()
     batches = train.InMemory(one.images.to(dtype), one.one, 0, setup.steps, cut)
     before = flat(networks)
@@ -110,8 +111,8 @@ def training(step: Step) -> None:
 
 def parts(step: Step) -> None:
     setup = setup_of(step, 128)
-    whole, curves = trained(setup, momentum=0.9)
-    cut, again = trained(setup, cut=4, momentum=0.9)
+    one = {"momentum": 0.9, "names": ("all",)}  # network: two in fp32 would need more than a 24 GB card
+    (whole, curves), (cut, again) = trained(setup, **one), trained(setup, cut=4, **one)
     size = setup.batch_size
     what = f"one part of {size} = 4 parts of {size // 4}, fp32"
     step.add(f"{what}: change of the weights", apart(cut, whole), "L2", most=CHANGE)
@@ -190,8 +191,6 @@ def products(g: Tensor, x: Tensor) -> Tensor:
 def which_sums(step: Step) -> str:
     """What the library takes for sums of squared products."""
     if step.on_gpu:
-        import importlib.util
-
         return "Triton kernel" if importlib.util.find_spec("triton") else "plain PyTorch: there is no Triton"
     return "compiled loops" if kernels("fisher.kernels_cpu") else "plain PyTorch"
 

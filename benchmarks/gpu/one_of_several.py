@@ -19,7 +19,7 @@ from osdtw_lib.training import loop
 
 
 def prepare(deaf: bool) -> None:
-    start, loop.CHECKPOINT_SECONDS = dist.init_process_group, 0.0
+    start, loop.CHECKPOINT_SECONDS = dist.init_process_group, min(0.0, loop.CHECKPOINT_SECONDS)
     dist.init_process_group = lambda backend, **options: start("gloo", **options)
     if deaf and os.environ["RANK"] == "1":
         Checkpoint.load = lambda self: None

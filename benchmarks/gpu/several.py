@@ -43,6 +43,10 @@ def several(step: Step) -> None:
     one = copied(before, place(step, "one"))
     must(*command(step, arguments(step, one, "stage1")))
     if not step.quick:  # else what is killed says as much
+        with step.attempt("one process again"):
+            again = copied(before, place(step, "again"))
+            must(*command(step, arguments(step, again, "stage1")))
+            compare(step, one, again, "one process again = one")  # how far a GPU repeats itself
         with step.attempt("two processes"):
             two = copied(before, place(step, "two"))
             with two_processes(step, two) as process:
@@ -75,7 +79,8 @@ def copied(source: Path, target: Path) -> Path:
 
 
 def arguments(step: Step, outputs: Path, stage: str) -> list[str]:
-    asked = parameters(step, *SETTINGS, *(() if step.quick else ("recipe.batch_size=256",)), f"outputs={outputs}")
+    size = () if step.quick else ("recipe.batch_size=256", "recipe.micro_batch=32")  # two processes share the card
+    asked = parameters(step, *SETTINGS, *size, f"outputs={outputs}")
     return [stage, FILE, *(word for change in asked for word in ("--set", change))]
 
 

@@ -53,7 +53,7 @@ def counted(step: Step, run: Run, network: torch.nn.Module, phase: Phase) -> col
 
     reached: list[int] = []
     batches = train.Watched(run.batches(run.train, recipe=recipe), switch)
-    length = phase.length.model_copy(update={"epochs": -(-(last + 1) // len(batches)), "warmup_epochs": 0.0})
+    length = phase.length.model_copy(update={"epochs": -(-last // len(batches)), "warmup_epochs": 0.0})
     phase = dataclasses.replace(phase, length=length)
     with warnings.catch_warnings(record=True) as said, contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("always")
