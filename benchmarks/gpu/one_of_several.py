@@ -22,7 +22,7 @@ def prepare(deaf: bool) -> None:
     start, loop.CHECKPOINT_SECONDS = dist.init_process_group, min(0.0, loop.CHECKPOINT_SECONDS)
     dist.init_process_group = lambda backend, **options: start("gloo", **options)
     if deaf and os.environ["RANK"] == "1":
-        Checkpoint.load = lambda self: None
+        Checkpoint._newest = lambda self: None
     os.environ["LOCAL_RANK"] = "0"  # which GPU it takes
 
 

@@ -7,7 +7,7 @@ from data import photographs
 
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
-from osdtw_lib.data import batches
+from osdtw_lib.data import readers
 from osdtw_lib.stages.run import Run
 
 from .rows import Step
@@ -57,5 +57,5 @@ def parameters(step: Step, *changes: str) -> list[str]:
 
 def opened(step: Step, *changes: str) -> Run:
     """Its cache is read part by part, as that of a data set that is too large to lie on the device."""
-    batches.ON_DEVICE_BYTES = min(0, batches.ON_DEVICE_BYTES)
+    readers.ON_DEVICE_BYTES = min(0, readers.ON_DEVICE_BYTES)
     return Run(load_config(PROJECT / "params" / "imagenet_lt.yaml", parameters(step, *changes)))

@@ -26,8 +26,8 @@ RATE = 2000  # images/s of Stage 2 from the cache, on an H100
 LARGE = """
 import sys
 from osdtw_lib.__main__ import main
-from osdtw_lib.data import batches
-batches.ON_DEVICE_BYTES = min(0, batches.ON_DEVICE_BYTES)  # as of a data set that is too large to lie on the device
+from osdtw_lib.data import readers
+readers.ON_DEVICE_BYTES = min(0, readers.ON_DEVICE_BYTES)  # as of a data set that is too large to lie on the device
 sys.exit(main(sys.argv[1:]))
 """
 SUMMARY = re.compile(r": (\d+) images/s, (\d+) % of the time waiting for data(?:, MFU (\d+) %)?")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
 
 LINE_SECONDS = 5.0
 
@@ -15,21 +14,9 @@ class Progress:
     def __init__(self, label: str, epochs: int, images_per_epoch: int, done: int = 0):
         self.label, self.epochs, self.finished, self.losses = label, epochs, done, ""
         self.images, self.images_to_come = 0, (epochs - done) * images_per_epoch
-        self.waited = 0.0  # seconds in which the next images were not there yet
         self.started = self.printed = time.monotonic()
         if done:
             print(f"{label}: resumes after epoch {done} of {epochs}", flush=True)
-
-    def waiting(self, items: Iterable) -> Iterator:
-        """The same items; the time they are waited for is counted."""
-        items = iter(items)
-        while True:
-            started = time.monotonic()
-            item = next(items, None)
-            self.waited += time.monotonic() - started
-            if item is None:
-                return
-            yield item
 
     def step(self, images: int) -> None:
         self.images += images

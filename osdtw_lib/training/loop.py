@@ -57,19 +57,19 @@ def fit(
     distributed.copy_from_first(weights(model).values())  # random numbers may differ between kinds of processors
     checkpoint.require_room(sum(t.nbytes for t in _tensors(model, optimizer).values()) + 8 * sum(p.numel() for p in trained))
     progress = Progress(label, length.epochs, len(batches.labels), done=len(history))
-    last_saved = time.monotonic()
+    waited, last_saved = batches.waited, time.monotonic()
     on_gpu = _cuda_devices(model)
     seeded = torch.manual_seed if on_gpu else torch.default_generator.manual_seed  # the first asks every kind of accelerator
     with torch.random.fork_rng(devices=on_gpu):
         for epoch in range(len(history), length.epochs):
             _training(model)
             sums: dict[str, torch.Tensor] = {}
-            for step, parts in enumerate(progress.waiting(batches.epoch(epoch))):
+            for step, parts in enumerate(batches.epoch(epoch)):
                 rate = learning_rate(epoch + step / len(batches), length, peak, recipe.final_learning_rate)
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["scale"]
                 optimizer.zero_grad()
-                for part in progress.waiting(parts):
+                for part in parts:
                     seeded(seed_of(seed, epoch, step, part.number))
                     with torch.autocast(part.images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                         losses = means(phase, model, part)
@@ -91,7 +91,7 @@ def fit(
                 checkpoint.save(_tensors(model, optimizer), {"history": history})
                 last_saved = time.monotonic()
     if flops_per_image and progress.images:
-        spent = progress.images, progress.seconds, progress.waited
+        spent = progress.images, progress.seconds, batches.waited - waited
         print(f"{label}: {summary_line(*spent, flops_per_image, trained[0].device, distributed.world_size())}", flush=True)
     model.eval()
     return pd.DataFrame(history)
