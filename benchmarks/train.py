@@ -93,6 +93,7 @@ class InMemory:
     steps: int
     parts: int = 1
     seconds: float = field(default=math.nan, init=False)
+    waited = 0.0  # seconds: nothing is read
 
     @property
     def labels(self) -> Tensor:
@@ -126,6 +127,10 @@ class Watched:
     def __init__(self, batches: Batches, before: Callable[[int], object]):
         self.batches, self.before, self.count = batches, before, 0
         self.labels, self.batch_size = batches.labels, batches.batch_size
+
+    @property
+    def waited(self) -> float:
+        return self.batches.waited
 
     def __len__(self) -> int:
         return len(self.batches)

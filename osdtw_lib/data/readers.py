@@ -54,7 +54,8 @@ class Arrays:
         self.feed = Feed(device, f"{self.threads} threads, decoded", remedy)
         self.whole = None
         if images.pixels.nbytes <= ON_DEVICE_BYTES:
-            self.whole = torch.from_numpy(np.ascontiguousarray(images.pixels)).to(device).permute(0, 3, 1, 2).contiguous()
+            pixels = np.require(images.pixels, requirements=["C", "W"])  # a copy of a map that is for reading alone
+            self.whole = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()
 
     def read(self, chosen: list[Places], epoch: int | None = None) -> Iterator[Tensor]:
         """uint8 (B, C, H, W) on the device, for each of the places; as evaluation sees them without an epoch."""
