@@ -37,7 +37,8 @@ def likelihood(kind="bernoulli", task="head"):
 
 
 def waits(config) -> None:
-    """A job that takes long."""
+    """A job that takes long, and says when it has begun."""
+    print("waits", flush=True)
     time.sleep(300)
 
 

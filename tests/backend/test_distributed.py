@@ -177,17 +177,14 @@ def test_jobs_side_by_side_end_with_the_one_that_started_them():
     path = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
     environment = os.environ | {"PYTHONPATH": path}
     process = subprocess.Popen([sys.executable, "-c", POOL], cwd=PROJECT, stdout=subprocess.PIPE, env=environment)
-    process.stdout.readline()
-    deadline = time.monotonic() + 120
-    while len(started := children(process.pid)) < 3 and time.monotonic() < deadline:  # two, and multiprocessing's own
-        time.sleep(0.1)
-    time.sleep(15)  # they import torch first
+    said = [process.stdout.readline().strip() for _ in range(3)]  # both have imported torch by then
+    started = children(process.pid)  # two, and multiprocessing's own
     process.kill()
     process.wait()
     deadline = time.monotonic() + 3
     while any(map(lives, started)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert len(started) == 3 and not any(map(lives, started))
+    assert said == [b"starts", b"waits", b"waits"] and len(started) == 3 and not any(map(lives, started))
 
 
 def test_torchrun_runs_a_stage_by_hand(params, finished):
