@@ -154,8 +154,8 @@ class Writer:
     def checkpoint(self, name: str, *, of_each: bool = False) -> Checkpoint:
         """of_each: every process keeps its own, since each holds something else; otherwise the first keeps one for all."""
         if of_each and distributed.world_size() > 1:
-            return Checkpoint(self, f"{name}.{distributed.rank()}of{distributed.world_size()}", True, shared=False)
-        return Checkpoint(self, name, self.writes)
+            return Checkpoint(self, f"{name}.{distributed.rank()}of{distributed.world_size()}", of_each=True)
+        return Checkpoint(self, name)
 
     def elapsed(self) -> float:
         return self.seconds_before + time.monotonic() - self._started

@@ -23,10 +23,10 @@ class Checkpoint:
     the run goes on from the one before.
     """
 
-    def __init__(self, writer, name: str, writes: bool, shared: bool = True):
+    def __init__(self, writer, name: str, of_each: bool = False):
         # writer: the stage's artifacts.artifact.Writer, for its key, its folder and the time it has spent
-        # shared: the first process reads it for all, which therefore ask for it together
-        self.writer, self.key, self.writes, self.shared = writer, writer.artifact.key, writes, shared
+        # of_each: this process's own; else the first one writes it, and reads it for all, which ask for it together
+        self.writer, self.key, self.of_each = writer, writer.artifact.key, of_each
         folder = writer.artifact.folder
         self.path, self.before = folder / f"{name}.checkpoint", folder / f"{name}.before.checkpoint"
 
@@ -42,7 +42,7 @@ class Checkpoint:
 
     def save(self, tensors: dict[str, torch.Tensor], state: dict) -> None:
         """A checkpoint that cannot be written is said and done without: the training itself goes on."""
-        if not self.writes:
+        if not (self.of_each or self.writer.writes):
             return
         tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         about = {"key": self.key, "seconds": str(self.writer.elapsed()), "state": json.dumps(state)}
@@ -61,9 +61,9 @@ class Checkpoint:
     def load(self) -> tuple[dict[str, torch.Tensor], dict] | None:
         """(tensors, state) of the newest checkpoint that is whole and of this very run, or None.
 
-        What another machine sees of a file just written may be older: a shared one is the first process's, sent to all.
+        What another machine sees of a file just written may be older: one for all is the first process's, sent to them.
         """
-        if not self.shared:
+        if self.of_each:
             return self._newest()
         found = self._newest() if distributed.rank() == 0 else None
         tensors, state = distributed.tensors_from_first(found and found[0]), distributed.from_first(found and found[1])

@@ -8,9 +8,9 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 
 import pytest
+from ended_processes import still_alive
 
 from osdtw_lib.artifacts import lock
 from osdtw_lib.artifacts.lock import TOKEN, held
@@ -127,16 +127,9 @@ with held(Path(sys.argv[1])):
     inner = int(process.stdout.readline())
     process.kill()
     process.communicate()
-    assert not alive(inner, seconds=2)
+    assert not still_alive([inner], seconds=2)
     with held(tmp_path / "one"):
         pass
-
-
-def alive(pid, seconds):
-    end = time.monotonic() + seconds
-    while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
-        time.sleep(0.05)
-    return os.path.exists(f"/proc/{pid}")
 
 
 @pytest.mark.parametrize("left", ["", "[]", "{", '{"token": "x"}', "\xff"])

@@ -9,6 +9,7 @@ import time
 import pandas as pd
 import pytest
 import torch
+from ended_processes import still_alive
 from small_photographs import RECIPE, write_photographs
 from small_run import write_small
 
@@ -125,23 +126,11 @@ def test_interrupting_stops_the_processes_and_the_next_run_goes_on(params, numbe
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == status, out
-    deadline = time.monotonic() + seconds
-    while any(map(lives, started)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(map(lives, started))
+    assert not still_alive(started, seconds)
     again = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     said = next((line for line in again.stdout if "resumes after epoch" in line), "")
     again.kill(), again.communicate()
     assert said
-
-
-def lives(pid):
-    """One that has ended may stay as a name until whoever inherited it asks."""
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 LAUNCH = "from osdtw_lib.backend import distributed; distributed.launch(print, ('hello',), 2, 'cpu')"
@@ -156,11 +145,7 @@ def test_processes_that_still_import_end_with_the_one_that_started_them():
     time.sleep(0.5)  # the interpreter itself has to start; torch alone takes longer to import
     process.kill()
     process.wait()
-    assert len(started) == 2
-    deadline = time.monotonic() + 0.5
-    while (left := [pid for pid in started if lives(pid)]) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not left
+    assert len(started) == 2 and not still_alive(started, 0.5)
 
 
 POOL = """
@@ -181,10 +166,7 @@ def test_jobs_side_by_side_end_with_the_one_that_started_them():
     started = children(process.pid)  # two, and multiprocessing's own
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 3
-    while any(map(lives, started)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert said == [b"starts", b"waits", b"waits"] and len(started) == 3 and not any(map(lives, started))
+    assert said == [b"starts", b"waits", b"waits"] and len(started) == 3 and not still_alive(started, 3)
 
 
 def test_torchrun_runs_a_stage_by_hand(params, finished):

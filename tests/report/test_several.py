@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from ended_processes import still_alive
 
 from osdtw_lib.backend import gpus
 from osdtw_lib.config.paths import PROJECT
@@ -157,10 +157,7 @@ def test_a_signal_reaches_all_jobs_once_and_none_is_left(tmp_path, number, kinds
     process.send_signal(number)
     assert process.wait(60) == status
     pids = [path.stem for path in begun]
-    deadline = time.monotonic() + 5
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(begun) == 2 == len(list(tmp_path.glob("*.begun"))) and not [p for p in pids if Path(f"/proc/{p}").exists()]
+    assert len(begun) == 2 == len(list(tmp_path.glob("*.begun"))) and not still_alive(pids, 5)
     assert len(list(tmp_path.glob("*.interrupted"))) == told
 
 
