@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import io
 import json
@@ -67,7 +66,7 @@ class Finished:
 
 def prepare() -> None:
     """Read the digits once for all trials of this process and those forked from it."""
-    digits.load = functools.cache(digits.load)
+    digits.load()
 
 
 def make(folder: Path, changes: dict = CHANGES) -> Finished:
