@@ -41,6 +41,11 @@ def training_flops(model: cfg.Model, n_outputs: int, frozen_depth: int = 0) -> i
     return sum(forward[:frozen_depth]) + 3 * sum(forward[frozen_depth:])
 
 
+def passes(flops: float, model: cfg.Model, n_classes: int, images: int) -> float:
+    """FLOPs in forwards and backwards of one plain network over so many images; a training of E epochs takes E of them."""
+    return flops / training_flops(model, n_classes) / images
+
+
 @contextlib.contextmanager
 def counted() -> Iterator[FlopCounterMode]:
     """Counts FLOPs inside, attention's too, which has no count in the fused form that CPUs run."""

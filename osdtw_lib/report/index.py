@@ -31,6 +31,11 @@ from ..stages.selection import origin, remarks
 from .page import formulas, page_script, plotly_script, static, style, template
 from .written import was_run, what_changed
 
+RUNTIME = (
+    "Where time and compute go, measured here. A pass is a forward and a backward of one plain network over every training "
+    "image, by the FLOPs that were counted: a training of 40 epochs takes 40."
+)
+
 
 def write_index(folder: Path) -> Path:
     """outputs/NAME/index.html of the run in `folder`, and outputs/index.html, which is returned, over all there are.
@@ -148,7 +153,7 @@ def _write_run(folder: Path, run: dict) -> None:
         + (f'<p class="quiet">{how}</p>' if how else ""),
         paper=[_table(reference, "The paper's accuracy (%). Not measured here.")] if reference is not None else [],
         story=_story(folder),
-        runtime=_table(run["runtime"], "Seconds a stage took, measured here."),
+        runtime=_table(run["runtime"], RUNTIME),
         paper_runtime=[] if times is None else [_table(times, "The paper's seconds, ViT-B on 4 RTX 4090. Not measured here.")],
     )
     write_text(folder / "index.html", page)

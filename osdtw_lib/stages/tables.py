@@ -10,6 +10,7 @@ from ..evaluation import per_class
 from ..evaluation.calibration import probabilities
 from ..evaluation.metrics import accuracy_by_group
 from ..evaluation.scores import predict
+from ..models.flops import passes
 from . import CONTENTS
 from .networks import rows, titles_of
 from .run import Run
@@ -50,14 +51,20 @@ def _predictions(scores: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
 
 
 def runtime(run: Run) -> pd.DataFrame:
-    """Seconds a stage took, as Table 3 counts them: stage, seconds."""
-    rows = {
-        stage.row: sum(_counted(run.artifact(one), stage.row) for one in run.artifacts_of(name))
-        for name, stage in CONTENTS.items()
-        if stage.row
-    }
-    rows["total"] = sum(rows.values())
-    return pd.DataFrame({"stage": rows.keys(), "seconds": [round(s, 2) for s in rows.values()]})
+    """Where time and compute go: stage, seconds (as Table 3 counts them), passes (of one plain network over the training images;
+    none where an earlier version has not counted them)."""
+    trains_nothing = {"proxy"} if run.config.model.init == "masked_autoencoding" else {"proxy", "start"}
+    lines = []
+    for name, stage in CONTENTS.items():
+        if stage.row:
+            artifacts = [run.artifact(one) for one in run.artifacts_of(name)]
+            seconds = sum(_counted(artifact, stage.row) for artifact in artifacts)
+            unknown = 0.0 if name in trains_nothing else np.nan
+            flops = sum(artifact.notes().get("flops", unknown) for artifact in artifacts)
+            lines.append((stage.row, seconds, passes(flops, run.config.model, len(run.class_names), len(run.train))))
+    table = pd.DataFrame(lines, columns=["stage", "seconds", "passes"])
+    table.loc[len(table)] = ["total", *table[["seconds", "passes"]].sum(skipna=False)]
+    return table.round(2)
 
 
 def _counted(artifact, row: str) -> float:

@@ -18,7 +18,7 @@ from ..evaluation.metrics import metrics_of
 from ..evaluation.scores import predict, scores_over
 from ..methods._base import Row
 from ..methods.osdtw import ROWS
-from ..models.flops import counted, device_name, training_flops
+from ..models.flops import counted, device_name, passes, training_flops
 from ..stages.run import Run
 from .seed_run import SeedRun, seed_run, seeds_of
 
@@ -88,7 +88,7 @@ def _cost(run: SeedRun, row: Row, network, made_of: tuple[str, ...]) -> dict:
         row.scores(network, images)
     return {
         "flops": total,
-        "passes": None if total is None else round(total / one / len(run.train), 4),
+        "passes": None if total is None else round(passes(total, run.config.model, len(run.class_names), len(run.train)), 4),
         "seconds": round(sum(artifact.seconds() for artifact in artifacts), 3),
         "device": device_name(run.device) or "CPU",
         "parameters": sum(p.numel() for p in network.parameters()),
