@@ -144,7 +144,11 @@ def _execute(book: str, resolved: Path, folder: Path) -> None:
     """One notebook through papermill. Half-run notebooks are kept as BOOK.failed.ipynb, never as BOOK.ipynb."""
     import papermill
 
+    from nbclient.exceptions import DeadKernelError
+
     logging.getLogger("papermill").setLevel(logging.WARNING)
+    for name in ("asyncio", "traitlets"):  # what they say of a kernel that is gone is said below
+        logging.getLogger(name).disabled = True
     os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")  # this environment's python3 kernel, not a user-wide one
     half, done, failed = (folder / f"{book}{end}.ipynb" for end in (".running", "", ".failed"))
     failed.unlink(missing_ok=True)
@@ -166,6 +170,12 @@ def _execute(book: str, resolved: Path, folder: Path) -> None:
         if error.ename in (UserError.__name__, DivergedError.__name__):
             raise UserError(error.evalue) from None
         raise RuntimeError(f"{book} failed with {error.ename}: {error.evalue}; the notebook as it stopped: {failed}") from None
+    except DeadKernelError:
+        half.rename(failed)
+        raise RuntimeError(
+            f"{book}: its process was killed, often for want of memory; the same command goes on from the last "
+            f"checkpoint. The notebook as it stopped: {failed}"
+        ) from None
     except OSError as error:
         half.unlink(missing_ok=True)  # cut short
         raise UserError(f"{half}: cannot be written ({error}); make room or give rights, then run again") from None

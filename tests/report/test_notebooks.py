@@ -127,6 +127,13 @@ def test_a_notebook_that_fails_is_kept_under_another_name(book, tmp_path, capsys
     assert "  so far" in capsys.readouterr().out
 
 
+def test_a_kernel_that_is_killed_says_so_in_one_line(book, tmp_path, capfd):
+    with pytest.raises(RuntimeError, match="its process was killed, often for want of memory.*failed.ipynb") as error:
+        book("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert "\n" not in str(error.value) and capfd.readouterr().err == ""
+    assert [p.name for p in (tmp_path / "results").iterdir()] == ["book.failed.ipynb"]
+
+
 def test_a_disk_that_fills_up_is_one_line_and_leaves_no_half_notebook(book, tmp_path, monkeypatch):
     def full(_, half, **__):
         Path(half).write_text("{")
