@@ -95,11 +95,14 @@ def write(table: pd.DataFrame, folder: Path, name: str) -> None:
     print(f"wrote {folder / name}", flush=True)
 
 
+IMPORTED_ONCE = {"osdtw_lib", "pandas", "plotly", "ipywidgets", "numba"}  # rather than by each of the processes
+
+
 def in_own_process(function, *args):
     """function(*args) in a process that has done nothing before and gives freed memory back at once."""
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # read at a process's start
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["osdtw_lib.fisher.diagonal", "osdtw_lib.models.vit", "osdtw_lib.proxy.exact", "pandas"])
+    context.set_forkserver_preload([name for name in sys.modules if name.partition(".")[0] in IMPORTED_ONCE])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *args).result()
 

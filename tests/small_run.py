@@ -36,5 +36,5 @@ def write_small(folder: Path, changes: dict | None = None) -> Path:
             section = section.setdefault(name, {})
         section[last] = value
     path = folder / f"{values['name'].replace('/', '_')}.yaml"
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    path.write_text(yaml.dump(values, Dumper=yaml.CSafeDumper, sort_keys=False))
     return path

@@ -42,14 +42,14 @@ OWN = [("digits", key) for key in KEYS] + [
 
 def write(path, changes):
     """The parameter file with dotted keys replaced, its name too."""
-    values = yaml.safe_load(path.read_text())
+    values = yaml.load(path.read_text(), yaml.CSafeLoader)  # thousands of times
     for key, value in changes.items():
         *sections, last = key.split(".")
         section = values
         for name in sections:
             section = section.setdefault(name, {})
         section[last] = value
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.dump(values, Dumper=yaml.CSafeDumper))
     return path
 
 
