@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 if [[ "${1:-}" == "--help" || "${1:-}" == "-h" ]]; then
     echo "usage: ./run_tests.sh                          all tests, on every core"
-    echo "       ./run_tests.sh --fast                   without whole journeys: notebooks, command line, kills, browser"
+    echo "       ./run_tests.sh --fast                   without whole ways through: notebooks, kills, browser, several processes"
     echo "       ./run_tests.sh [ARGUMENTS of pytest]    for instance tests/proxy -x"
     exit 0
 fi

@@ -27,6 +27,8 @@ from osdtw_lib.stages.run import Run
 from osdtw_lib.training import frozen_features
 from osdtw_lib.training.frozen_features import CACHE_BYTES, Features
 
+pytestmark = pytest.mark.journey
+
 SMALL = {
     "selection.shared_depth": None,
     "selection.head_weight": None,

@@ -60,6 +60,7 @@ def test_the_second_is_told_who_holds_it_in_one_line_and_works_after_a_kill(para
     assert os.listdir(folder) == ["split"]
 
 
+@pytest.mark.journey
 def test_wait_waits_until_the_first_has_ended(params, holder, python):
     path = params()
     first = holder(load_config(path).folder)
@@ -94,6 +95,7 @@ def test_other_runs_are_free(tmp_path, holder):
     assert not (tmp_path / "two").exists()
 
 
+@pytest.mark.journey
 def test_the_holder_and_what_it_starts_are_let_in_and_nobody_else(tmp_path, python):
     enter = f"{IMPORTS}\nwith held(Path(sys.argv[1])): print('in')"
     before = os.environ.get(TOKEN)
@@ -173,6 +175,7 @@ def test_a_file_system_without_locks_goes_by_the_record(tmp_path, monkeypatch):
         pass
 
 
+@pytest.mark.journey
 def test_many_at_once_are_never_two(tmp_path):
     """Each adds one to a number that it reads, waits, and writes: none is lost."""
     add = """
@@ -194,6 +197,7 @@ for _ in range(20):
     assert (tmp_path / "number").read_text() == "80"
 
 
+@pytest.mark.journey
 def test_interrupted_while_it_waits(params, holder):
     path = params()
     holder(load_config(path).folder)

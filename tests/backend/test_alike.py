@@ -14,6 +14,8 @@ from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
 from osdtw_lib.training import loop
 
+pytestmark = pytest.mark.journey
+
 
 def exchange():
     rank = distributed.rank()
@@ -79,7 +81,6 @@ def one_epoch_more(path):
     execute(run, "start")
 
 
-@pytest.mark.journey
 def test_a_training_goes_on_with_another_number_of_processes(tmp_path):
     settings = {"stage0.epochs": 5, "recipe.batch_size": 32, "recipe.micro_batch": 8}
     for name in ("alone", "together"):

@@ -20,6 +20,8 @@ from osdtw_lib.errors import UserError
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
 
+pytestmark = pytest.mark.journey
+
 SHARED = ("start", "stage1", "fisher", "direct", "stage2", "stage3", "baselines/ce")
 
 

@@ -136,6 +136,7 @@ def test_the_line_says_the_bound(params, key, value, said):
         load_config(write(params(), {key: value}))
 
 
+@pytest.mark.journey
 def test_runs_of_absurd_values_that_are_accepted_reach_their_tables(opened, accepted):
     """Every accepted value of every key in one of a few whole runs, shuffled together by a seed."""
     # null is ViT-B's size, torch.compile takes minutes, a tiny mask_ratio is refused in one line when Stage 0 begins,

@@ -361,6 +361,7 @@ def _one_of_two(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.journey
 def test_two_processes_give_what_one_gives(tmp_path):
     torch.multiprocessing.start_processes(_one_of_two, (str(tmp_path),), nprocs=2, start_method="spawn")
     expected = diagonal_fisher(small_vit(**KINDS["class token"]), some_batches((3, 2, 3)), likelihood())
@@ -368,6 +369,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
         assert_equal_on_every_tensor(torch.load(tmp_path / f"{rank}.pt"), expected)
 
 
+@pytest.mark.journey
 def test_memory_stays_away_from_batch_times_parameters():
     from torch.profiler import ProfilerActivity, profile
 

@@ -40,6 +40,8 @@ FILES = {"README.md", "config.json", "model.onnx", "model.pt2", "model.safetenso
 ALONE = """
 import sys
 
+pytestmark = pytest.mark.journey
+
 class Nothing:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {"torch", "torchvision", "timm", "osdtw_lib", "safetensors", "onnx", "scipy", "pandas"}:

@@ -36,6 +36,7 @@ def test_the_command_line_prints_the_likeliest_classes_first(finished, pictures,
     assert len(probabilities) == 3 and probabilities == sorted(probabilities, reverse=True)
 
 
+@pytest.mark.journey
 def test_a_shell_prints_the_same(finished, pictures, python, command):
     done = python("-m", "osdtw_lib", "predict", finished.folder, *pictures)
     assert done.returncode == 0, done.stderr

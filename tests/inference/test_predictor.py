@@ -45,6 +45,7 @@ def test_probabilities_are_the_softmax_of_both_heads_raw_scores(predictor, finis
     np.testing.assert_allclose(predictor(finished.test.pixels), odds / odds.sum(1, keepdims=True), rtol=1e-4)
 
 
+@pytest.mark.journey
 def test_with_the_categorical_likelihood_it_is_algorithm_1s_too(chain):
     run = chain({"likelihood": "categorical", "baselines": [], "stage0.epochs": 1, "stage3.epochs": 1})
     predictor = load_predictor(run.folder)

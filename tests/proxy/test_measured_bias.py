@@ -143,6 +143,7 @@ def _one_of_two(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.journey
 def test_two_processes_give_what_one_gives(tmp_path):
     torch.multiprocessing.start_processes(_one_of_two, (str(tmp_path),), nprocs=2, start_method="spawn")
     expected = direct_bias(*setting(), COUNTS, LAM, 1, (0.1, 0.5, 0.9)).to_csv(index=False)

@@ -16,6 +16,8 @@ from osdtw_lib.report import notebooks as batch
 from osdtw_lib.report import several
 from osdtw_lib.report.several import Job, groups_of, run_side_by_side
 
+pytestmark = pytest.mark.journey
+
 EIGHT = [str(i) for i in range(8)]
 
 

@@ -21,6 +21,8 @@ from osdtw_lib.stages import CONTENTS, execute
 from osdtw_lib.stages.networks import start_network
 from osdtw_lib.stages.run import Run
 
+pytestmark = pytest.mark.journey
+
 SIZES = {"patch_size": 14, "width": 16, "depth": 3, "heads": 2}
 STAGES = ("split", "start", "stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "baselines", "tables")
 KEPT = {  # how it is pooled, a rival, and every stage or those of the method alone

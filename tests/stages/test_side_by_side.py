@@ -16,6 +16,8 @@ from osdtw_lib.errors import DivergedError, UserError
 from osdtw_lib.stages import side_by_side
 from osdtw_lib.stages.side_by_side import everywhere, places_of
 
+pytestmark = pytest.mark.journey
+
 
 @pytest.fixture
 def gpus(monkeypatch):

@@ -254,6 +254,7 @@ def test_every_stage_says_what_is_in_its_key_and_is_named_after_its_file(project
 # the same again ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.journey
 def test_the_same_seed_twice_gives_the_same_results(finished, chain):
     again = chain()
     for folder in FOLDERS:
@@ -299,6 +300,7 @@ def variant(request, chain):
     return VARIANTS[request.param], chain(VARIANTS[request.param])
 
 
+@pytest.mark.journey
 def test_every_variant_runs_to_its_tables(variant):
     changes, run = variant
     table = pd.read_csv(run.folder / "tables" / "accuracy.csv").set_index("method")["all"]
@@ -308,6 +310,7 @@ def test_every_variant_runs_to_its_tables(variant):
         assert outputs == 5 + (changes.get("likelihood") == "categorical")
 
 
+@pytest.mark.journey
 def test_every_variant_selects_as_its_file_says(variant):
     changes, run = variant
     shown = json.loads((run.folder / "selection.json").read_text())

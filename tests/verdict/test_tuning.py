@@ -11,6 +11,8 @@ from osdtw_lib.verdict import measure, stage, tuning
 from osdtw_lib.verdict.cells import decision, trials, tuned
 from osdtw_lib.verdict.seed_run import SeedRun
 
+pytestmark = pytest.mark.journey
+
 LABELS = np.repeat(np.arange(4), 20)
 
 

@@ -16,6 +16,8 @@ from osdtw_lib.verdict.cells import Cell, cells, of_method, of_osdtw
 from osdtw_lib.verdict.rows import read, taken_from_elsewhere
 from osdtw_lib.verdict.seed_run import SeedRun
 
+pytestmark = pytest.mark.journey
+
 ASKED = {"baselines": ["ce"], "verdict.methods": ["ce", "logit_adjusted_ce"], "verdict.seeds": [0, 1]}
 
 

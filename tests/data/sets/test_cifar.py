@@ -220,6 +220,7 @@ def test_the_time_limit_of_other_connections_is_left_alone(archive, data, tmp_pa
     assert module.socket.getdefaulttimeout() == before
 
 
+@pytest.mark.journey
 def test_the_parameter_file_trains(lying, train, name, kind):
     """Its recipe on the archive in miniature, a tiny network from masked autoencoding, one epoch a stage.
 
