@@ -162,9 +162,10 @@ def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return -Bernoulli(torch.arange(n), torch.zeros(n))(logits, labels).mean()
 
 
-def losses(networks: nn.ModuleDict, part: Part) -> dict[str, Tensor]:
-    """Of every network on the same part."""
-    return {name: loss(network, part.images, part.labels) for name, network in networks.items()}
+def losses(networks: nn.ModuleDict, part: Part) -> Iterator[dict[str, Tensor]]:
+    """Of every network on the same part, one after the other."""
+    for name, network in networks.items():
+        yield {name: loss(network, part.images, part.labels)}
 
 
 # Every method: (setup, networks, batches) -> a function that runs one epoch of `batches`.

@@ -53,19 +53,25 @@ def assemble(problem: Problem, encoder: nn.Module, decoders: dict[str, nn.Module
 
 
 def minus_likelihoods(problem: Problem, logits: dict, labels: Tensor, share: dict | None = None) -> dict[str, Tensor]:
-    """{task: minus its mean log-likelihood}, times its share where one is given; logits: {task: (B, outputs)}."""
-    means = {t: problem.likelihoods[t](logits[t], labels).mean() for t in TASKS}
+    """{task: minus its mean log-likelihood}, times its share where one is given; logits: {task: (B, outputs)}, of one or both."""
+    means = {t: problem.likelihoods[t](own, labels).mean() for t, own in logits.items()}
     return {t: -(share[t] if share else 1) * mean for t, mean in means.items()}
 
 
 def alone(problem: Problem) -> Phase:
-    """Each task for itself, on the same batches (Eq. 14); `stage1.samples: own` leaves out the other group's images."""
+    """Each task for itself, on the same batches (Eq. 14); `stage1.samples: own` leaves out the other group's images.
+
+    One after the other, so that what a backward pass needs is kept of one network at a time.
+    """
+    own = problem.config.stage1.samples == "own"
 
     def losses(networks, part):
-        logits = {t: networks[t](part.images) for t in TASKS}
-        if problem.config.stage1.samples == "all":
-            return minus_likelihoods(problem, logits, part.labels)
-        return {t: _over_its_own(problem, t, logits[t], part.labels) for t in TASKS}
+        for t in TASKS:
+            logits = networks[t](part.images)
+            if own:
+                yield {t: _over_its_own(problem, t, logits, part.labels)}
+            else:
+                yield minus_likelihoods(problem, {t: logits}, part.labels)
 
     return Phase(problem.config.stage1, losses)
 

@@ -20,7 +20,7 @@ from ..methods import osdtw
 from ..methods._base import Problem
 from ..models.masked_autoencoder import MaskedAutoencoder
 from ..models.vit import ViT, build_vit
-from ..training.phase import Phase, means
+from ..training.phase import Phase, backward, in_turn, means
 
 STEP_FLOPS = 2e11  # a measured step on a CPU does about so many: some seconds
 MEASURED_SECONDS, MEASURED_STEPS = 2.0, 5
@@ -136,7 +136,8 @@ def memory_of(step: Step, config: Config, micro: int, measured: Measured | None)
 
 
 def _kept(step: Step, network: nn.Module, config: Config, size: int) -> int:
-    """Bytes autograd keeps from a forward pass over `size` images for its backward pass, parameters aside."""
+    """Bytes autograd keeps from a forward pass over `size` images for its backward pass, parameters aside; of losses that are
+    taken one after the other, the most."""
     images, labels = synthetic(network, size, "cpu")
     images = step.phase.seen(network, images)
     own = {t.untyped_storage()._cdata for t in (*network.parameters(), *network.buffers())}
@@ -148,13 +149,12 @@ def _kept(step: Step, network: nn.Module, config: Config, size: int) -> int:
             kept[storage._cdata] = storage
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), _autocast(config, "cpu"):
-        step.loss(network, images, labels)
-    return sum(storage.nbytes() for storage in kept.values())
-
-
-def _autocast(config: Config, device_type: str):
-    return torch.autocast(device_type, torch.bfloat16, enabled=config.recipe.precision == "bf16")
+    most, part = 0, step.phase.part_of(images, labels)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        for _ in in_turn(step.phase, network, part, config.recipe.precision):
+            most = max(most, sum(storage.nbytes() for storage in kept.values()))
+            kept.clear()
+    return most
 
 
 @dataclass(frozen=True)
@@ -179,17 +179,17 @@ def measure(step: Step, config: Config, micro: int, device: torch.device) -> Mea
 
 def _timed(step: Step, config: Config, size: int, device: torch.device) -> Measured:
     network = step.prepared().to(device).train()
-    loss = torch.compile(step.loss) if config.recipe.compile and device.type == "cuda" else step.loss
+    if config.recipe.compile and device.type == "cuda":
+        for called in network.values() if isinstance(network, nn.ModuleDict) else [network]:
+            called.compile()
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-6, fused=True)
     images, labels = synthetic(network, size, device)
-    images = step.phase.seen(network, images)
+    part = step.phase.part_of(step.phase.seen(network, images), labels)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
 
     def run() -> None:
-        with _autocast(config, device.type):
-            value = loss(network, images, labels)
-        value.backward()
+        backward(step.phase, network, part, config.recipe.precision)
         optimizer.step()
         optimizer.zero_grad()
 

@@ -20,7 +20,7 @@ from ..models.flops import summary_line
 from ..models.vit import parameter_depths
 from ..models.weights import load_weights, weights
 from .optimizer import learning_rate, parameter_groups
-from .phase import Phase, means
+from .phase import Phase, backward
 
 CHECKPOINT_SECONDS = 2.0  # a checkpoint is written at an epoch's end, but not more often than this
 
@@ -71,11 +71,8 @@ def fit(
                 optimizer.zero_grad()
                 for part in parts:
                     seeded(seed_of(seed, epoch, step, part.number))
-                    with torch.autocast(part.images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                        losses = means(phase, model, part)
-                    (part.share * sum(losses.values())).backward()
-                    for name, loss in losses.items():
-                        sums[name] = sums.get(name, 0.0) + loss.detach().double() * len(part.labels)
+                    for name, loss in backward(phase, model, part, recipe.precision).items():
+                        sums[name] = sums.get(name, 0.0) + loss.double() * len(part.labels)
                 distributed.sum_gradients(trained)
                 optimizer.step()
                 if phase.after_step:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from ..config.schema import Training
 from ..data.batches import Part
 
-Losses = Callable[[nn.Module, Part], dict[str, Tensor]]
+Losses = Callable[[nn.Module, Part], dict[str, Tensor] | Iterable[dict[str, Tensor]]]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """length: epochs, warm-up, peak rate. losses(network, part) -> {name: loss}, whose sum is minimised.
+    """length: epochs, warm-up, peak rate. losses(network, part) -> {name: loss}, whose sum is minimised; or several of those,
+    one after the other, of networks that share no parameter: each is taken backward before the next is asked for.
 
     A loss is a number, the mean over the part's images, or one number an image (B,). part has images, labels (B,) or, where
     mixed, (B, K), epoch (from 0), indices (B,), and `two_labels`, what a hard-label loss needs.
@@ -70,10 +71,35 @@ class Phase:
         return dataclasses.replace(one, more=(one,) * len(self.streams))
 
 
-def means(phase: Phase, network: nn.Module, part: Part) -> dict[str, Tensor]:
-    """{name: a number}: each loss as this part's share of the batch's mean, times batch over part."""
+def in_turn(phase: Phase, network: nn.Module, part: Part, precision: str = "fp32") -> Iterator[dict[str, Tensor]]:
+    """{name: a number} of losses with one graph, then of the next, which is computed when it is asked for: each loss as this
+    part's share of the batch's mean, times batch over part."""
     weights = phase.class_weights(part.epoch) if phase.class_weights else None
-    return {name: _mean(loss, part, weights) for name, loss in phase.losses(network, part).items()}
+    autocast = torch.autocast(part.images.device.type, torch.bfloat16, enabled=precision == "bf16")
+    with autocast:
+        found = phase.losses(network, part)
+    groups = iter([found] if isinstance(found, dict) else found)
+    while True:
+        with autocast:  # not around what is done with them
+            losses = next(groups, None)
+            if losses is None:
+                return
+            losses = {name: _mean(loss, part, weights) for name, loss in losses.items()}
+        yield losses
+
+
+def means(phase: Phase, network: nn.Module, part: Part) -> dict[str, Tensor]:
+    """{name: a number} of all losses at once."""
+    return {name: loss for losses in in_turn(phase, network, part) for name, loss in losses.items()}
+
+
+def backward(phase: Phase, network: nn.Module, part: Part, precision: str = "fp32") -> dict[str, Tensor]:
+    """Add the gradients of the part's share of the loss; returns {name: a number}, without graph."""
+    found = {}
+    for losses in in_turn(phase, network, part, precision):
+        (part.share * sum(losses.values())).backward()
+        found |= {name: loss.detach() for name, loss in losses.items()}
+    return found
 
 
 def _mean(loss: Tensor, part: Part, weights: Tensor | None) -> Tensor:
