@@ -1,4 +1,4 @@
-"""Is a GPU here that this torch cannot use? It is said, and nothing trains on the CPU for weeks without a word.
+"""Is a GPU here that this torch cannot use, or one whose memory is too small? It is said, and what to do.
 
 PyTorch's default wheel for Linux is built for the newest CUDA, which older drivers and older GPUs cannot run;
 torch.cuda.is_available() is then False, or the first kernel fails. Which build of which release has code for what:
@@ -8,6 +8,7 @@ torch.cuda.is_available() is then False, or the first kernel fails. Which build 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
 import importlib.metadata
@@ -17,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,6 +60,17 @@ def choose(device: str) -> str:
     if device == "cuda" and not available:
         raise UserError("device: cuda was asked for and none is visible; set device: auto")
     return "cuda" if available else "cpu"
+
+
+@contextlib.contextmanager
+def memory_suffices(what: str, remedy: str) -> Iterator[None]:
+    """Inside, a GPU whose memory is full is one line: UserError of what did not fit and of what to do about it."""
+    try:
+        yield
+        return
+    except torch.OutOfMemoryError:
+        pass  # and is forgotten: its frames would hold what filled the memory
+    raise UserError(f"{what}: the GPU's memory is full; {remedy}; the same command goes on from the last checkpoint")
 
 
 def present() -> bool:

@@ -69,7 +69,8 @@ def times_before(chosen: Tensor) -> Tensor:
 class Batches:
     """Batches of a data set on a device.
 
-    Iterating gives (images, labels) as they are, in order, the same each time, as evaluation and the Fisher need.
+    Iterating gives (images, labels) as they are, in order, the same each time, as evaluation and the Fisher need: `batch_size` at
+    a time, or as many as train at a time.
     `epoch(e)` gives the steps of one epoch of training, each an iterator over the parts that are this process's.
     """
 
@@ -96,6 +97,7 @@ class Batches:
         self.unmixed_from = unmixed_from
         self.seed = seed_of(config.seed, "draw", draw) if draw else config.seed
         self.batch_size = batch_size or self.recipe.batch_size
+        self._at_a_time = batch_size or self.recipe.micro_batch or self.recipe.batch_size
         self.labels = torch.from_numpy(np.ascontiguousarray(images.labels))
         config = config.model_copy(update={"data": config.data.filled})
         self.device, mean, std = torch.device(device), torch.tensor(config.data.mean), torch.tensor(config.data.std)
@@ -122,7 +124,7 @@ class Batches:
             yield normalized(pixels, self._mean, self._std), labels
 
     def _in_order(self) -> list[Places]:
-        return [Places(0, i, torch.zeros_like(i)) for i in torch.arange(len(self.labels)).split(self.batch_size)]
+        return [Places(0, i, torch.zeros_like(i)) for i in torch.arange(len(self.labels)).split(self._at_a_time)]
 
     def pictures(self) -> np.ndarray:
         """uint8 (N, H, W, C): the images as evaluation sees them, for the eye."""

@@ -11,6 +11,8 @@ from .pipeline import count_flops
 from .proxy_inputs import load_proxy
 from .run import Run
 
+FITS_BY = "direct.batch_size"
+
 
 def parameters(run: Run) -> dict:
     return run.config.direct.model_dump(mode="json", exclude={"batch_size"})

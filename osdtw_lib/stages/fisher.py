@@ -11,6 +11,8 @@ from .networks import stage1_networks
 from .pipeline import count_flops
 from .run import Run
 
+FITS_BY = "fisher.batch_size"
+
 
 def parameters(run: Run) -> dict:
     return {"precision": run.config.recipe.precision}

@@ -17,6 +17,8 @@ from .networks import stage1_networks
 from .proxy_inputs import load_proxy
 from .run import Run
 
+FITS_BY = "fisher.batch_size"
+
 
 def parameters(run: Run) -> dict:
     return {"images": run.config.theory.images, "damping": run.config.selection.damping}

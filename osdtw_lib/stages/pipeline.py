@@ -11,7 +11,7 @@ from torch import nn
 
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.lock import held
-from ..backend import distributed, reproducible
+from ..backend import distributed, gpus, reproducible
 from ..backend.progress import clock
 from ..config.schema import Config
 from ..errors import UserError
@@ -22,7 +22,7 @@ from ..training.loop import fit
 from ..data.augment import UNMIXED
 from ..training.phase import Phase, means
 from . import CONTENTS
-from .run import Run, first_make, module_of
+from .run import Run, first_make, lower, module_of
 
 
 VISIBLE_SECONDS = 120  # NFS keeps what it knows of a file for up to 60
@@ -85,7 +85,8 @@ def _make(run: Run, artifact: Artifact, module: ModuleType) -> None:
     if stage.together or distributed.rank() == 0:
         print(f"{artifact.name}: runs, {reason}", flush=True)
         with artifact.making(str(run.device)) as writer:
-            module.make(run, writer)
+            with gpus.memory_suffices(artifact.name, lower(run.config, module)):
+                module.make(run, writer)
             if stage.together:
                 distributed.wait_for_all()  # nothing is called done while another process has still to come to its end
     distributed.wait_for_all()

@@ -256,6 +256,16 @@ def module_of(stage: str) -> ModuleType:
     return importlib.import_module(f"..{room}.{stage if room == 'stages' else 'stage'}", __package__)
 
 
+def lower(config: Config, module: ModuleType) -> str:
+    """What to lower where a stage fills a GPU's memory: the key that its file names as FITS_BY, by default the part of a batch
+    that trains at a time."""
+    section, key = getattr(module, "FITS_BY", "recipe.micro_batch").split(".")
+    value = getattr(getattr(config, section), key)
+    now = f"now {value}" if value else f"now null, so the whole batch of {config.recipe.batch_size} in one part a process"
+    several = f", or jobs_per_gpu (now {config.jobs_per_gpu})" if config.jobs_per_gpu > 1 else ""
+    return f"lower {section}.{key} ({now}){several}"
+
+
 def open_run(params_file: str | Path) -> Run:
     """Open a parameter file. Raises UserError, one line, where it is not valid."""
     return Run(load_config(params_file))

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 
 import torch
 
-from ..backend import distributed
+from ..backend import distributed, gpus
 from ..backend.threads import cores
 from ..backend.worker import end_with
 from ..config.schema import Config
@@ -139,7 +139,8 @@ def _serve(parent: int, pipe: Connection, settle: Callable, place: int | None, t
             return
         error = None
         try:
-            function(*arguments)
+            with gpus.memory_suffices("a job", "lower recipe.micro_batch or jobs_per_gpu"):
+                function(*arguments)
         except UserError as raised:
             error = raised, traceback.format_exc()
         except Exception as raised:  # it may be of a kind that cannot be sent

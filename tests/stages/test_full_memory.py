@@ -1,0 +1,93 @@
+"""A GPU whose memory is full, made up: one line that says what to lower, nothing half written, and with room the same end."""
+
+import shutil
+
+import pytest
+import torch
+
+from osdtw_lib.backend import gpus
+from osdtw_lib.errors import UserError
+from osdtw_lib.evaluation import scores
+from osdtw_lib.fisher import diagonal
+from osdtw_lib.proxy import measured_bias
+from osdtw_lib.stages import side_by_side
+from osdtw_lib.stages.run import lower, module_of
+from osdtw_lib.training import loop
+
+PLACES = {  # what runs out of memory, at which call, and what the line names
+    "stage1": (loop, "backward", 8, "recipe.micro_batch (now null, so the whole batch of 32 in one part a process)"),
+    "fisher": (diagonal._Pass, "batch", 2, "fisher.batch_size (now 64)"),
+    "direct": (measured_bias, "_losses", 2, "direct.batch_size (now 64)"),
+    "baselines": (loop, "backward", 3, "recipe.micro_batch"),
+    "tables": (scores, "in_class_order", 3, "recipe.micro_batch"),
+}
+
+
+@pytest.mark.parametrize("stage", PLACES)
+def test_a_full_memory_is_one_line_and_the_next_run_ends_the_same(
+    stage, finished, finished_copy, params, refused, monkeypatch, command
+):
+    where, name, at, words = PLACES[stage]
+    folder = finished_copy().folder / stage
+    shutil.rmtree(folder)
+    call, left = getattr(where, name), [at]
+
+    def full(*arguments):
+        left[0] -= 1
+        if not left[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return call(*arguments)
+
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(where, name, full)
+    said = refused(stage, params())
+    assert "the GPU's memory is full; lower " in said and words in said and "goes on from the last checkpoint" in said
+    assert said.startswith(f"error: {stage}")
+    left_there = [path.name for path in folder.rglob("*") if path.is_file()]
+    assert not [name for name in left_there if name == "manifest.json" or name.endswith((".part", ".new"))]
+    monkeypatch.setattr(where, name, call)
+    assert command(stage, params())[0] == 0
+    for path in finished.folder.joinpath(stage).rglob("*.safetensors"):
+        assert path.read_bytes() == folder.parent.joinpath(path.relative_to(finished.folder)).read_bytes(), path.name
+
+
+def test_a_line_names_the_jobs_a_gpu_too_where_there_are_several(finished_copy):
+    run = finished_copy({"recipe.micro_batch": 16, "jobs_per_gpu": 3})
+    assert lower(run.config, module_of("stage2")) == "lower recipe.micro_batch (now 16), or jobs_per_gpu (now 3)"
+
+
+def test_what_filled_the_memory_is_let_go_of():
+    def fill():
+        held = torch.zeros(3)
+        raise torch.OutOfMemoryError(f"{held.sum()}")
+
+    with (
+        pytest.raises(UserError, match="^a stage: the GPU's memory is full; lower it; ") as caught,
+        gpus.memory_suffices("a stage", "lower it"),
+    ):
+        fill()
+    assert caught.value.__context__ is None and caught.value.__cause__ is None
+    with gpus.memory_suffices("a stage", "lower it"):
+        pass
+
+
+def test_a_job_of_several_says_so_too(monkeypatch):
+    sent = []
+
+    class Pipe:
+        def recv(self, asked=[(out_of_memory, (None,))]):  # noqa: B006
+            if not asked:
+                raise EOFError
+            return asked.pop()
+
+        def send(self, error):
+            sent.append(error)
+
+    monkeypatch.setattr(side_by_side, "end_with", lambda parent: None)
+    monkeypatch.setattr(side_by_side.signal, "signal", lambda *_: None)
+    side_by_side._serve(0, Pipe(), lambda *_: None, None, 1)
+    assert isinstance(sent[0][0], UserError) and "lower recipe.micro_batch or jobs_per_gpu" in str(sent[0][0])
+
+
+def out_of_memory(config):
+    raise torch.OutOfMemoryError("CUDA out of memory.")
