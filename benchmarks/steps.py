@@ -30,7 +30,6 @@ from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.config.schema import Config, Training
 from osdtw_lib.planning.steps import Step, steps_of, synthetic
-from osdtw_lib.stages.start import painting
 from osdtw_lib.training.loop import fit
 from osdtw_lib.training.phase import means
 
@@ -42,9 +41,8 @@ TINY = (*SMALL, "stage0.decoder_heads=2", "recipe.batch_size=4")
 
 
 def trainings(config: Config, n_classes: int) -> dict[str, Step]:
-    """Stages 0 to 3 as they train; the plan, which counts shapes alone, has a Stage 0 that paints every patch."""
-    found = {one.name: one for one in steps_of(config, n_classes) if one.name in STAGES}
-    return found | {"start": dataclasses.replace(found["start"], phase=painting(config.stage0))}
+    """Stages 0 to 3 as they train."""
+    return {one.name: one for one in steps_of(config, n_classes) if one.name in STAGES}
 
 
 def ours(training: Step, network: nn.Module, batches: InMemory, config: Config) -> Callable[[], None]:

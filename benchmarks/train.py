@@ -26,6 +26,7 @@ import torch
 from common import arguments, machine, show, write
 from torch import Tensor, nn
 
+from osdtw_lib.backend.torch_compile import compile_networks
 from osdtw_lib.config import schema as cfg
 from osdtw_lib.data.batches import Batches, Part
 from osdtw_lib.models.likelihoods import Bernoulli
@@ -184,8 +185,7 @@ def ours(setup: Setup, networks: nn.ModuleDict, batches: InMemory) -> Callable[[
 
 
 def compiled(setup: Setup, networks: nn.ModuleDict, batches: InMemory) -> Callable[[], None]:
-    for network in networks.values():
-        network.compile()
+    compile_networks(networks)
     return ours(setup, networks, batches)
 
 

@@ -10,8 +10,8 @@ import torch
 import train
 from common import held_at_most
 from steps import trainings
-from torch import nn
 
+from osdtw_lib.backend.torch_compile import compile_networks
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.config.schema import Config, Training
@@ -53,8 +53,7 @@ def peak_of(step: Step, training: plan.Step, config: Config, size: int, compiled
 def three_steps(step: Step, training: plan.Step, config: Config, size: int, compiled: bool) -> None:
     network = training.prepared().to(step.device)
     if compiled:
-        for called in network.values() if isinstance(network, nn.ModuleDict) else [network]:
-            called.compile()
+        compile_networks(network)
     images, labels = plan.synthetic(network, size, step.device)
     phase = dataclasses.replace(training.phase, length=Training(epochs=1))
     with contextlib.redirect_stdout(io.StringIO()):

@@ -6,7 +6,7 @@ is their oracle, and their replacement where they cannot be had.
 
 from __future__ import annotations
 
-import importlib.util
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,10 +28,8 @@ def add_squared_products(total: Tensor, g: Tensor, x: Tensor, buffer_bytes: int)
     Each sample's product is the gradient of a Linear's weight, summed over the tokens before it is squared.
     Scratch memory stays below buffer_bytes, but is never less than one product; compiled loops and kernel hold tiles.
     """
-    if total.is_cuda and total.dtype == torch.float32 and g.shape[1] > 1 and importlib.util.find_spec("triton"):
-        from .kernels_gpu import add_squared_products_fused
-
-        return add_squared_products_fused(total, g, x)
+    if total.is_cuda and total.dtype == torch.float32 and g.shape[1] > 1 and (fused := _fused(total.device, g.dtype)):
+        return fused(total, g, x)
     if g.shape[1] > 1 and (compiled := _compiled(total)):
         return _share(compiled.products, [total], [g, x])
     g, x = g.to(total.dtype), x.to(total.dtype)
@@ -95,6 +93,21 @@ class _Queue:
         if self.rows:
             kernels("fisher.kernels_cpu").run(self.rows, torch.get_num_threads())
         self.__init__()
+
+
+@functools.cache
+def _fused(device: torch.device, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor], None] | None:
+    """The GPU's kernel; None, said once, where a small product by it fails: no Triton, or no C compiler for it."""
+    try:
+        from .kernels_gpu import add_squared_products_fused
+
+        ones = torch.ones(1, 16, 16, device=device, dtype=dtype)
+        add_squared_products_fused(torch.zeros(16, 16, device=device), ones, ones)
+        return add_squared_products_fused
+    except Exception as error:  # whatever a compiler may raise on a machine nobody has seen
+        reason = " ".join(str(error).split())[:200]
+        print(f"fisher: no Triton kernel here, plain PyTorch is used, slower: {type(error).__name__}: {reason}", flush=True)
+        return None
 
 
 def _compiled(total: Tensor):

@@ -44,7 +44,9 @@ class MaskedAutoencoder(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Mean squared error on the hidden patches, a scalar; the mask comes from torch's random state."""
         target, painted, hidden = self.paint(images)
-        return ((painted - target) ** 2).mean(-1)[hidden].mean()
+        # in each image as many are hidden: their places, in order, so that no shape depends on values
+        places = hidden.byte().argsort(dim=1, descending=True, stable=True)[:, : hidden.shape[1] - self.n_visible]
+        return ((painted - target) ** 2).mean(-1).gather(1, places).mean()
 
     def paint(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(target patches (B, P, values), painted patches, hidden (B, P) bool)."""

@@ -14,12 +14,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import methods
+from ..backend.torch_compile import compile_networks
 from ..config.schema import Config
 from ..errors import UserError
 from ..methods import osdtw
 from ..methods._base import Problem
 from ..models.masked_autoencoder import MaskedAutoencoder
 from ..models.vit import ViT, build_vit
+from ..stages.start import painting
 from ..training.phase import Phase, backward, in_turn, means
 
 STEP_FLOPS = 2e11  # a measured step on a CPU does about so many: some seconds
@@ -61,12 +63,7 @@ def steps_of(config: Config, n_classes: int) -> list[Step]:
     ]
     if config.model.init == "masked_autoencoding":
         stage0 = config.stage0
-
-        def losses(network, part):  # over every patch: which are hidden depends on values, and takes no time
-            target, painted, _ = network.paint(part.images)
-            return {"error": (painted - target).square().mean()}
-
-        steps.insert(0, Step("start", stage0.epochs, lambda: MaskedAutoencoder(vit(1), stage0), Phase(stage0, losses)))
+        steps.insert(0, Step("start", stage0.epochs, lambda: MaskedAutoencoder(vit(1), stage0), painting(stage0)))
     return steps + _of_methods(config, problem)
 
 
@@ -180,8 +177,7 @@ def measure(step: Step, config: Config, micro: int, device: torch.device) -> Mea
 def _timed(step: Step, config: Config, size: int, device: torch.device) -> Measured:
     network = step.prepared().to(device).train()
     if config.recipe.compile and device.type == "cuda":
-        for called in network.values() if isinstance(network, nn.ModuleDict) else [network]:
-            called.compile()
+        compile_networks(network)
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=1e-6, fused=True)
     images, labels = synthetic(network, size, device)
     part = step.phase.part_of(step.phase.seen(network, images), labels)

@@ -13,6 +13,7 @@ from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.lock import held
 from ..backend import distributed, gpus, reproducible
 from ..backend.progress import clock
+from ..backend.torch_compile import compile_networks
 from ..config.schema import Config
 from ..errors import UserError
 from ..models.flops import counted, step_flops
@@ -149,8 +150,7 @@ def _trained(run: Run, write: Writer, network: nn.Module, phase: Phase, seed: in
         network.eval()
         batches = Views(shown, batches, lambda images: phase.seen(network, images), phase.views, recipe.precision)
     if recipe.compile:
-        for called in network.values() if isinstance(network, nn.ModuleDict) else [network]:
-            called.compile()
+        compile_networks(network)
     count_flops(write, len(run.train) * (flops * phase.length.epochs + before * phase.views))
     return fit(network, phase, batches, recipe, write.checkpoint(phase.name), seed, label, flops)
 

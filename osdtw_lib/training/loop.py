@@ -12,6 +12,7 @@ from torch import nn
 from ..artifacts.checkpoint import Checkpoint
 from ..backend import distributed
 from ..backend.progress import Progress
+from ..backend.torch_compile import OneSize
 from ..config.schema import Recipe
 from ..data.augment import seed_of
 from ..data.batches import Batches
@@ -58,7 +59,7 @@ def fit(
     checkpoint.require_room(sum(t.nbytes for t in _tensors(model, optimizer).values()) + 8 * sum(p.numel() for p in trained))
     progress = Progress(label, length.epochs, len(batches.labels), done=len(history))
     waited, last_saved = batches.waited, time.monotonic()
-    on_gpu = _cuda_devices(model)
+    on_gpu, as_compiled = _cuda_devices(model), OneSize(recipe.compile)
     seeded = torch.manual_seed if on_gpu else torch.default_generator.manual_seed  # the first asks every kind of accelerator
     with torch.random.fork_rng(devices=on_gpu):
         for epoch in range(len(history), length.epochs):
@@ -71,7 +72,9 @@ def fit(
                 optimizer.zero_grad()
                 for part in parts:
                     seeded(seed_of(seed, epoch, step, part.number))
-                    for name, loss in backward(phase, model, part, recipe.precision).items():
+                    with as_compiled(len(part.labels)):
+                        losses = backward(phase, model, part, recipe.precision)
+                    for name, loss in losses.items():
                         sums[name] = sums.get(name, 0.0) + loss.double() * len(part.labels)
                 distributed.sum_gradients(trained)
                 optimizer.step()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -161,6 +162,24 @@ def test_the_gpu_kernel_equals_plain_pytorch_in_tritons_interpreter():
     )
     assert run.returncode == 0, run.stderr[-2000:]
     assert "every shape agrees" in run.stdout
+
+
+def test_where_the_gpu_kernel_cannot_be_compiled_it_is_said_once_and_done_without(monkeypatch, capsys):
+    def fails(total, g, x):
+        raise RuntimeError("Failed to find C compiler.\nmore lines")
+
+    device = torch.device("cpu")
+    for module in (SimpleNamespace(add_squared_products_fused=fails), None):  # None: the import fails, as without Triton
+        squares._fused.cache_clear()
+        monkeypatch.setitem(sys.modules, "osdtw_lib.fisher.kernels_gpu", module)
+        assert squares._fused(device, torch.float32) is None and squares._fused(device, torch.float32) is None
+        said = capsys.readouterr().out
+        assert said.count("\n") == 1 and said.startswith("fisher: no Triton kernel here, plain PyTorch is used, slower: ")
+    works = SimpleNamespace(add_squared_products_fused=lambda total, g, x: None)
+    squares._fused.cache_clear()
+    monkeypatch.setitem(sys.modules, "osdtw_lib.fisher.kernels_gpu", works)
+    assert squares._fused(device, torch.float32) is works.add_squared_products_fused
+    squares._fused.cache_clear()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

@@ -61,6 +61,22 @@ def test_the_loss_is_the_squared_error_on_hidden_patches():
     assert loss.item() == pytest.approx(total / count, rel=1e-5)  # one float32 sum of about a thousand terms
 
 
+@pytest.mark.parametrize("class_token", [False, True])
+def test_it_is_bit_for_bit_the_mean_over_the_places_that_the_mask_names(class_token):
+    found = []
+    for indexed in (False, True):
+        model = autoencoder(class_token=class_token).train()
+        torch.manual_seed(5)
+        if indexed:
+            target, painted, hidden = model.paint(images())
+            loss = ((painted - target) ** 2).mean(-1)[hidden].mean()
+        else:
+            loss = model(images())
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert all(map(torch.equal, *found)) and len(found[0]) == len(found[1]) > 10
+
+
 def test_patches_are_cut_row_by_row():
     x = images()
     cut = autoencoder().patches(x)

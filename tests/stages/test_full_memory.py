@@ -7,10 +7,9 @@ import torch
 
 from osdtw_lib.backend import gpus
 from osdtw_lib.errors import UserError
-from osdtw_lib.evaluation import scores
 from osdtw_lib.fisher import diagonal
 from osdtw_lib.proxy import measured_bias
-from osdtw_lib.stages import side_by_side
+from osdtw_lib.stages import scores, side_by_side
 from osdtw_lib.stages.run import lower, module_of
 from osdtw_lib.training import loop
 
@@ -19,7 +18,7 @@ PLACES = {  # what runs out of memory, at which call, and what the line names
     "fisher": (diagonal._Pass, "batch", 2, "fisher.batch_size (now 64)"),
     "direct": (measured_bias, "_losses", 2, "direct.batch_size (now 64)"),
     "baselines": (loop, "backward", 3, "recipe.micro_batch"),
-    "tables": (scores, "in_class_order", 3, "recipe.micro_batch"),
+    "tables": (scores, "scores_over", 3, "recipe.micro_batch"),
 }
 
 
