@@ -19,6 +19,7 @@ from peers import ours
 from torch import Tensor
 
 from osdtw_lib.backend.compiled import kernels
+from osdtw_lib.backend.precision import no_tf32
 from osdtw_lib.config import schema as cfg
 from osdtw_lib.fisher.sums import add_squared_products
 from osdtw_lib.models.weights import weights
@@ -36,7 +37,7 @@ TESTS_SECONDS = 400
 
 
 def correct(step: Step) -> None:
-    single_precision()
+    no_tf32()
     with step.attempt("training steps"):
         training(step)
     with step.attempt("parts"):
@@ -49,11 +50,6 @@ def correct(step: Step) -> None:
         kernel(step)
     with step.attempt("tests"):
         tests(step)
-
-
-def single_precision() -> None:
-    """No TF32, which is for products on by choice and for convolutions by default."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 # training -------------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def _scores(run: Run, network, batches) -> pd.DataFrame:
     refinement maximises)."""
     network.eval()
     likelihoods = osdtw.refined_by(run.problem).values()
-    predicted = predict(class_scores(network, run.likelihoods, batches))
+    predicted = predict(class_scores(network, run.likelihoods, batches, run.config.recipe.precision))
     with torch.no_grad():
         pairs = ((network(images), labels) for images, labels in batches)
         nll = torch.cat([-sum(of(logits, y).double() for of in likelihoods) for logits, y in pairs]).cpu().numpy()

@@ -163,7 +163,8 @@ def _likelihoods(run: Run) -> pd.DataFrame:
                 rows.append({"method": method} | at | {name: found[name] for name in (*variant.groups, "all")})
         single = Variant(run, seed, run.config.likelihood)
         for method, row in single.methods.items():
-            predicted = predict(scores_over(row.network(single.read), row.scores, single.batches(single.test)))
+            scores = scores_over(row.network(single.read), row.scores, single.batches(single.test), run.config.recipe.precision)
+            predicted = predict(scores)
             found = accuracy_by_group(predicted, single.test.labels, single.groups)
             rows.append({"method": method, "likelihood": "-", "seed": seed} | found)
     return pd.DataFrame(rows)

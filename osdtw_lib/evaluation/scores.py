@@ -5,20 +5,27 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..backend.precision import autocast
+
 
 @torch.no_grad()
-def scores_over(network, scores, batches) -> np.ndarray:
-    """scores(network, images) (B, K) of every image (N, K)."""
+def scores_over(network, scores, batches, precision: str = "fp32") -> np.ndarray:
+    """scores(network, images) (B, K) of every image (N, K), float32 or wider; precision: the recipe's, in which a GPU does it."""
     network.eval()
-    return torch.cat([scores(network, images).cpu() for images, _ in batches]).numpy()
+    found = []
+    for images, _ in batches:
+        with autocast(precision, images.device, evaluation=True):
+            own = scores(network, images)
+        found.append(own.to(torch.promote_types(own.dtype, torch.float32)).cpu())
+    return torch.cat(found).numpy()
 
 
-def class_scores(network, tasks: dict, batches) -> np.ndarray:
+def class_scores(network, tasks: dict, batches, precision: str = "fp32") -> np.ndarray:
     """Algorithm 1, lines 22 to 24: the logit vector s = [s^A; s^B] of every image, in class order (N, K).
 
     network: images -> {task: logits}; tasks: {task: likelihood}, whose `classes` say which column is whose.
     """
-    return scores_over(network, lambda _, images: in_class_order(network(images), tasks), batches)
+    return scores_over(network, lambda _, images: in_class_order(network(images), tasks), batches, precision)
 
 
 def in_class_order(logits: dict[str, torch.Tensor], tasks: dict) -> torch.Tensor:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..backend import distributed
+from ..backend.precision import REDUCED, autocast
 from ..errors import UserError
 from .rules import EXPANDED, RULES, Rule, has_bias_apart, in_single
 from .sums import gathered
 
 CHECK_EVERY = 32  # batches between two looks for non-finite sums
-AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FP16_SCALE = 256.0  # of the log-likelihood, so that gradients do not vanish below what fp16 can hold
 
 
@@ -50,8 +50,8 @@ def diagonal_fisher(
     Raises UserError for batches that shuffle, drop or augment, for no data, and for a score that is not finite; ValueError
     for a precision that does not exist.
     """
-    if precision not in AUTOCAST:
-        raise ValueError(f"precision is one of {', '.join(AUTOCAST)}, got '{precision}'")
+    if precision not in REDUCED:
+        raise ValueError(f"precision is one of {', '.join(REDUCED)}, got '{precision}'")
     with torch.enable_grad(), torch.random.fork_rng(), _as_found(model):
         _check_repeatable(batches)
         model.eval()
@@ -80,7 +80,7 @@ class _Pass:
 
     def __init__(self, model: nn.Module, log_likelihood, buffer_bytes: int, precision: str):
         self.model, self.log_likelihood = model, log_likelihood
-        self.buffer_bytes, self.autocast = buffer_bytes, AUTOCAST[precision]
+        self.buffer_bytes, self.precision = buffer_bytes, precision
         self.scale = FP16_SCALE if precision == "fp16" else 1.0
         self.parameters = dict(model.named_parameters())
         self.sums = {n: torch.zeros(p.shape, dtype=_sum_type(p.dtype), device=p.device) for n, p in self.parameters.items()}
@@ -189,7 +189,7 @@ class _Pass:
         self.samples += len(labels)
 
     def _log_likelihood(self, copies: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, self.autocast, enabled=self.autocast is not None):
+        with autocast(self.precision, images.device):
             # nothing expanded is tied (_assign), so nobody need look for ties at every batch
             logits = functional_call(self.model, copies, (images,), tie_weights=False) if copies else self.model(images)
         return self.log_likelihood(in_single(logits), labels) * self.scale

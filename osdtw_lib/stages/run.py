@@ -16,7 +16,7 @@ import torch
 from .. import longtail, methods
 from ..artifacts.artifact import Artifact
 from ..artifacts.manifest import read_manifest
-from ..backend import gpus, reproducible
+from ..backend import gpus, precision, reproducible
 from ..config.load import load_config
 from ..config.schema import Config
 from ..data import sets
@@ -55,6 +55,7 @@ class Run:
         if config.verdict.methods:  # a name that is none is said at once, not in notebook 09
             methods.asked(config.model_copy(update={"baselines": config.verdict.methods}))
         self.device = torch.device(gpus.choose(config.device))
+        precision.no_tf32()
         if config.reproducible and self.device.type == "cuda":
             raise UserError("reproducible: true holds on CPUs alone, and device: auto takes the GPU here; set device: cpu")
         if config.reproducible and reproducible.active():

@@ -17,4 +17,5 @@ def scores_of(run: Run, name: str, images=None) -> np.ndarray:
     Raises UserError where that row is not trained.
     """
     row = rows(run, chosen(run)["shared_depth"])[name]
-    return scores_over(row.network(run.read), row.scores, run.batches(run.test if images is None else images))
+    batches = run.batches(run.test if images is None else images)
+    return scores_over(row.network(run.read), row.scores, batches, run.config.recipe.precision)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from ..backend import distributed
+from ..backend.precision import autocast
 from ..data.augment import sent
 from ..data.batches import Batches, Part, is_own
 from ..data.readers import Places
@@ -61,7 +62,7 @@ class Features:
     @torch.no_grad()
     def _encode(self, images: torch.Tensor, depths: list[int]) -> dict[int, torch.Tensor]:
         found = {0: images}
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with autocast(self.precision, images.device):
             tokens = embed(self.encoder, images)
             for depth in range(1, max(depths) + 1):
                 found[depth] = tokens = through(self.encoder, tokens, depth - 1, depth)
@@ -137,7 +138,7 @@ class Views:
         """(N, ...): view `number` of every image, in the data set's order."""
         if number not in self.made:
             for part in (part for step in self.shown.epoch(number) for part in step):
-                with torch.autocast(part.images.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                with autocast(self.precision, part.images.device):
                     found = self.seen(part.images).float()
                 if number not in self.made:
                     self.made[number] = found.new_zeros(len(self.labels), *found.shape[1:])

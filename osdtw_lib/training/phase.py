@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from ..backend.precision import autocast
 from ..config.schema import Training
 from ..data.batches import Part
 
@@ -75,12 +76,12 @@ def in_turn(phase: Phase, network: nn.Module, part: Part, precision: str = "fp32
     """{name: a number} of losses with one graph, then of the next, which is computed when it is asked for: each loss as this
     part's share of the batch's mean, times batch over part."""
     weights = phase.class_weights(part.epoch) if phase.class_weights else None
-    autocast = torch.autocast(part.images.device.type, torch.bfloat16, enabled=precision == "bf16")
-    with autocast:
+    forward = autocast(precision, part.images.device)
+    with forward:
         found = phase.losses(network, part)
     groups = iter([found] if isinstance(found, dict) else found)
     while True:
-        with autocast:  # not around what is done with them
+        with forward:  # not around what is done with them
             losses = next(groups, None)
             if losses is None:
                 return

@@ -31,7 +31,7 @@ def measured(run: SeedRun, row: Row, name: str, title: str, budget: str, made_of
     """The row as a value for JSON: `row`, `title`, `seed`, `budget`, `parameters`, `measured_on` (fingerprints), `metrics`,
     `cost` (training and prediction) and `predicted`, a class an image of the test set."""
     network = row.network(run.read)
-    scores = scores_over(network, row.scores, run.batches(run.test))
+    scores = scores_over(network, row.scores, run.batches(run.test), run.config.recipe.precision)
     found = {
         "format": FORMAT,
         "row": name,
