@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pandas as pd
 import torch
 from torch import nn
 
+from ..artifacts.background import Background
 from ..artifacts.checkpoint import Checkpoint
 from ..backend import distributed
 from ..backend.progress import Progress
@@ -23,7 +23,7 @@ from ..models.weights import load_weights, weights
 from .optimizer import learning_rate, parameter_groups
 from .phase import Phase, backward
 
-CHECKPOINT_SECONDS = 2.0  # a checkpoint is written at an epoch's end, but not more often than this
+CHECKPOINT_SECONDS = 2.0  # a checkpoint is written at an epoch's end, but not more often than this, nor than its cost allows
 
 
 def fit(
@@ -53,15 +53,15 @@ def fit(
     else:
         optimizer = torch.optim.SGD(groups, lr=0.0, momentum=phase.momentum)
     peak = length.learning_rate or recipe.learning_rate
-    saved = checkpoint.load()
-    history = _restore(model, optimizer, *saved) if saved else []
+    found = checkpoint.load()
+    history = _restore(model, optimizer, *found) if found else []
     distributed.copy_from_first(weights(model).values())  # random numbers may differ between kinds of processors
     checkpoint.require_room(sum(t.nbytes for t in _tensors(model, optimizer).values()) + 8 * sum(p.numel() for p in trained))
     progress = Progress(label, length.epochs, len(batches.labels), done=len(history))
-    waited, last_saved = batches.waited, time.monotonic()
+    waited = batches.waited
     on_gpu, as_compiled = _cuda_devices(model), OneSize(recipe.compile)
     seeded = torch.manual_seed if on_gpu else torch.default_generator.manual_seed  # the first asks every kind of accelerator
-    with torch.random.fork_rng(devices=on_gpu):
+    with torch.random.fork_rng(devices=on_gpu), Background(checkpoint) as saved:
         for epoch in range(len(history), length.epochs):
             _training(model)
             sums: dict[str, torch.Tensor] = {}
@@ -87,9 +87,8 @@ def fit(
                 raise DivergedError(f"{label}: the loss is not finite in epoch {epoch + 1} ({row}); lower the learning rate")
             history.append({"epoch": epoch + 1, "learning_rate": rate, **row})
             progress.epoch(row)
-            if time.monotonic() - last_saved >= CHECKPOINT_SECONDS and epoch + 1 < length.epochs:
-                checkpoint.save(_tensors(model, optimizer), {"history": history})
-                last_saved = time.monotonic()
+            if distributed.rank() == 0 and epoch + 1 < length.epochs and saved.due(CHECKPOINT_SECONDS):
+                saved.save(_tensors(model, optimizer), {"history": list(history)})
     if flops_per_image and progress.images:
         spent = progress.images, progress.seconds, batches.waited - waited
         print(f"{label}: {summary_line(*spent, flops_per_image, trained[0].device, distributed.world_size())}", flush=True)
