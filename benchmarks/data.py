@@ -134,7 +134,8 @@ def reading(kinds: dict[str, tuple[ImageFiles, int]], rounds: int) -> pd.DataFra
             for _ in range(rounds + 1):
                 for epoch, spent in found.items():
                     cpu = time.process_time()
-                    for _ in batches._reader.read(batches._in_order(), epoch):
+                    places = [part._replace(epoch=epoch) for part in batches._in_order()]
+                    for _ in batches._reader.read(places, epoch is not None):
                         pass
                     spent.append((time.process_time() - cpu) / len(files) * 1e3)
             evaluation, training = (spent[1:] for spent in found.values())  # the first loads what is used

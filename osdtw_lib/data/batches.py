@@ -88,13 +88,16 @@ class Batches:
         streams: tuple[str, ...] = (),
         draw: int = 0,
         unmixed_from: int | None = None,
+        epochs: int | None = None,
     ):
         """size: (height, width) of what the network takes. recipe: what training batches go through, default config.recipe.
         sampling: how an epoch's images are drawn (sampling.py), or a function of the epoch that says it. streams: beside each
         image another, in Part.more: "again", the same augmented anew, or drawn by a sampling. draw: another order and augmenting
-        of the same seed. unmixed_from: the epoch from which on nothing is mixed."""
+        of the same seed. unmixed_from: the epoch from which on nothing is mixed. epochs: how many there will be: while one
+        ends, the next one's first images are read."""
         self.recipe, self.n_classes, self.sampling, self.streams = recipe or config.recipe, n_classes, sampling, streams
-        self.unmixed_from = unmixed_from
+        self.unmixed_from, self.epochs = unmixed_from, epochs
+        self._reading: tuple[int, Iterator[Tensor]] | None = None  # the epoch that is read next, from its first part on
         self.seed = seed_of(config.seed, "draw", draw) if draw else config.seed
         self.batch_size = batch_size or self.recipe.batch_size
         self._at_a_time = batch_size or self.recipe.micro_batch or self.recipe.batch_size
@@ -119,8 +122,9 @@ class Batches:
     def share(self, first: int, every: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches number first, first + every, ..., in order and as they are; the others are not read."""
         chosen = self._in_order()[first::every]
-        for pixels, (_, indices, _) in zip(self._reader.read(chosen), chosen):
-            labels = sent({"own": self.labels[indices]}, self.device)["own"]
+        self._reading = None  # the readers leave it
+        for pixels, places in zip(self._reader.read(chosen), chosen):
+            labels = sent({"own": self.labels[places.indices]}, self.device)["own"]
             yield normalized(pixels, self._mean, self._std), labels
 
     def _in_order(self) -> list[Places]:
@@ -128,15 +132,35 @@ class Batches:
 
     def pictures(self) -> np.ndarray:
         """uint8 (N, H, W, C): the images as evaluation sees them, for the eye."""
+        self._reading = None
         return torch.cat([p.cpu() for p in self._reader.read(self._in_order())]).permute(0, 2, 3, 1).numpy()
 
     def epoch(self, number: int) -> Iterator[Iterator[Part]]:
-        plans = [self.plan(number, stream) for stream in range(1 + len(self.streams))]
-        steps = [[parts for parts in zip(*step) if is_own(parts[0].number)] for step in zip(*plans)]
-        read = self._reader.read([places for step in steps for parts in step for places in parts], number)
+        plans = self._plans(number)
+        steps = _own_parts(plans)
+        read = self._read(number, sum(len(parts) for step in steps for parts in step))
         for i, step in enumerate(steps):
             batches = [self.labels[torch.cat([places.indices for places in plan[i]])] for plan in plans]
             yield (self._parts(read, parts, batches, number, i) for parts in step)
+
+    def _read(self, number: int, parts: int) -> Iterator[Tensor]:
+        """The pixels of an epoch's parts; the readers have begun with them where they have just read the epoch before."""
+        going, self._reading = self._reading, None
+        read = going[1] if going and going[0] == number else self._reader.read(self._places(number), training=True)
+        for _ in range(parts - 1):
+            yield next(read)
+        last = next(read)
+        self._reading = (number + 1, read) if number + 1 < (self.epochs or 0) else None
+        yield last
+
+    def _places(self, number: int) -> Iterator[Places]:
+        """Of this process's parts of the epoch, and of those after it."""
+        for epoch in range(number, max(self.epochs or 0, number + 1)):
+            for step in _own_parts(self._plans(epoch)):
+                yield from (places for parts in step for places in parts)
+
+    def _plans(self, epoch: int) -> list[list[list[Places]]]:
+        return [self.plan(epoch, stream) for stream in range(1 + len(self.streams))]
 
     def plan(self, epoch: int, stream: int = 0) -> list[list[Places]]:
         """For each step of an epoch the places of its parts, of the images or of a further stream."""
@@ -147,7 +171,7 @@ class Batches:
         before = len(self.labels) * stream + (times_before(chosen) if sampling != "images" else torch.zeros_like(chosen))
         part = self.recipe.micro_batch or -(-self.batch_size // distributed.world_size())
         steps = zip(chosen.split(self.batch_size), before.split(self.batch_size))
-        return [[Places(i, *both) for i, both in enumerate(zip(a.split(part), b.split(part)))] for a, b in steps]
+        return [[Places(i, *both, epoch) for i, both in enumerate(zip(a.split(part), b.split(part)))] for a, b in steps]
 
     def _parts(self, read: Iterator[Tensor], parts, batches: list[Tensor], epoch: int, step: int) -> Part:
         first, *others = (
@@ -168,6 +192,11 @@ class Batches:
             images, labels = mixed_and_erased(images, there["own"], recipe, self.n_classes)
         share = len(indices) / len(batch)
         return Part(images, labels, share, at[2], at[0], *(there[name] for name in known))
+
+
+def _own_parts(plans: list[list[list[Places]]]) -> list[list[tuple[Places, ...]]]:
+    """Of each step the places of this process's parts, those of all streams together."""
+    return [[parts for parts in zip(*step) if is_own(parts[0].number)] for step in zip(*plans)]
 
 
 def is_own(number: int) -> bool:

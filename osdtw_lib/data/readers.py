@@ -35,12 +35,17 @@ SOCKET_PATH = 103  # characters: macOS's limit; Linux's is 107
 SHARED = Path("/dev/shm")  # where they lie until then
 
 
+Piece = list[tuple[int, int | None, int]]  # of each image its index, the epoch, how often it was drawn before
+
+
 class Places(NamedTuple):
-    """A part's images: its number in the batch, their indices, and how often each was drawn before in the epoch, (B,)."""
+    """A part's images: its number in the batch, their indices, how often each was drawn before in the epoch, (B,), and the
+    epoch; None: as evaluation sees them."""
 
     number: int
     indices: Tensor
     before: Tensor
+    epoch: int | None = None
 
 
 class Arrays:
@@ -57,15 +62,15 @@ class Arrays:
             pixels = np.require(images.pixels, requirements=["C", "W"])  # a copy of a map that is for reading alone
             self.whole = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()
 
-    def read(self, chosen: list[Places], epoch: int | None = None) -> Iterator[Tensor]:
-        """uint8 (B, C, H, W) on the device, for each of the places; as evaluation sees them without an epoch."""
+    def read(self, chosen: Iterable[Places], training: bool = False) -> Iterator[Tensor]:
+        """uint8 (B, C, H, W) on the device, for each of the places, which are asked for some time ahead."""
         if self.whole is not None:
             found = (self.whole[sent({"indices": places.indices}, self.device)["indices"]] for places in chosen)
         else:
-            gathered = self.feed.timed(_ahead(self._gather, chosen, self.threads), training=epoch is not None)
+            gathered = self.feed.timed(_ahead(self._gather, chosen, self.threads), training)
             found = (rows.to(self.device, non_blocking=True).permute(0, 3, 1, 2).contiguous() for rows in gathered)
         for pixels in found:
-            yield pixels if epoch is not None else centred(pixels, self.size, self.crop_share, self.interpolation)
+            yield pixels if training else centred(pixels, self.size, self.crop_share, self.interpolation)
 
     def _gather(self, places: Places) -> Tensor:
         """uint8 (B, H, W, C) of the memory map."""
@@ -114,13 +119,14 @@ class Files:
             pin_memory=device.type == "cuda",
         )
 
-    def read(self, chosen: list[Places], epoch: int | None = None) -> Iterator[Tensor]:
+    def read(self, chosen: Iterable[Places], training: bool = False) -> Iterator[Tensor]:
         """As of arrays; already augmented in an epoch."""
-        split = [list(zip(c.indices.split(PIECE), c.before.split(PIECE))) for c in chosen]
-        self.plan.batches = [[(i, epoch, n) for i, n in zip(a.tolist(), b.tolist())] for pieces in split for a, b in pieces]
-        read = self.feed.timed(self.loader, training=epoch is not None)
-        for pieces in split:
-            yield torch.cat([_whole(next(read)).to(self.device, non_blocking=True) for _ in pieces])
+        counts: deque[int] = deque()
+        self.plan.pieces = _pieces(chosen, counts)
+        read = self.feed.timed(self.loader, training)
+        for first in read:
+            pieces = [first, *(next(read) for _ in range(counts.popleft() - 1))]
+            yield torch.cat([_whole(piece).to(self.device, non_blocking=True) for piece in pieces])
 
     def draw(self, shape: torch.Size) -> tuple[dict[str, Tensor], list[list[int]]]:
         return {}, []  # done where they were read
@@ -129,16 +135,21 @@ class Files:
         return pixels
 
 
+def _pieces(chosen: Iterable[Places], counts: deque[int]) -> Iterator[Piece]:
+    """What the processes are asked for; counts: of how many pieces each part is that has been asked for."""
+    for places in chosen:
+        images = [(i, places.epoch, n) for i, n in zip(places.indices.tolist(), places.before.tolist())]
+        counts.append(-(-len(images) // PIECE))
+        yield from (images[first : first + PIECE] for first in range(0, len(images), PIECE))
+
+
 class _Plan:
     """Which images to read next: set before each pass, so that the reading processes live on."""
 
-    batches: list[list[tuple[int, int | None, int]]] = []
+    pieces: Iterator[Piece] = iter(())
 
     def __iter__(self):
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+        return self.pieces
 
 
 @dataclass

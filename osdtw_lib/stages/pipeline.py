@@ -142,11 +142,11 @@ def train(run: Run, write: Writer, network: nn.Module, phases: list[Phase], purp
 def _trained(run: Run, write: Writer, network: nn.Module, phase: Phase, seed: int, label: str) -> pd.DataFrame:
     recipe = run.config.recipe.model_copy(update=phase.recipe)
     how = {"sampling": phase.sampling, "streams": phase.streams, "draw": phase.draw, "unmixed_from": phase.unmixed_from}
-    batches = run.batches(run.train, recipe=recipe, **how)
+    batches = run.batches(run.train, recipe=recipe, epochs=phase.length.epochs, **how)
     flops, before = _flops(run, network, phase)
     if phase.frozen:
         plain = recipe.model_copy(update=UNMIXED)
-        shown = run.batches(run.train, recipe=plain, draw=phase.draw)
+        shown = run.batches(run.train, recipe=plain, draw=phase.draw, epochs=phase.views)
         network.eval()
         batches = Views(shown, batches, lambda images: phase.seen(network, images), phase.views, recipe.precision)
     if recipe.compile:

@@ -129,7 +129,7 @@ class Views:
             yield (self._part(view, places, batch, number) for places in own)
 
     def _part(self, view: torch.Tensor, places: Places, batch: torch.Tensor, epoch: int) -> Part:
-        n, i, _ = places
+        n, i = places.number, places.indices
         own, indices, whole = sent({"own": self.labels[i], "indices": i, "batch": batch}, view.device).values()
         return Part(view[indices], own, len(i) / len(batch), n, epoch, own, indices, whole)
 

@@ -28,10 +28,10 @@ def photographs(tmp_path):
     return ImageFiles(np.array(list(map(str, paths))), np.arange(10) % 3, np.array([p.name for p in paths]))
 
 
-def batches(images, workers=0, **recipe):
+def batches(images, workers=0, epochs=None, **recipe):
     data = Files(dataset="files", train="x")
     config = Config.model_construct(seed=0, data=data, recipe=Recipe(batch_size=8, **recipe), loader_workers=workers)
-    return Batches(images, config, (16, 16), 3)
+    return Batches(images, config, (16, 16), 3, epochs=epochs)
 
 
 def all_of(made):
@@ -50,9 +50,55 @@ def test_images_come_out_the_same_in_pieces_of_any_size(monkeypatch, photographs
 def test_all_processes_work_on_the_first_part(monkeypatch, photographs):
     monkeypatch.setattr(module, "PIECE", 4)
     made = batches(photographs, 2, **PHOTO)
+    asked = asked_of(made)
     next(next(made.epoch(0)))
-    pieces = made._reader.plan.batches
-    assert [len(piece) for piece in pieces] == [4, 4, 2]  # a part of 8, one of 2: half of the first for each
+    assert [len(piece) for piece in asked] == [4, 4, 2]  # a part of 8, one of 2: half of the first for each
+
+
+def asked_of(made):
+    """The list of what the readers of these batches are asked for, as it is."""
+    asked, plan = [], made._reader.plan
+
+    class Noting(type(plan)):
+        def __iter__(self):
+            for piece in plan.pieces:
+                asked.append(piece)
+                yield piece
+
+    made._reader.loader.batch_sampler.__class__ = Noting
+    return asked
+
+
+def test_the_next_epoch_is_being_read_when_the_last_part_of_one_has_come(monkeypatch, photographs):
+    monkeypatch.setattr(module, "AHEAD", 1)
+    made = batches(photographs, 2, epochs=3, **PHOTO)
+    asked = asked_of(made)
+    for number in (0, 1, 2):
+        for step in made.epoch(number):
+            list(step)
+        assert {epoch for piece in asked for _, epoch, _ in piece} == set(range(min(number + 2, 3)))
+    assert len(asked) == 6  # each part once
+
+
+@pytest.mark.parametrize("kind", ["files", "files, processes", "memory map"])
+def test_what_is_read_ahead_are_the_same_images_whatever_else_is_read(monkeypatch, photographs, kind):
+    monkeypatch.setattr(module, "ON_DEVICE_BYTES", 0)
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 16, 16, 3), dtype=np.uint8)
+    images = LabelledImages(pixels, np.arange(10) % 3) if kind == "memory map" else photographs
+
+    def of(made, number):
+        return torch.cat([part.images for step in made.epoch(number) for part in step])
+
+    plain, workers = batches(images, **PHOTO), 2 * (kind == "files, processes")
+    expected = {number: of(plain, number) for number in range(4)}
+    made = batches(images, workers, epochs=3, **PHOTO)
+    for number in (0, 1, 2, 1, 2, 0, 3):
+        assert torch.equal(of(made, number), expected[number]), number
+    assert torch.equal(of(made, 0), expected[0])
+    next(next(made.epoch(1)))  # left in its middle
+    assert torch.equal(of(made, 1), expected[1])
+    assert torch.equal(torch.cat([x for x, _ in made]), torch.cat([x for x, _ in plain]))  # between two epochs
+    assert torch.equal(of(made, 2), expected[2])
 
 
 @pytest.mark.parametrize("threads", [1, 4])
