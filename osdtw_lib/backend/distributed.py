@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -27,7 +27,6 @@ from ..errors import UserError
 from ..legible import speak_legibly
 from . import worker
 
-BUCKET = 1 << 24  # gradients summed at a time
 PATIENCE = datetime.timedelta(hours=2)  # how long a process waits for the others, for instance while one writes
 LISTENING = 0.25  # seconds between two looks for lines of the first process
 REFUSED = "UserError: "
@@ -140,31 +139,9 @@ def sum_over_processes(tensors: list[torch.Tensor], count: int) -> int:
     return int(total)
 
 
-def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Sum the gradients over all processes; one that had no part of the batch adds nought, and so does a parameter that was not
-    used: with one process or several, the optimizer steps on all."""
-    for p in (parameters := list(parameters)):
-        if p.grad is None:
-            p.grad = torch.zeros_like(p)
-    if not _on():
-        return
-    for bucket in _buckets([p.grad for p in parameters]):
-        flat = torch.cat([g.reshape(-1) for g in bucket])
-        dist.all_reduce(flat)
-        for g, part in zip(bucket, flat.split([g.numel() for g in bucket])):
-            g.copy_(part.view_as(g))
-
-
-def _buckets(tensors: list[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
-    bucket, size = [], 0
-    for tensor in tensors:
-        bucket.append(tensor)
-        size += tensor.numel()
-        if size >= BUCKET:
-            yield bucket
-            bucket, size = [], 0
-    if bucket:
-        yield bucket
+def start_sum(tensor: torch.Tensor) -> dist.Work:
+    """Begin to sum a tensor in place over all processes, which ask for the same sums in the same order; done after wait()."""
+    return dist.all_reduce(tensor, async_op=True)
 
 
 def started_by_torchrun() -> bool:

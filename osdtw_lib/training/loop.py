@@ -11,6 +11,7 @@ from torch import nn
 from ..artifacts.background import Background
 from ..artifacts.checkpoint import Checkpoint
 from ..backend import distributed
+from ..backend.gradients import Gradients
 from ..backend.progress import Progress
 from ..backend.torch_compile import OneSize
 from ..config.schema import Recipe
@@ -61,7 +62,7 @@ def fit(
     waited = batches.waited
     on_gpu, as_compiled = _cuda_devices(model), OneSize(recipe.compile)
     seeded = torch.manual_seed if on_gpu else torch.default_generator.manual_seed  # the first asks every kind of accelerator
-    with torch.random.fork_rng(devices=on_gpu), Background(checkpoint) as saved:
+    with torch.random.fork_rng(devices=on_gpu), Background(checkpoint) as saved, Gradients(trained) as gradients:
         for epoch in range(len(history), length.epochs):
             _training(model)
             sums: dict[str, torch.Tensor] = {}
@@ -70,13 +71,13 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = rate * group["scale"]
                 optimizer.zero_grad()
-                for part in parts:
+                for part in gradients.parts(parts):
                     seeded(seed_of(seed, epoch, step, part.number))
                     with as_compiled(len(part.labels)):
                         losses = backward(phase, model, part, recipe.precision)
                     for name, loss in losses.items():
                         sums[name] = sums.get(name, 0.0) + loss.double() * len(part.labels)
-                distributed.sum_gradients(trained)
+                gradients.sum()
                 optimizer.step()
                 if phase.after_step:
                     phase.after_step(model)
