@@ -9,21 +9,23 @@ size (batch x parameters) is ever held.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..artifacts.background import Background
 from ..backend import distributed
 from ..backend.precision import REDUCED, autocast
 from ..errors import UserError
+from .reading import check_repeatable, own
 from .rules import EXPANDED, RULES, Rule, has_bias_apart, in_single
 from .sums import gathered
 
-CHECK_EVERY = 32  # batches between two looks for non-finite sums
+CHECK_EVERY = 32  # batches between two looks for non-finite sums, and whether a checkpoint is due
+CHECKPOINT_SECONDS = 2.0  # not more often than this, nor than its cost allows
 FP16_SCALE = 256.0  # of the log-likelihood, so that gradients do not vanish below what fp16 can hold
 
 
@@ -31,48 +33,81 @@ def diagonal_fisher(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
     log_likelihood: Callable[[Tensor, Tensor], Tensor],
+    **options,
+) -> dict[str, Tensor]:
+    """`diagonal_fishers` of one model, with the same options."""
+    return diagonal_fishers({"": model}, batches, {"": log_likelihood}, **options)[""]
+
+
+def diagonal_fishers(
+    models: Mapping[str, nn.Module],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    log_likelihoods: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
     *,
     buffer_megabytes: float = 64.0,
     precision: str = "fp32",
     checkpoint=None,
     progress: Callable[[int], None] = lambda images: None,
-) -> dict[str, Tensor]:
-    """Mean over samples of the squared per-sample score of every parameter, in evaluation mode.
+) -> dict[str, dict[str, Tensor]]:
+    """Mean over samples of the squared per-sample score of every parameter of each model, in evaluation mode.
 
-    model: images (B, ...) -> logits (B, outputs). batches: (images, labels) that come out the same each time.
-    log_likelihood(logits, labels) -> (B,), one number a sample.
+    models: {name: images (B, ...) -> logits (B, outputs)}, which share no parameter; batches, read once for all of them:
+    (images, labels) that come out the same each time. log_likelihoods: {name: (logits, labels) -> (B,)}, one number a sample.
     buffer_megabytes bounds the scratch memory of plain PyTorch's products; the compiled loops and the GPU kernel hold tiles
     alone. precision "bf16" or "fp16" runs the network under autocast; sums stay float32 (float64 for a float64 model).
     checkpoint (save/load, one a process) lets a killed pass go on. With several processes each takes every
     world_size-th batch, with one reduction at the end.
-    Returns {parameter name: tensor of the parameter's shape}. The model, its hooks, flags, mode and the random
+    Returns {name: {parameter name: tensor of the parameter's shape}}. The models, their hooks, flags, modes and the random
     state are left as they were, also after an exception.
     Raises UserError for batches that shuffle, drop or augment, for no data, and for a score that is not finite; ValueError
     for a precision that does not exist.
     """
     if precision not in REDUCED:
         raise ValueError(f"precision is one of {', '.join(REDUCED)}, got '{precision}'")
-    with torch.enable_grad(), torch.random.fork_rng(), _as_found(model):
-        _check_repeatable(batches)
-        model.eval()
-        run = _Pass(model, log_likelihood, int(buffer_megabytes * 2**20), precision)
-        done = run.resume(checkpoint)
-        try:
+    with torch.enable_grad(), torch.random.fork_rng(), contextlib.ExitStack() as stack:
+        for model in models.values():
+            stack.enter_context(_as_found(model))
+        check_repeatable(batches)
+        runs = {
+            name: _Pass(model.eval(), log_likelihoods[name], int(buffer_megabytes * 2**20), precision)
+            for name, model in models.items()
+        }
+        done = _resumed(runs, checkpoint)
+        saved = checkpoint and stack.enter_context(Background(checkpoint))
+        for run in runs.values():
+            stack.callback(run.detach)
             run.attach()
-            for number, (images, labels) in _own(batches, done):
-                run.batch(*_on_device(model, images, labels), number)
-                progress(len(labels))
-                if number // distributed.world_size() % CHECK_EVERY == CHECK_EVERY - 1:
+        for number, (images, labels) in own(batches, done):
+            images, labels = _on_device(model, images, labels)
+            for run in runs.values():
+                run.batch(images, labels, number)
+            progress(len(labels))
+            if number // distributed.world_size() % CHECK_EVERY == CHECK_EVERY - 1:
+                for run in runs.values():
                     run.check_finite(batches)
-                    if checkpoint is not None:
-                        checkpoint.save(run.sums | {".samples": torch.tensor(run.samples)}, {"batches": number + 1})
-        finally:
-            run.detach()
-        run.check_finite(batches)
-        samples = distributed.sum_over_processes(list(run.sums.values()), run.samples)
-        if samples == 0:
-            raise UserError("the Fisher needs at least one sample; the batches are empty")
-    return {name: total / (samples * run.scale**2) for name, total in run.sums.items()}
+                if saved and saved.due(CHECKPOINT_SECONDS):
+                    saved.save(_tensors(runs), {"batches": number + 1, "samples": run.samples})
+        for run in runs.values():
+            run.check_finite(batches)
+    return {name: run.mean() for name, run in runs.items()}
+
+
+def _tensors(runs: dict[str, _Pass]) -> dict[str, Tensor]:
+    return {f"{name}/{parameter}": total for name, run in runs.items() for parameter, total in run.sums.items()}
+
+
+def _resumed(runs: dict[str, _Pass], checkpoint) -> int:
+    """How many batches the passes have behind them, by a checkpoint."""
+    found = checkpoint.load() if checkpoint is not None else None
+    if not found:
+        return 0
+    tensors, state = found
+    for name, total in _tensors(runs).items():
+        total.copy_(tensors[name])
+    for run in runs.values():
+        run.samples = state["samples"]
+    print(f"fisher: resumes after batch {state['batches']}", flush=True)
+    return state["batches"]
 
 
 class _Pass:
@@ -121,16 +156,12 @@ class _Pass:
         self.sums[query], self.sums[value] = whole[:width], whole[2 * width :]
         return whole
 
-    def resume(self, checkpoint) -> int:
-        saved = checkpoint.load() if checkpoint is not None else None
-        if not saved:
-            return 0
-        tensors, state = saved
-        self.samples = int(tensors.pop(".samples"))
-        for name, tensor in tensors.items():
-            self.sums[name].copy_(tensor)
-        print(f"fisher: resumes after batch {state['batches']}", flush=True)
-        return state["batches"]
+    def mean(self) -> dict[str, Tensor]:
+        """Over the samples of all processes, which ask for it together."""
+        samples = distributed.sum_over_processes(list(self.sums.values()), self.samples)
+        if samples == 0:
+            raise UserError("the Fisher needs at least one sample; the batches are empty")
+        return {name: total / (samples * self.scale**2) for name, total in self.sums.items()}
 
     def attach(self) -> None:
         for p in self.parameters.values():
@@ -280,33 +311,6 @@ def _as_found(model: nn.Module):
             module.qkv_bias_separate = flag
         if checkpointing:
             model.grad_checkpointing = True
-
-
-def _check_repeatable(batches) -> None:
-    """Two looks at the first batch: what shuffles, augments or can be read once only does not pass."""
-    advice = "pass batches in order, without augmentation, all of them (a list, or a loader with shuffle off)"
-    if iter(batches) is batches:
-        raise UserError(f"the Fisher needs batches that can be read twice, got a one-time iterator; {advice}")
-    sampler = getattr(batches, "batch_sampler", None)  # which a loader may have been given whole
-    if any(getattr(one, "drop_last", False) for one in (batches, sampler)):
-        raise UserError(f"the Fisher needs every sample, and this loader drops the last batch; {advice}")
-    if any(isinstance(getattr(one, "sampler", None), torch.utils.data.RandomSampler) for one in (batches, sampler)):
-        raise UserError(f"the Fisher needs the same batches each time, and this loader shuffles; {advice}")
-    with torch.random.fork_rng():
-        first, again = next(iter(batches), None), next(iter(batches), None)
-    if first is None:
-        raise UserError("the Fisher needs at least one sample; the batches are empty")
-    if not all(a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in zip(first, again)):
-        raise UserError(f"the first batch differs when read again; {advice}")
-
-
-def _own(batches, done: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-    """(number, batch) of this process's from number `done` on; where the batches can, the others are not even read."""
-    every, first = distributed.world_size(), distributed.rank()
-    first += -(-max(done - first, 0) // every) * every
-    if hasattr(batches, "share"):
-        return zip(itertools.count(first, every), batches.share(first, every))
-    return ((n, batch) for n, batch in enumerate(batches) if n >= first and (n - first) % every == 0)
 
 
 def _on_device(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

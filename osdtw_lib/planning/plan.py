@@ -161,7 +161,7 @@ class _Speed:
         flops = 2 * throughput.training_flops(self.config.model, n)
         if not self.timed:
             how = f"{COMPUTED} at the {ASSUMED} MFU"
-            return self._row("fisher", 1, flops, self._assumed(flops), n_images, how, 2 * n_images)  # a pass a task
+            return self._row("fisher", 1, flops, self._assumed(flops), n_images, how, n_images)
         network = build_vit(self.config.model, n).to(self.device).eval()
         size = min(settings.batch_size, self.timed["stage1"].size)
         batch, likelihood = synthetic(network, size, self.device), Bernoulli(torch.arange(n), torch.zeros(n))
@@ -172,7 +172,7 @@ class _Speed:
                 diagonal_fisher(network, [batch], likelihood, buffer_megabytes=megabytes, precision=precision)
 
         rate = size / (2 * seconds_of(run, self.device))
-        return self._row("fisher", 1, flops, rate, n_images, f"{HERE} at {size} images a batch", 2 * n_images)
+        return self._row("fisher", 1, flops, rate, n_images, f"{HERE} at {size} images a batch", n_images)
 
     def direct(self, n_images: int, n_classes: int) -> dict:
         """The measured bias: for each head weight one encoder, and both decoders from every depth on; forward passes only, in

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from ..artifacts.artifact import Writer
-from ..fisher.diagonal import diagonal_fisher
+from ..fisher.diagonal import diagonal_fishers
 from ..models.flops import training_flops
 from .networks import stage1_networks
 from .pipeline import count_flops
@@ -19,19 +19,17 @@ def parameters(run: Run) -> dict:
 
 
 def make(run: Run, write: Writer) -> None:
-    settings = run.config.fisher
-    batches = run.batches(run.train, settings.batch_size)
-    for task, network in stage1_networks(run).items():
-        started = time.monotonic()
-        diagonal = diagonal_fisher(
-            network,
-            batches,
-            run.likelihoods[task],
-            buffer_megabytes=settings.buffer_megabytes,
-            precision=run.config.recipe.precision,
-            checkpoint=write.checkpoint(task, of_each=True),
-        )
-        seconds = time.monotonic() - started
-        print(f"fisher: {task}, {len(run.train)} images, {len(run.train) / seconds:.0f} images/s", flush=True)
+    settings, started = run.config.fisher, time.monotonic()
+    diagonals = diagonal_fishers(
+        stage1_networks(run),
+        run.batches(run.train, settings.batch_size),
+        run.likelihoods,
+        buffer_megabytes=settings.buffer_megabytes,
+        precision=run.config.recipe.precision,
+        checkpoint=write.checkpoint("fisher", of_each=True),
+    )
+    seconds = time.monotonic() - started
+    print(f"fisher: both tasks, {len(run.train)} images, {len(run.train) / seconds:.0f} images/s", flush=True)
+    for task, diagonal in diagonals.items():
         write.tensors(task, diagonal)
         count_flops(write, len(run.train) * training_flops(run.config.model, run.likelihoods[task].n_outputs))

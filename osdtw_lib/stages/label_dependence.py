@@ -8,7 +8,7 @@ import torch
 
 from ..artifacts.artifact import Writer
 from ..fisher.cross import cross_fisher
-from ..fisher.diagonal import diagonal_fisher
+from ..fisher.diagonal import diagonal_fishers
 from ..longtail import TASKS
 from ..models.vit import depth_of
 from ..theory import lemma
@@ -33,7 +33,8 @@ def make(run: Run, write: Writer) -> None:
         chosen = np.random.default_rng(run.config.seed).permutation(len(images))[: run.config.theory.images]
         batches = run.batches(images.subset(np.sort(chosen)), settings.batch_size)
         scratch = settings.buffer_megabytes
-        fishers = [diagonal_fisher(networks[t], batches, run.likelihoods[t], buffer_megabytes=scratch) for t in TASKS]
+        found = diagonal_fishers(networks, batches, run.likelihoods, buffer_megabytes=scratch)
+        fishers = [found[t] for t in TASKS]
         cross.append(_cross_terms(run, networks, batches, fishers, (0.0, damping)).assign(images=which))
         posterior.append(_posterior(run, networks, batches).assign(images=which))
     write.table("cross", pd.concat(cross))

@@ -9,7 +9,7 @@ from torch import nn
 from osdtw_lib.backend import distributed, gradients as module
 from osdtw_lib.backend.gradients import Gradients
 
-STEPS = [{0: [0, 1], 1: [2]}, {0: [3, 4, 5], 1: [6, 7]}, {0: [8, 9], 1: []}, {0: [10], 1: [11]}]  # process: its parts
+STEPS = [{0: [1, 0], 1: [2]}, {0: [3, 5, 4], 1: [7, 6]}, {0: [9, 8], 1: []}, {0: [10], 1: [11]}]  # process: its parts
 
 
 class Net(nn.Module):

@@ -9,7 +9,7 @@ from torch import nn
 
 from osdtw_lib.backend.timm_import import timm
 from osdtw_lib.errors import UserError
-from osdtw_lib.fisher.diagonal import diagonal_fisher
+from osdtw_lib.fisher.diagonal import diagonal_fisher, diagonal_fishers
 
 KINDS = {
     "average pooling": {"global_pool": "avg", "class_token": False},
@@ -342,6 +342,7 @@ class Memory:
 
 def test_a_pass_that_was_stopped_goes_on_and_ends_the_same(monkeypatch, capsys):
     monkeypatch.setattr("osdtw_lib.fisher.diagonal.CHECK_EVERY", 1)
+    monkeypatch.setattr("osdtw_lib.fisher.diagonal.CHECKPOINT_SECONDS", 0)
     model, batches = small_vit(**KINDS["class token"]), some_batches((2, 2, 2, 2))
     whole = diagonal_fisher(model, batches, likelihood())
     memory = Memory(stop_after=2)
@@ -350,6 +351,32 @@ def test_a_pass_that_was_stopped_goes_on_and_ends_the_same(monkeypatch, capsys):
     resumed = diagonal_fisher(model, batches, likelihood(), checkpoint=memory)
     assert "resumes after batch 2" in capsys.readouterr().out
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_several_models_have_what_each_has_alone_by_one_reading_of_the_batches(monkeypatch):
+    monkeypatch.setattr("osdtw_lib.fisher.diagonal.CHECK_EVERY", 1)
+    monkeypatch.setattr("osdtw_lib.fisher.diagonal.CHECKPOINT_SECONDS", 0)
+    models = {"head": small_vit(**KINDS["class token"]), "tail": small_vit(3, **KINDS["average pooling"]).train()}
+    likelihoods = {task: likelihood(task=task) for task in models}
+    read = []
+
+    class Read(list):
+        def __iter__(self):
+            read.append(0)
+            for batch in list.__iter__(self):
+                read[-1] += 1
+                yield batch
+
+    batches, memory = Read(some_batches((2, 2, 2, 2))), Memory(stop_after=2)
+    found = diagonal_fishers(models, batches, likelihoods)
+    assert read == [1, 1, 4] and models["tail"].training and not models["tail"].head._forward_hooks  # looked at twice, read once
+    with pytest.raises(KeyboardInterrupt):
+        diagonal_fishers(models, batches, likelihoods, checkpoint=memory)
+    resumed = diagonal_fishers(models, batches, likelihoods, checkpoint=memory)
+    for task, model in models.items():
+        alone = diagonal_fisher(model, batches, likelihoods[task])
+        for name, total in alone.items():
+            assert torch.equal(found[task][name], total) and torch.equal(resumed[task][name], total), (task, name)
 
 
 def _one_of_two(rank, folder):

@@ -15,7 +15,7 @@ from osdtw_lib.artifacts.checkpoint import Checkpoint
 from osdtw_lib.fisher import diagonal as fisher
 from osdtw_lib.training import loop as training
 
-training.CHECKPOINT_SECONDS, fisher.CHECK_EVERY = 0, 1
+training.CHECKPOINT_SECONDS, fisher.CHECKPOINT_SECONDS, fisher.CHECK_EVERY = 0, 0, 1
 save, left = Checkpoint.save, int(sys.argv[1])
 
 def save_and_die(self, tensors, state):
@@ -48,6 +48,7 @@ def results(folder):
 def checkpoint_always(monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr(fisher, "CHECK_EVERY", 1)
+    monkeypatch.setattr(fisher, "CHECKPOINT_SECONDS", 0)
 
 
 @pytest.mark.parametrize("stage", STAGES)

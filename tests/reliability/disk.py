@@ -61,7 +61,7 @@ def trials(long: bool, run: Finished) -> list[Trial]:
 def _stages(place: Place, run: Finished, size: float) -> str | None:
     params, outputs = _on_a_small_disk(place, run, int(size))
     if place.random.random() < 0.5:
-        loop.CHECKPOINT_SECONDS, diagonal.CHECK_EVERY = 0, 1
+        loop.CHECKPOINT_SECONDS, diagonal.CHECKPOINT_SECONDS, diagonal.CHECK_EVERY = 0, 0, 1
     complete = sound(finish(params, CHAIN), "on the small disk")
     if not complete:
         _nothing_half_written(outputs)

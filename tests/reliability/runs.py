@@ -146,7 +146,7 @@ def finish(params: Path, stages=tuple(STAGES), *options: str) -> Answer:
 def victim(params: Path, stages, eager: bool, die_after: int | None = None) -> int:
     """What is killed: the stages; eager: with a checkpoint at every moment one can be; die_after: so many of them."""
     if eager:
-        loop.CHECKPOINT_SECONDS, diagonal.CHECK_EVERY = 0, 1
+        loop.CHECKPOINT_SECONDS, diagonal.CHECKPOINT_SECONDS, diagonal.CHECK_EVERY = 0, 0, 1
     if die_after is not None:
         save, left = Checkpoint.save, [die_after]
 
