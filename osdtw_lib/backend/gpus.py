@@ -70,7 +70,7 @@ def memory_suffices(what: str, remedy: str) -> Iterator[None]:
         return
     except torch.OutOfMemoryError:
         pass  # and is forgotten: its frames would hold what filled the memory
-    raise UserError(f"{what}: the GPU's memory is full; {remedy}; the same command goes on from the last checkpoint")
+    raise UserError(f"{what}: the GPU's memory is full; {remedy}")
 
 
 def present() -> bool:

@@ -23,7 +23,7 @@ from ..training.loop import fit
 from ..data.augment import UNMIXED
 from ..training.phase import Phase, means
 from . import CONTENTS
-from .run import Run, first_make, lower, module_of
+from .run import Run, first_make, module_of, remedy
 
 
 VISIBLE_SECONDS = 120  # NFS keeps what it knows of a file for up to 60
@@ -86,7 +86,7 @@ def _make(run: Run, artifact: Artifact, module: ModuleType) -> None:
     if stage.together or distributed.rank() == 0:
         print(f"{artifact.name}: runs, {reason}", flush=True)
         with artifact.making(str(run.device)) as writer:
-            with gpus.memory_suffices(artifact.name, lower(run.config, module)):
+            with gpus.memory_suffices(artifact.name, remedy(run.config, artifact.name)):
                 module.make(run, writer)
             if stage.together:
                 distributed.wait_for_all()  # nothing is called done while another process has still to come to its end

@@ -257,14 +257,18 @@ def module_of(stage: str) -> ModuleType:
     return importlib.import_module(f"..{room}.{stage if room == 'stages' else 'stage'}", __package__)
 
 
-def lower(config: Config, module: ModuleType) -> str:
-    """What to lower where a stage fills a GPU's memory: the key that its file names as FITS_BY, by default the part of a batch
-    that trains at a time."""
-    section, key = getattr(module, "FITS_BY", "recipe.micro_batch").split(".")
-    value = getattr(getattr(config, section), key)
-    now = f"now {value}" if value else f"now null, so the whole batch of {config.recipe.batch_size} in one part a process"
+def remedy(config: Config, name: str) -> str:
+    """What to do where a stage fills a GPU's memory: lower the key that its file names as FITS_BY, for a training the part of a
+    batch that is worked on at a time."""
+    stage = name.split("/")[0]
+    key = getattr(module_of(stage), "FITS_BY", "recipe.micro_batch" if CONTENTS[stage].together else None)
+    if key is None:
+        return "end what else runs on the GPU, and run again"
+    section, _, last = key.partition(".")
+    now = getattr(getattr(config, section), last) or f"null: a batch's {config.recipe.batch_size} at once, or a process's share"
     several = f", or jobs_per_gpu (now {config.jobs_per_gpu})" if config.jobs_per_gpu > 1 else ""
-    return f"lower {section}.{key} ({now}){several}"
+    then = "then goes on from the last checkpoint" if section != "recipe" else "then trains anew what this recipe trained"
+    return f"lower {key} (now {now}){several}; the same command {then}"
 
 
 def open_run(params_file: str | Path) -> Run:

@@ -47,7 +47,7 @@ def test_cores_that_are_slower_than_the_gpus_make_the_hours(config):
     stages = plan.stages.set_index("stage")
     assert stages.loc["stage2", "read/s"] == 64 * JPEGS_A_CORE < stages.loc["stage2", "images/s"]
     assert stages.loc["stage2", "hours"] == pytest.approx(100 * IMAGES / 8000 / 3600)
-    assert stages.loc["fisher", "read/s"] == 4000  # a pass a task
+    assert stages.loc["fisher", "read/s"] == 8000  # both tasks' by one reading
     said = line(plan, "reading")
     assert "64 cores, 125 JPEGs/s each, bring it" in said and "the hours of stage1, fisher, stage2, stage3 are those of" in said
     assert "assumed: --cores" in line(make_plan(config(cache=False), gpus=8), "reading: ")
