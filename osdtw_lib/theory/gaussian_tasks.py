@@ -35,20 +35,13 @@ class GaussianTasks:
         cross[:d, :d] = np.diag(self.correlation * np.sqrt(self.head * self.tail))
         return Information(np.diag(np.r_[self.head, own]), np.diag(np.r_[self.tail, own]), cross, d)
 
-    def _features(self) -> list[tuple[ndarray, ndarray]]:
-        """For each task which inputs it sees and by what factor."""
-        d, p = len(self.head), self.n_decoder
-        places = np.arange(d + p), np.r_[np.arange(d), np.arange(d + p, d + 2 * p)]
-        return [(place, np.r_[np.sqrt(j), np.ones(p)]) for place, j in zip(places, (self.head, self.tail))]
+    @property
+    def _fishers(self) -> ndarray:
+        return np.stack([self.head, self.tail])
 
     def moments(self, n: int, repetitions: int, rng: np.random.Generator) -> tuple[ndarray, ndarray, ndarray]:
         """X'X / n (R, m, m), X'e_A / n and X'e_B / n (R, m) of n samples, m = d + 2 n_decoder inputs."""
-        m = len(self.head) + 2 * self.n_decoder
-        if n < m:
-            raise ValueError(f"least squares over {m} inputs needs at least {m} samples, got {n}")
-        lower = np.tril(rng.normal(size=(repetitions, m, m)), -1)
-        lower[:, np.arange(m), np.arange(m)] = np.sqrt(rng.chisquare(n - np.arange(m), size=(repetitions, m)))
-        noise = rng.normal(size=(2, repetitions, m, 1))
+        lower, noise = draws(n, len(self.head) + 2 * self.n_decoder, 2, repetitions, rng)
         noise[1] = self.correlation * noise[0] + np.sqrt(1 - self.correlation**2) * noise[1]
         scores = (lower @ noise)[..., 0] / n
         return lower @ lower.transpose(0, 2, 1) / n, scores[0], scores[1]
@@ -57,7 +50,8 @@ class GaussianTasks:
         """The exact divergence of Eq. (13) of each repetition and its first-order version, (R,) each, in nats."""
         square, *noise = self.moments(n, repetitions, rng)
         errors, _ = self._errors(square, noise, mismatch, head_weight)
-        scores = np.concatenate([r[:, place] * scale for r, (place, scale) in zip(noise, self._features())], axis=1)
+        seen = features(self._fishers, self.n_decoder)
+        scores = np.concatenate([r[:, place] * scale for r, (place, scale) in zip(noise, seen)], axis=1)
         return errors, Linearised.of(self.information(), mismatch, head_weight).errors(scores)
 
     def simulate_ridge(self, mismatch, start, ridge: float, head_weight: float, n: int, repetitions: int, rng):
@@ -69,32 +63,59 @@ class GaussianTasks:
         return self._errors(square, noise, mismatch, head_weight, ridge, start)
 
     def _errors(self, square, noise, mismatch, head_weight, ridge=0.0, start=0.0):
-        d, p = len(self.head), self.n_decoder
-        m, features = d + 2 * p, self._features()
-        truth = [np.zeros(d + p), np.r_[mismatch, np.zeros(p)]]  # counted from phi^A and from each true decoder
-        origin = np.zeros(m)
-        origin[:d] = start
-        joint, right = np.tile(ridge * np.eye(m), (len(square), 1, 1)), np.tile(ridge * origin, (len(square), 1))
-        decoders = []
-        for (place, scale), r, theta, share in zip(features, noise, truth, (head_weight, 1 - head_weight)):
-            gram = square[:, place[:, None], place] * np.outer(scale, scale)
-            pull = r[:, place] * scale + gram @ theta
-            stage1 = _solve(gram + ridge * np.eye(d + p), pull + ridge * origin[place])
-            decoders.append(stage1[:, d:])
-            joint[:, place[:, None], place] += share * gram
-            right[:, place] += share * pull
-        shared = _solve(joint, right)[:, :d]
-        from_truth, from_optimum = np.zeros(len(square)), np.zeros(len(square))
-        for j, theta, decoder in zip((self.head, self.tail), truth, decoders):
-            optimum = (j * theta[:d] + ridge * origin[:d]) / (j + ridge)
-            own = (decoder**2).sum(1)
-            from_truth += ((shared - theta[:d]) ** 2 @ j + own) / 2
-            from_optimum += ((shared - optimum) ** 2 @ j + own) / 2
-        return from_truth, from_optimum
+        optima = np.stack([np.zeros(len(self.head)), mismatch])  # counted from phi^A
+        shares = head_weight, 1 - head_weight
+        return three_stages(self._fishers, self.n_decoder, square, noise, optima, shares, ridge, start)
 
     def regularised_mismatch(self, mismatch: ndarray, start: ndarray, ridge: float) -> ndarray:
         """phi^B - phi^A between both tasks' optima under a ridge: what Stage 1 sees, (d,)."""
         return (self.tail * mismatch + ridge * start) / (self.tail + ridge) - ridge * start / (self.head + ridge)
+
+
+def features(fishers: ndarray, n_decoder: int) -> list[tuple[ndarray, ndarray]]:
+    """Which inputs each task sees and by what factor: those of the shared parameters, and its own decoder's. fishers (k, d)."""
+    d = fishers.shape[1]
+    own = (np.arange(d + t * n_decoder, d + (t + 1) * n_decoder) for t in range(len(fishers)))
+    return [(np.r_[np.arange(d), place], np.r_[np.sqrt(j), np.ones(n_decoder)]) for place, j in zip(own, fishers)]
+
+
+def draws(n: int, inputs: int, tasks: int, repetitions: int, rng: np.random.Generator) -> tuple[ndarray, ndarray]:
+    """L (R, m, m) with X'X = L L' of n samples of m inputs, and for each task g (k, R, m, 1) with X'e = L g."""
+    if n < inputs:
+        raise ValueError(f"least squares over {inputs} inputs needs at least {inputs} samples, got {n}")
+    lower = np.tril(rng.normal(size=(repetitions, inputs, inputs)), -1)
+    lower[:, np.arange(inputs), np.arange(inputs)] = np.sqrt(rng.chisquare(n - np.arange(inputs), size=(repetitions, inputs)))
+    return lower, rng.normal(size=(tasks, repetitions, inputs, 1))
+
+
+def three_stages(fishers, n_decoder: int, square, noise, optima, shares, ridge=0.0, start=0.0) -> tuple[ndarray, ndarray]:
+    """Each task alone, all jointly with these shares, the shared encoder under the decoders of the first: the divergence of
+    Eq. (13), (R,), from the truth and from each task's own regularised optimum.
+
+    fishers, optima (k, d): of the shared parameters; square (R, m, m): X'X / n; noise: of each task X'e / n (R, m); ridge a
+    sample, towards `start`.
+    """
+    d, seen = fishers.shape[1], features(fishers, n_decoder)
+    inputs = d + len(fishers) * n_decoder
+    origin = np.zeros(inputs)
+    origin[:d] = start
+    joint, right = np.tile(ridge * np.eye(inputs), (len(square), 1, 1)), np.tile(ridge * origin, (len(square), 1))
+    decoders = []
+    for (place, scale), r, optimum, share in zip(seen, noise, optima, shares):
+        gram = square[:, place[:, None], place] * np.outer(scale, scale)
+        pull = r[:, place] * scale + gram @ np.r_[optimum, np.zeros(n_decoder)]
+        stage1 = _solve(gram + ridge * np.eye(len(place)), pull + ridge * origin[place])
+        decoders.append(stage1[:, d:])
+        joint[:, place[:, None], place] += share * gram
+        right[:, place] += share * pull
+    shared = _solve(joint, right)[:, :d]
+    from_truth, from_optimum = np.zeros(len(square)), np.zeros(len(square))
+    for j, truth, decoder in zip(fishers, optima, decoders):
+        optimum = (j * truth + ridge * origin[:d]) / (j + ridge)
+        own = (decoder**2).sum(1)
+        from_truth += ((shared - truth) ** 2 @ j + own) / 2
+        from_optimum += ((shared - optimum) ** 2 @ j + own) / 2
+    return from_truth, from_optimum
 
 
 def evidence_study(spectrum: ndarray, n: int, spread: float, repetitions: int, rng: np.random.Generator) -> dict[str, float]:
