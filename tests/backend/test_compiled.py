@@ -13,13 +13,13 @@ import torch
 from osdtw_lib.backend.compiled import kernels, run_together
 from osdtw_lib.proxy import bins
 
+pytestmark = pytest.mark.journey
+
 SAME = """
 import torch
 from osdtw_lib.backend.compiled import kernels
 from osdtw_lib.proxy import Proxy
 from osdtw_lib.fisher.sums import add_squared_products
-
-pytestmark = pytest.mark.journey
 total = torch.zeros(2, 3)
 add_squared_products(total, torch.ones(4, 5, 2), torch.ones(4, 5, 3), 1000)
 assert (total == 100).all(), total

@@ -35,12 +35,12 @@ from osdtw_lib.models.vit import costs_by_depth
 from osdtw_lib.models.weights import weights
 from osdtw_lib.stages.scores import scores_of
 
+pytestmark = pytest.mark.journey
+
 FILES = {"README.md", "config.json", "model.onnx", "model.pt2", "model.safetensors", "predict.py", "preprocessing.json"}
 
 ALONE = """
 import sys
-
-pytestmark = pytest.mark.journey
 
 class Nothing:
     def find_spec(self, name, path=None, target=None):
