@@ -23,6 +23,7 @@ from ..splits import cut_to_profile, profile
 NAMES = tuple(string.ascii_uppercase)
 SIDE, BOX = 28, 22  # pixels: of a picture, and of the square that a letter fills
 SIZE = 64  # of the type, before it is reduced
+STRETCHED = 12  # pixels of a letter's sides, to tell what it looks like
 PLAIN = ("regular", "book", "roman", "normal", "medium")  # styles, as a family's own face is called
 SUFFIXES = (".ttf", ".otf")
 ALIKE = 0.15  # root mean square over 26 pictures, ink being 1: Liberation Sans and Arimo differ by 0.09
@@ -122,23 +123,24 @@ def _show_letters(pictures: np.ndarray) -> np.ndarray:
     Greek in place of Latin, which has 12 letters of the same form, symbols and figures do not; neither does type that is
     ornament first. Pictures are compared by correlation, each letter stretched over its square: lean and wide are alike.
     """
-    stretched = np.array([[_stretched(letter) for letter in letters] for letters in pictures]).reshape(*pictures.shape[:2], -1)
+    stretched = [[_stretched(letter) for letter in letters] for letters in pictures]
+    stretched = np.array(stretched).reshape(*pictures.shape[:2], STRETCHED**2)
     unit = stretched - stretched.mean(-1, keepdims=True)
     unit /= np.linalg.norm(unit, axis=-1, keepdims=True) + 1e-6
-    nearest = (unit @ unit.mean(0).T).argmax(-1)
+    nearest = (unit @ unit.sum(0).T).argmax(-1)
     return (nearest == np.arange(len(NAMES))).mean(-1) >= 0.5
 
 
-def _stretched(letter: np.ndarray, side: int = 12) -> np.ndarray:
+def _stretched(letter: np.ndarray) -> np.ndarray:
     image = Image.fromarray(letter)
-    return np.asarray(image.crop(image.getbbox()).resize((side, side), Image.Resampling.BOX), np.float64)
+    return np.asarray(image.crop(image.getbbox()).resize((STRETCHED, STRETCHED), Image.Resampling.BOX), np.float64)
 
 
 def _first_of_their_kind(pictures: np.ndarray) -> np.ndarray:
     """bool (F,): which families are not all but the same as one before them, under another name."""
-    ink = pictures.reshape(len(pictures), -1) / 255
+    ink = pictures.reshape(len(pictures), len(NAMES) * SIDE**2) / 255
     squares = (ink**2).sum(1)
-    distances = (squares[:, None] + squares - 2 * ink @ ink.T) / max(ink.shape[1], 1)
+    distances = (squares[:, None] + squares - 2 * ink @ ink.T) / ink.shape[1]
     kept = np.ones(len(pictures), bool)
     for i in range(len(pictures)):
         kept[i] = not (distances[i, :i] < ALIKE**2)[kept[:i]].any()
