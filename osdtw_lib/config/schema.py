@@ -9,11 +9,11 @@ from pydantic import Field, field_validator, model_validator
 
 from .measurements import Ablation, Calibration, Methods, Theory, Verdict
 from .paths import PROJECT
+from .proxy import Direct, Fisher, Selection
 from .values import (
     Batch,
     Beta,
     Count,
-    Depth,
     Deviations,
     Epochs,
     Fraction,
@@ -21,7 +21,6 @@ from .values import (
     Likelihood,
     Magnitude,
     Means,
-    NonNegative,
     Number,
     Rate,
     Ratio,
@@ -80,6 +79,31 @@ class Digits(WholeSet):
     test_per_class: Count = 100
 
 
+class Optdigits(WholeSet):
+    """The 1,797 real handwritten digits that scikit-learn carries, 8 x 8, cut to a long tail."""
+
+    images_are, model_is = "these digits are 8 x 8 and grey", {"image_size": 8, "channels": 1}
+    usual: ClassVar[dict] = {"mean": (0.3053,), "std": (0.3759,)}
+
+    dataset: Literal["optdigits"]
+    largest: Count = 120
+    imbalance_ratio: Ratio = 30.0
+    test_per_class: Count = 50
+
+
+class Letters(WholeSet):
+    """Capital letters A to Z, drawn from a folder of fonts, cut to a long tail; no family of fonts both trains and tests."""
+
+    images_are, model_is = "the letters are 28 x 28 and grey", {"image_size": 28, "channels": 1}
+    usual: ClassVar[dict] = {"mean": (0.1921,), "std": (0.3618,)}
+
+    dataset: Literal["letters"]
+    fonts: Text = "data/fonts"  # .ttf and .otf, in whatever folders within
+    largest: Count = 240
+    imbalance_ratio: Ratio = 60.0
+    test_per_class: Count = 80
+
+
 class Cifar(WholeSet):
     """CIFAR-10 or CIFAR-100 through torchvision, cut to a long tail; its own test set."""
 
@@ -132,7 +156,8 @@ class Files(Pixels):
         return len(self.mean or self.usual["mean"])
 
 
-Data = Annotated[Digits | Cifar | Files, Field(discriminator="dataset")]  # each is loaded by its file in data/sets/
+# each is loaded by its file in data/sets/
+Data = Annotated[Digits | Optdigits | Letters | Cifar | Files, Field(discriminator="dataset")]
 DATASETS = {name: kind for kind in get_args(get_args(Data)[0]) for name in get_args(kind.model_fields["dataset"].annotation)}
 
 
@@ -234,36 +259,6 @@ class Stage3(Training):
     warmup_epochs: Warmup = 0.0
     decoders: Literal["stage1", "stage2"] = "stage1"
     likelihood: Literal["separate", "joint"] = since("separate")
-
-
-class Fisher(Section):
-    batch_size: Batch = 64
-    buffer_megabytes: Annotated[Number, Field(gt=0, le=1_000_000)] = 64.0
-
-
-class Direct(Section):
-    """The measured bias: how many training images, at most, how many at a time; how both encoders are merged (direct.py)."""
-
-    images: Count = 2000
-    power: Annotated[Number, Field(gt=0, le=1000)] = 2.0
-    damping: Literal["evidence"] | NonNegative = 0.0
-    batch_size: Batch = 64
-
-
-class Selection(Section):
-    """Which form of the proxy selects, or the choice itself (both shared_depth and head_weight)."""
-
-    form: Literal["paper", "damped", "direct"] = "direct"
-    loss: Literal["training", "balanced", "prediction"] = "prediction"
-    damping: Literal["evidence"] | NonNegative = "evidence"
-    shared_depth: Depth | None = None
-    head_weight: Fraction | None = None
-
-    @model_validator(mode="after")
-    def _both_or_none(self):
-        if (self.shared_depth is None) != (self.head_weight is None):
-            raise ValueError("give both shared_depth and head_weight to name the choice yourself, or neither")
-        return self
 
 
 class Config(Section):

@@ -32,6 +32,7 @@ def keys(section, prefix=""):
 KEYS = list(keys(Config))
 DATA = {
     "digits": {"dataset": "digits", "largest": 40, "imbalance_ratio": 10, "test_per_class": 10},
+    "letters": {"dataset": "letters", "fonts": "/nowhere_at_all/fonts", "mean": [0.5], "std": [0.5]},
     "cifar100": {"dataset": "cifar100", "mean": [0.5], "std": [0.5], "download": False, "folder": "/nowhere_at_all/cifar100"},
     "files": {"dataset": "files", "train": "/nowhere_at_all/train", "mean": [0.5], "std": [0.5]},
 }
