@@ -13,6 +13,9 @@ convolutions, is off: a GPU's fp32 is then a CPU's up to rounding.
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import AbstractContextManager
+
 import torch
 
 REDUCED = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # fp16: the Fisher's alone
@@ -23,8 +26,10 @@ def no_tf32() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
-def autocast(precision: str, device: torch.device, evaluation: bool = False) -> torch.autocast:
-    """A context for the forward pass of a network on this device; a backward pass follows it by itself."""
-    reduced = REDUCED[precision]
-    on_cpu = evaluation and device.type == "cpu"
-    return torch.autocast(device.type, reduced, enabled=reduced is not None and not on_cpu)
+def autocast(precision: str, device: torch.device, evaluation: bool = False) -> AbstractContextManager:
+    """A context, to be entered as often as one likes, for the forward pass of a network on this device; a backward pass follows
+    it by itself. On the meta device as on a CPU."""
+    reduced, kind = REDUCED[precision], device.type if device.type != "meta" else "cpu"
+    if reduced is None or (evaluation and kind == "cpu"):
+        return contextlib.nullcontext()
+    return torch.autocast(kind, reduced)

@@ -25,16 +25,20 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
     ],
 )
 def test_where_products_are_in_half_the_bits(monkeypatch, precision, device, evaluation, expected):
-    asked = {}
-    monkeypatch.setattr(torch, "autocast", lambda kind, dtype, enabled: asked.update(kind=kind, dtype=dtype, enabled=enabled))
+    asked = []
+    monkeypatch.setattr(torch, "autocast", lambda kind, dtype: asked.append((kind, dtype)))
     autocast(precision, device, evaluation)
-    assert asked["enabled"] is expected and asked["kind"] == device.type
-    assert asked["dtype"] is (torch.bfloat16 if precision == "bf16" else None)
+    assert asked == ([(device.type, torch.bfloat16)] if expected else [])
 
 
-def test_an_opened_run_has_no_tf32_for_products_nor_convolutions(params, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+def test_shapes_alone_are_counted_in_every_precision():
+    for precision in ("fp32", "bf16"):
+        with autocast(precision, torch.device("meta")):
+            pass
+
+
+def test_an_opened_run_has_no_tf32_for_products_nor_convolutions(params):
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     Run(load_config(params()))
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
