@@ -18,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -67,10 +68,9 @@ def memory_suffices(what: str, remedy: str) -> Iterator[None]:
     """Inside, a GPU whose memory is full is one line: UserError of what did not fit and of what to do about it."""
     try:
         yield
-        return
-    except torch.OutOfMemoryError:
-        pass  # and is forgotten: its frames would hold what filled the memory
-    raise UserError(f"{what}: the GPU's memory is full; {remedy}")
+    except torch.OutOfMemoryError as error:
+        traceback.clear_frames(error.__traceback__)  # they would hold what filled the memory
+        raise UserError(f"{what}: the GPU's memory is full; {remedy}") from None
 
 
 def present() -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..config.schema import Depth, Rate, Section
+from ..config.schema import Rate, Section
+from ..config.values import Depth
 from ..errors import UserError
 from ..models.vit import n_depths
 from ._base import Method
