@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from .measurements import Ablation, Calibration, Methods, Theory, Verdict
 from .paths import PROJECT
 from .proxy import Direct, Fisher, Selection
+from .values import Depth as Depth, NonNegative as NonNegative  # for methods' own sections, as those below
 from .values import (
     Batch,
     Beta,

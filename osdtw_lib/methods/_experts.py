@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..config.schema import Rate, Section
-from ..config.values import Depth
+from ..config.schema import Depth, Rate, Section
 from ..errors import UserError
 from ..models.vit import n_depths
 from ._base import Method

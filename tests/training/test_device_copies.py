@@ -113,8 +113,8 @@ def test_a_part_goes_to_the_device_by_two_copies_and_nothing_comes_back(monkeypa
 def test_images_as_they_are_go_to_the_device_by_two_copies_a_batch():
     made = batches()
     with Copies() as copies:
-        assert len(list(made)) == 3
-    assert copies.back == [] and len(copies.there) == 6
+        count = len(list(made))
+    assert count == 6 and copies.back == [] and len(copies.there) == 2 * count
 
 
 def test_packed_tensors_come_out_as_they_went_in():
