@@ -34,7 +34,6 @@ AHEAD = 8  # pieces that each has read before they are asked for
 SOCKET_PATH = 103  # characters: macOS's limit; Linux's is 107
 SHARED = Path("/dev/shm")  # where they lie until then
 
-
 Piece = list[tuple[int, int | None, int]]  # of each image its index, the epoch, how often it was drawn before
 
 
@@ -159,8 +158,8 @@ class _Reading(torch.utils.data.Dataset):
     evaluation: object
     seed: int
 
-    def __getitems__(self, batch: list[tuple[int, int | None, int]]) -> list[np.ndarray | str]:
-        """Each image of a batch, given as (index, epoch, how often it was drawn before in it).
+    def __getitems__(self, batch: Piece) -> list[np.ndarray | str]:
+        """Each image of a piece.
 
         Putting the generators back once, not once an image, is cheap."""
         with generators_kept():
