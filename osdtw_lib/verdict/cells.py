@@ -16,7 +16,7 @@ from ..stages import execute
 from ..stages.networks import rows
 from ..stages.selection import chosen
 from ..stages.run import Run
-from .rows import measured
+from .rows import measured, taken_from_elsewhere
 from .seed_run import SeedRun, seed_run, seeds_of
 from .tuning import tried, tuning_run, values_tried
 from .tuning import chosen as chosen_values
@@ -53,6 +53,11 @@ class Cell:
         if self.row == osdtw.Assembled.name:  # put together here, of what has neither in its key
             parameters |= {"shared_depth": chosen(self.run)["shared_depth"], "decoders": self.run.config.stage3.decoders}
         return Artifact(f"row {self.name}", folder, parameters, inputs)
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """rows.place_of what it will be."""
+        return self.name, self.budget, self.run.config.seed
 
     def done(self) -> Artifact | None:
         """The cell's artifact, where it has been made as it is asked for now."""
@@ -128,10 +133,14 @@ def cells(run: Run) -> list[Cell]:
 
 def at_osdtws_budget(run: SeedRun, name: str) -> Cell | None:
     """The method trained as much longer as OSDTW's FLOPs are more than its own; None until both are counted."""
-    both = [
-        (cell.done() and cell.result()["cost"]["flops"]) for cell in (_of(run, "osdtw", "epochs"), of_method(run, name, "epochs"))
-    ]
+    both = [_flops(cell) for cell in (_of(run, "osdtw", "epochs"), of_method(run, name, "epochs"))]
     return of_method(run.stretched(both[0] / both[1]), name, "osdtw") if all(both) else None
+
+
+def _flops(cell: Cell) -> int | None:
+    """Of its training, counted here or elsewhere; None until it is."""
+    row = cell.result() if cell.done() else taken_from_elsewhere(cell.run.of).get(cell.place)
+    return row and row["cost"]["flops"]
 
 
 def trials(run: Run, name: str) -> list[Cell]:

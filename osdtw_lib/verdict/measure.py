@@ -11,7 +11,7 @@ from ..stages import execute
 from ..stages.run import Run
 from ..stages.side_by_side import everywhere, opened
 from .cells import LIKELIHOODS, Cell, at_osdtws_budget, of_method, of_osdtw, trials, tuned
-from .rows import place_of, taken_from_elsewhere
+from .rows import taken_from_elsewhere
 from .seed_run import seed_run, seeds_of
 from .tuning import TRIALS, tuning_run
 
@@ -53,12 +53,12 @@ def _all(run: Run, jobs: list[Job]) -> None:
 
 
 def _to_do(run: Run, jobs: list[Job]) -> list[Job]:
-    given = set(map(place_of, taken_from_elsewhere(run)))
+    given = taken_from_elsewhere(run).keys()
 
     def is_there(cell: Cell | None) -> bool:
         if cell is None:
             return False
-        return (cell.name, cell.budget, cell.run.config.seed) in given or bool(cell.done() or cell.failed())
+        return cell.place in given or bool(cell.done() or cell.failed())
 
     return [job for job in jobs if not all(map(is_there, _made_by(run, *job)))]
 

@@ -1,10 +1,12 @@
 """A row of the verdict as a file: what one network of one method at one seed predicted, what it cost, on what it was measured.
 
-Rows made on another machine go into the same table where data, split, test images and start are the same.
+Rows made on another machine go into the same table where data, split, test images and start are the same. A file holds one row, or
+a list of them: `tables/verdict_rows.json` has all rows of a table.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from ..data.splits import index_hash
 from ..errors import UserError
 from ..evaluation.metrics import metrics_of
 from ..evaluation.scores import predict, scores_over
+from ..inference.cost import processor
 from ..methods._base import Row
 from ..methods.osdtw import ROWS
 from ..models.flops import counted, device_name, passes, training_flops
@@ -90,7 +93,7 @@ def _cost(run: SeedRun, row: Row, network, made_of: tuple[str, ...]) -> dict:
         "flops": total,
         "passes": None if total is None else round(passes(total, run.config.model, len(run.class_names), len(run.train)), 4),
         "seconds": round(sum(artifact.seconds() for artifact in artifacts), 3),
-        "device": device_name(run.device) or "CPU",
+        "device": device_name(run.device) or f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
         "parameters": sum(p.numel() for p in network.parameters()),
         "forwards": round(counter.get_total_flops() / 2 / (one / 3), 4),
     }
@@ -103,55 +106,61 @@ def file_of(path: str) -> Path:
     return PROJECT / Path(path).expanduser()
 
 
-def read(path: str) -> dict:
-    """A row file. Raises UserError, one line, for what is none, and for one that is not as it was written."""
+def read(path: str) -> list[dict]:
+    """The rows of a file. Raises UserError, one line, for what is none, and for a row that is not as it was written."""
     file = file_of(path)
     try:
-        row = json.loads(file.read_text(encoding="utf-8"))
+        rows = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"verdict.others: {file}: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise UserError(f"verdict.others: {file}: is no row file (not JSON)") from None
-    if not isinstance(row, dict) or row.keys() != KEYS or row["format"] != FORMAT:
+    rows = rows if isinstance(rows, list) else [rows]
+    if not rows or not all(isinstance(row, dict) and row.keys() == KEYS and row["format"] == FORMAT for row in rows):
         raise UserError(f"verdict.others: {file}: is no row file of this version")
-    if row["sha256"] != digest(row):
-        raise UserError(f"verdict.others: {file}: is not as it was written; copy it again")
-    return row
+    for row in rows:
+        if row["sha256"] != digest(row):
+            raise UserError(f"verdict.others: {file}: {row['row']}, seed {row['seed']}: is not as it was written; copy it again")
+    return rows
 
 
-def taken(path: str, own: dict[int, dict[str, str]], asked: dict[str, dict]) -> dict:
-    """A row file, if it was measured on what `own` says of its seed ({seed: fingerprints}), with the parameters that its method
-    is asked for with here ({method: parameters}).
+def taken(path: str, own: dict[int, dict[str, str]], asked: dict[str, dict]) -> list[dict]:
+    """The rows of a file, if they were measured on what `own` says of their seeds ({seed: fingerprints}), with the parameters that
+    their methods are asked for with here ({method: parameters}). Rows of other seeds are left out, as long as some are not.
 
     Raises UserError saying what differs.
     """
-    row = read(path)
-    if row["seed"] not in own:
-        raise UserError(f"verdict.others: {path}: seed {row['seed']} is none of verdict.seeds {sorted(own)}")
-    wanted = own[row["seed"]]
-    different = [name for name in wanted if row["measured_on"].get(name) != wanted[name]]
-    if different:
-        raise UserError(f"verdict.others: {path}: {row['row']} was measured on other {' and '.join(different)} than here")
-    if row["budget"] != "tuned" and row["parameters"]["method"] != asked.get(row["row"], row["parameters"]["method"]):
-        raise UserError(f"verdict.others: {path}: {row['row']} was trained with {row['parameters']['method']}, not as here")
-    return row
+    rows = read(path)
+    fitting = [row for row in rows if row["seed"] in own]
+    if not fitting:
+        theirs = ", ".join(map(str, sorted({row["seed"] for row in rows})))
+        raise UserError(f"verdict.others: {path}: seed {theirs} is none of verdict.seeds {sorted(own)}")
+    for row in fitting:
+        wanted, parameters = own[row["seed"]], row["parameters"]["method"]
+        different = [name for name in wanted if row["measured_on"].get(name) != wanted[name]]
+        if different:
+            raise UserError(f"verdict.others: {path}: {row['row']} was measured on other {' and '.join(different)} than here")
+        if row["budget"] != "tuned" and parameters != asked.get(row["row"], parameters):
+            raise UserError(f"verdict.others: {path}: {row['row']} was trained with {parameters}, not as here")
+    return fitting
 
 
-def taken_from_elsewhere(run: Run) -> list[dict]:
-    """The rows of verdict.others. Raises UserError where one does not fit, or is there twice."""
+@functools.lru_cache(maxsize=8)
+def taken_from_elsewhere(run: Run) -> dict[tuple[str, str, int], dict]:
+    """The rows of verdict.others by place_of. Raises UserError where one does not fit, or is there twice."""
     if not run.config.verdict.others:
-        return []
+        return {}
     runs = {seed: seed_run(run, seed) for seed in seeds_of(run)}
     first = next(iter(runs.values()))
     asked = {name: own_parameters(first, name) for name in first.asked}
     own = {seed: fingerprints(one) for seed, one in runs.items()}
     found: dict[tuple, dict] = {}
     for path in run.config.verdict.others:
-        row = taken(path, own, asked)
-        if (at := place_of(row)) in found:
-            raise UserError(f"verdict.others: {path}: {row['row']} at seed {row['seed']} is given twice")
-        found[at] = row
-    return list(found.values())
+        for row in taken(path, own, asked):
+            if (at := place_of(row)) in found:
+                raise UserError(f"verdict.others: {path}: {row['row']} at seed {row['seed']} is given twice")
+            found[at] = row
+    return found
 
 
 def place_of(row: dict) -> tuple[str, str, int]:

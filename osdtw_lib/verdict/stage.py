@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 
 from ..artifacts.artifact import Artifact, Writer
@@ -13,7 +15,7 @@ from ..stages.side_by_side import by_itself
 from . import compare
 from .cells import cells, decision
 from .measure import measure
-from .rows import file_of, place_of, taken_from_elsewhere
+from .rows import file_of, taken_from_elsewhere
 from .seed_run import seed_run, seeds_of
 
 
@@ -38,8 +40,10 @@ def before(run: Run) -> None:
 
 
 def make(run: Run, write: Writer) -> None:
-    """summary_BUDGET, who_wins_BUDGET (CSV), summary_BUDGET.tex, not_run, tuning, verdict.json ({budget: sentence})."""
+    """summary_BUDGET, who_wins_BUDGET (CSV), summary_BUDGET.tex, not_run, tuning, rows.json (all rows, for others to take),
+    verdict.json ({budget: sentence})."""
     rows, said = rows_of(run), {}
+    write.text("rows.json", "[\n" + ",\n".join(map(json.dumps, measured_rows(run))) + "\n]\n")  # a row a line
     for budget in run.config.verdict.budgets:
         table, wins = (f(rows, run.test.labels, run.groups, budget) for f in (compare.summary, compare.matrix))
         write.table(f"summary_{budget}", table)
@@ -58,16 +62,22 @@ def publish(run: Run, artifact: Artifact) -> None:
     for budget in run.config.verdict.budgets:
         for name in (f"summary_{budget}.csv", f"summary_{budget}.tex", f"who_wins_{budget}.csv"):
             write_text(folder / f"verdict_{name}", (artifact.folder / name).read_text(encoding="utf-8"))
+    write_text(folder / "verdict_rows.json", (artifact.folder / "rows.json").read_text(encoding="utf-8"))
 
 
 # what there is ----------------------------------------------------------------------------------------------
 
 
+def measured_rows(run: Run) -> list[dict]:
+    """The rows that are done, and of those made elsewhere what is not done here."""
+    here = {cell.place: cell.result() for cell in cells(run) if cell.done()}
+    rows = taken_from_elsewhere(run) | here
+    return [rows[place] for place in sorted(rows)]
+
+
 def rows_of(run: Run) -> list[dict]:
-    """The rows that are done, and of those made elsewhere what is not done here. At OSDTW's compute its own rows stand too."""
-    rows = [cell.result() for cell in cells(run) if cell.done()]
-    here = set(map(place_of, rows))
-    rows += [row for row in taken_from_elsewhere(run) if place_of(row) not in here]
+    """`measured_rows`; at OSDTW's compute its own rows stand too."""
+    rows = measured_rows(run)
     own = [row | {"budget": "osdtw"} for row in rows if row["budget"] == "epochs" and row["ours"]]
     return rows + (own if "osdtw" in run.config.verdict.budgets else [])
 

@@ -26,15 +26,37 @@ def row(tmp_path):
 
 def test_a_row_is_read_as_it_was_written(row):
     path = row()
-    assert read(path) == json.loads(path.read_text())
-    assert taken(path, {3: ON}, {"ce": {"tau": 1.0}})["row"] == "ce"
+    assert read(path) == [json.loads(path.read_text())]
+    (found,) = taken(path, {3: ON}, {"ce": {"tau": 1.0}})
+    assert found["row"] == "ce"
+
+
+@pytest.fixture
+def bundle(row, tmp_path):
+    """A file of rows of ce at seeds 3 and 4."""
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([json.loads(row({"seed": seed}).read_text()) for seed in (3, 4)]))
+    return path
+
+
+def test_a_file_of_many_rows_gives_those_of_the_seeds_asked_for(bundle):
+    assert [one["seed"] for one in taken(bundle, {3: ON, 4: ON}, {})] == [3, 4]
+    assert [one["seed"] for one in taken(bundle, {4: ON, 5: ON}, {})] == [4]
+    with pytest.raises(UserError, match=r"seed 3, 4 is none of verdict.seeds \[0\]"):
+        taken(bundle, {0: ON}, {})
+
+
+def test_one_edited_row_of_many_is_named(bundle):
+    bundle.write_text(bundle.read_text().replace('"seed": 4', '"seed": 5'))
+    with pytest.raises(UserError, match=r"rows\.json: ce, seed 5: is not as it was written"):
+        read(bundle)
 
 
 @pytest.mark.parametrize("damage", [lambda text: text.replace("1,", "0,", 1), lambda text: text.replace('"ce"', '"la"')])
 def test_an_edited_row_is_refused(row, damage):
     path = row()
     path.write_text(damage(path.read_text()))
-    with pytest.raises(UserError, match=r"row\.json: is (not as it was written|no row file of this version)"):
+    with pytest.raises(UserError, match=r"row\.json: (.*is not as it was written|is no row file of this version)"):
         read(path)
 
 
@@ -64,4 +86,4 @@ def test_a_row_of_another_seed_is_refused(row):
 def test_a_row_of_other_parameters_is_refused(row):
     with pytest.raises(UserError, match=r"ce was trained with {'tau': 1.0}, not as here"):
         taken(row(), {3: ON}, {"ce": {"tau": 2.0}})
-    assert taken(row(), {3: ON}, {"another": {}})["row"] == "ce"
+    assert len(taken(row(), {3: ON}, {"another": {}})) == 1

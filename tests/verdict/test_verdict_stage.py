@@ -12,7 +12,7 @@ from osdtw_lib.errors import DivergedError
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
 from osdtw_lib.verdict import measure, stage
-from osdtw_lib.verdict.cells import Cell, cells, of_method, of_osdtw
+from osdtw_lib.verdict.cells import Cell, at_osdtws_budget, cells, of_method, of_osdtw
 from osdtw_lib.verdict.rows import read, taken_from_elsewhere
 from osdtw_lib.verdict.seed_run import SeedRun
 
@@ -172,12 +172,34 @@ def opened_with_both(run):
 
 def test_a_row_made_elsewhere_is_not_trained_again_here(measured, finished_copy, tmp_path, in_one_process):
     theirs = of_method(SeedRun(measured, 0), "logit_adjusted_ce", "epochs").artifact().folder / "row.json"
-    row = read(theirs)
+    (row,) = read(theirs)
     assert row["row"] == "logit_adjusted_ce"
     run = finished_copy({"verdict.methods": ["ce"], "verdict.seeds": [0], "verdict.others": [str(theirs)], "baselines": ["ce"]})
-    assert [one["row"] for one in taken_from_elsewhere(run)] == ["logit_adjusted_ce"]
+    assert list(taken_from_elsewhere(run)) == [("logit_adjusted_ce", "epochs", 0)]
     jobs = [("method", 0, name) for name in ("ce", "logit_adjusted_ce")]
     assert measure._to_do(opened_with_both(run), jobs) == jobs[:1]
+
+
+def test_the_file_of_all_rows_makes_the_same_table_elsewhere(measured, finished_copy, in_one_process):
+    theirs = measured.folder / "tables" / "verdict_rows.json"
+    assert read(theirs) == stage.measured_rows(measured)
+    values = {"verdict.methods": ["ce", "logit_adjusted_ce"], "verdict.seeds": [0, 1], "verdict.budgets": ["epochs", "osdtw"]}
+    run = finished_copy(values | {"verdict.others": [str(theirs)], "baselines": ["ce"]})
+    jobs = [(kind, seed, name) for kind in ("method", "longer") for seed in (0, 1) for name in ("ce", "logit_adjusted_ce")]
+    assert measure._to_do(run, jobs) == [], "what was trained there is not trained again, longer trainings too"
+    execute(run, "verdict")
+    for table in ("verdict_summary_epochs.csv", "verdict_summary_osdtw.csv", "verdict_who_wins_osdtw.csv"):
+        assert (run.folder / "tables" / table).read_text() == (measured.folder / "tables" / table).read_text()
+
+
+def test_what_was_counted_elsewhere_says_how_long_osdtws_compute_is(measured, finished_copy, tmp_path):
+    rows = [row for row in stage.measured_rows(measured) if row["budget"] == "epochs"]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    values = {"verdict.methods": ["ce"], "verdict.seeds": [1], "verdict.budgets": ["epochs", "osdtw"]}
+    run = finished_copy(values | {"verdict.others": [str(tmp_path / "rows.json")], "baselines": ["ce"]})
+    assert of_osdtw(SeedRun(run, 1))[0].done() is None, "OSDTW is not trained here at this seed"
+    one, theirs = (at_osdtws_budget(SeedRun(of, 1), "ce") for of in (run, measured))
+    assert one.run.config.stage2 == theirs.run.config.stage2
 
 
 def test_options_of_the_verdict_alone_are_refused_without_it(refused, params):
