@@ -1,7 +1,7 @@
 """A row of the verdict as a file: what one network of one method at one seed predicted, what it cost, on what it was measured.
 
-Rows made on another machine go into the same table where data, split, test images and start are the same. A file holds one row, or
-a list of them: `tables/verdict_rows.json` has all rows of a table.
+Rows made on another machine go into the same table where data, split, test images and start are the same. A file holds one row
+or a list of them; `tables/verdict_rows.json` has all rows of a table.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def read(path: str) -> list[dict]:
 
 
 def taken(path: str, own: dict[int, dict[str, str]], asked: dict[str, dict]) -> list[dict]:
-    """The rows of a file, if they were measured on what `own` says of their seeds ({seed: fingerprints}), with the parameters that
-    their methods are asked for with here ({method: parameters}). Rows of other seeds are left out, as long as some are not.
+    """The rows of a file, if they were measured on what `own` ({seed: fingerprints}) says of their seeds, with the parameters
+    that `asked` ({method: parameters}) says of their methods. Rows of other seeds are left out, as long as some are not.
 
     Raises UserError saying what differs.
     """
