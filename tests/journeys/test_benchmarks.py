@@ -122,6 +122,13 @@ def test_steps(quick):
     assert (table["ratio"][::2] == 1).all() and (table[["ratio", "images_per_second"]] > 0).all(axis=None)
 
 
+def test_stacked(quick):
+    folder, said = quick("stacked")
+    table = pd.read_csv(folder / "stacked.csv")
+    assert list(table.columns) == ["networks", "ratio", "milliseconds_a_network", "largest_difference", "note"]
+    assert "Machine: " in said and (table["ratio"] > 0).all() and (table["largest_difference"] < 1e-4).all()
+
+
 def test_end_to_end(quick):
     folder, said = quick("end_to_end")
     table = pd.read_csv(folder / "end_to_end.csv").set_index("part")
