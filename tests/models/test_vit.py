@@ -6,7 +6,7 @@ import torch
 from osdtw_lib.config.schema import Model
 from osdtw_lib.errors import UserError
 from osdtw_lib.models.two_branch import TwoBranchViT
-from osdtw_lib.models.vit import build_vit, decode, depth_of, encode, n_depths
+from osdtw_lib.models.vit import build_vit, decode, depth_of, embed, encode, n_depths
 from osdtw_lib.models.weights import copy_encoder, load_weights, weights
 
 DEPTH = 3
@@ -157,3 +157,10 @@ def test_a_frozen_encoder_stays_in_evaluation_mode_while_the_decoders_train():
     assert network.head.blocks[1].training and network.tail.blocks[1].training
     assert not any(p.requires_grad for p in network.encoder_parameters().values())
     assert network.head.blocks[1].mlp.fc1.weight.requires_grad and network.tail.head.weight.requires_grad
+
+
+@pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+def test_a_tokens_numbers_lie_side_by_side(options):
+    network, x = small(**options), images()
+    assert network.patch_embed(x).is_contiguous() and embed(network, x).is_contiguous()
+    assert set(network.state_dict()) == set(dict(network.named_parameters())), "the layout adds no weight"
