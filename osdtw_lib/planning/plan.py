@@ -25,7 +25,7 @@ from ..models.vit import build_vit, costs_by_depth
 from ..proxy.measured_bias import DEFAULT_WEIGHTS
 from ..stages.run import Run
 from .limits import Reading, fp32_flops, memory_line, reading_of
-from .steps import Measured, Step, flops_of, measure, memory_of, seconds_of, steps_of, synthetic
+from .steps import Measured, Step, measure, memory_of, seconds_of, steps_of, synthetic
 
 HERE, COMPUTED, ASSUMED = "measured", "computed", "assumed"
 
@@ -146,7 +146,7 @@ class _Speed:
     reading: Reading | None = None
 
     def training(self, step: Step, n_images: int, busy: float) -> dict:
-        flops = flops_of(step)
+        flops = step.flops
         if self.timed:
             measured = self.timed[step.name]
             rate, how = measured.size / measured.seconds, f"{HERE} at {measured.size} images a step"

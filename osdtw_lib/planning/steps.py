@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 
 import numpy as np
@@ -40,6 +41,17 @@ class Step:
     def prepared(self) -> nn.Module:
         return self.phase.prepared(self.build())
 
+    @cached_property
+    def flops(self) -> float:
+        """An image's, of a training step: forward, and backward where there is something to train. No memory is taken."""
+        with torch.device("meta"):
+            network = self.prepared().train()
+            images, labels = synthetic(network, 1, "meta")
+            seen = self.phase.seen(network, images)
+        with FlopCounterMode(display=False) as counter:
+            self.loss(network, seen, labels).backward()
+        return counter.get_total_flops()
+
     def loss(self, network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """What a step minimises, of images as the loss is given them."""
         return sum(means(self.phase, network, self.phase.part_of(images, labels)).values())
@@ -74,7 +86,7 @@ def _of_methods(config: Config, problem: Problem) -> list[Step]:
         method = kind(problem, parameters)
         for phase in method.phases():
             step = Step("baselines", phase.length.epochs, method.build, phase)
-            alike.setdefault(flops_of(step), []).append((name, step))
+            alike.setdefault(step.flops, []).append((name, step))
     return [
         Step(
             "baselines" if len(alike) == 1 else f"baselines ({', '.join(dict.fromkeys(name for name, _ in found))})",
@@ -84,17 +96,6 @@ def _of_methods(config: Config, problem: Problem) -> list[Step]:
         )
         for found in alike.values()
     ]
-
-
-def flops_of(step: Step) -> float:
-    """FLOPs an image of a training step: forward, and backward where there is something to train. No memory is taken."""
-    with torch.device("meta"):
-        network = step.prepared().train()
-        images, labels = synthetic(network, 1, "meta")
-        seen = step.phase.seen(network, images)
-    with FlopCounterMode(display=False) as counter:
-        step.loss(network, seen, labels).backward()
-    return counter.get_total_flops()
 
 
 def synthetic(network: nn.Module, size: int, device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -163,7 +164,7 @@ class Measured:
 
 def measure(step: Step, config: Config, micro: int, device: torch.device) -> Measured:
     """A training step with AdamW: on a GPU at `micro` images, or as many of them as fit; on a CPU at few images."""
-    size = micro if device.type == "cuda" else max(1, min(micro, max(2, int(STEP_FLOPS / flops_of(step)))))
+    size = micro if device.type == "cuda" else max(1, min(micro, max(2, int(STEP_FLOPS / step.flops))))
     while True:
         try:
             return _timed(step, config, size, device)

@@ -14,7 +14,7 @@ from osdtw_lib.methods._parts import effective_weights, ldam, margins
 from osdtw_lib.methods.deit_lt_style import Teacher, from_teacher
 from osdtw_lib.methods.ride import distances, temperatures
 from osdtw_lib.methods.sade import adjustments, of_each, reversed_priors
-from osdtw_lib.planning.steps import flops_of, memory_of, steps_of
+from osdtw_lib.planning.steps import memory_of, steps_of
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.networks import started
 from osdtw_lib.stages.run import Run
@@ -212,7 +212,7 @@ def test_experts_cost_by_the_depth_they_share(params):
     cost = {}
     for name, (_, parameters) in methods.asked(config).items():
         one = steps_of(config.model_copy(update={"baselines": {name: parameters.model_dump()}}), 10)[-1]
-        cost[name] = flops_of(one)
+        cost[name] = one.flops
     assert cost["sade"] / cost["ce"] == pytest.approx((3 + 3) / 4, rel=0.03)
     assert cost["ride"] / cost["ce"] == pytest.approx((3 + 4) / 4, rel=0.03)
 

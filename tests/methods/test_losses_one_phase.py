@@ -22,7 +22,7 @@ from osdtw_lib.methods.focal import focal
 from osdtw_lib.methods.lade import disentangled
 from osdtw_lib.methods.posthoc_logit_adjustment import adjusted
 from osdtw_lib.models.vit import build_vit, decode, encode
-from osdtw_lib.planning.steps import Step, flops_of, steps_of
+from osdtw_lib.planning.steps import Step, steps_of
 from osdtw_lib.training.phase import Phase, hard, means
 
 HERE = "focal class_balanced ldam_drw class_sampling root_sampling mixup lade paco gpaco bbn".split()
@@ -439,7 +439,7 @@ def test_what_a_step_costs_is_counted_over_every_view_and_stream(made):
     def cost(name, parameters=None):
         of = made(name, parameters)
         (phase,) = of.phases()
-        return flops_of(Step(name, 1, of.build, phase)) / plain
+        return Step(name, 1, of.build, phase).flops / plain
 
     plain, small = 1.0, {"queue": 8, "size": 4}
     plain = cost("ce")

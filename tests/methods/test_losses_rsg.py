@@ -11,7 +11,7 @@ from osdtw_lib.errors import UserError
 from osdtw_lib.methods._parts import effective_weights, ldam, margins
 from osdtw_lib.methods.rsg import assigned, pairs, strays, to_centres
 from osdtw_lib.models.vit import decode, encode
-from osdtw_lib.planning.steps import flops_of, memory_of, steps_of
+from osdtw_lib.planning.steps import memory_of, steps_of
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.networks import started
 from osdtw_lib.stages.run import Run
@@ -230,4 +230,4 @@ def test_a_class_token_that_is_pooled_is_refused(opened):
 def test_it_is_planned_without_a_value_being_known(params):
     config = load_config(params({"baselines": [{"rsg": {"generate_from": 0.0}}]}))
     *_, step = steps_of(config, 10)
-    assert flops_of(step) > 0 and memory_of(step, config, 4, None)["activations of 4 images"] > 0
+    assert step.flops > 0 and memory_of(step, config, 4, None)["activations of 4 images"] > 0
