@@ -114,6 +114,18 @@ def not_run(asked: list[tuple[str, str, int]], rows: list[dict], failed: dict[tu
     return pd.DataFrame(lines, columns=["row", "budget", "seeds", "why"])
 
 
+def markdown(table: pd.DataFrame) -> str:
+    """`summary` as a short Markdown table: class mean with its interval, few, passes; OSDTW's refined row in bold."""
+    seeds = ", ".join(seeds_in_words(number) for number in sorted(set(table["seeds"]), reverse=True))
+    lines = [f"| class-mean accuracy (%), {seeds} | 95 % interval | few | passes |", "| --- | --- | --- | --- |"]
+    for row in table.to_dict("records"):
+        title = f"**{row['title']}**" if row["row"] == OSDTW else row["title"]
+        interval = f"{row['class_mean_low']:.1f} to {row['class_mean_high']:.1f}"
+        passes = f"{row['passes']:.0f}" if row["passes"] == row["passes"] else "-"
+        lines.append(f"| {title}: {row['class_mean']:.1f} | {interval} | {row['few']:.1f} | {passes} |")
+    return "\n".join(lines) + "\n"
+
+
 def latex(table: pd.DataFrame) -> str:
     """`summary` as a LaTeX table: the accuracies with half their intervals, passes and forwards."""
     lines = [r"\begin{tabular}{l" + "r" * (len(ACCURACIES) + 2) + "}", r"\hline"]

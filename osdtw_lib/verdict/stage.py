@@ -40,7 +40,7 @@ def before(run: Run) -> None:
 
 
 def make(run: Run, write: Writer) -> None:
-    """summary_BUDGET, who_wins_BUDGET (CSV), summary_BUDGET.tex, not_run, tuning, rows.json (all rows, for others to take),
+    """summary_BUDGET, who_wins_BUDGET (CSV), summary_BUDGET.tex and .md, not_run, tuning, rows.json (all rows, for others to take),
     verdict.json ({budget: sentence})."""
     rows, said = rows_of(run), {}
     write.text("rows.json", "[\n" + ",\n".join(map(json.dumps, measured_rows(run))) + "\n]\n")  # a row a line
@@ -49,6 +49,7 @@ def make(run: Run, write: Writer) -> None:
         write.table(f"summary_{budget}", table)
         write.table(f"who_wins_{budget}", wins)
         write.text(f"summary_{budget}.tex", compare.latex(table))
+        write.text(f"summary_{budget}.md", compare.markdown(table))
         said[budget] = compare.verdict(table, wins)
         print(f"verdict, {budget}: {said[budget]}", flush=True)
     write.table("not_run", missing(run, rows))
@@ -60,7 +61,7 @@ def publish(run: Run, artifact: Artifact) -> None:
     """The tables lie in outputs/NAME/tables as well, the rows in outputs/NAME/verdict/rows."""
     folder = make_folder(run.folder / "tables")
     for budget in run.config.verdict.budgets:
-        for name in (f"summary_{budget}.csv", f"summary_{budget}.tex", f"who_wins_{budget}.csv"):
+        for name in (*(f"summary_{budget}.{kind}" for kind in ("csv", "tex", "md")), f"who_wins_{budget}.csv"):
             write_text(folder / f"verdict_{name}", (artifact.folder / name).read_text(encoding="utf-8"))
     write_text(folder / "verdict_rows.json", (artifact.folder / "rows.json").read_text(encoding="utf-8"))
 

@@ -98,6 +98,7 @@ def test_tables_lie_with_the_runs_tables(measured):
     assert len(pd.read_csv(folder / "verdict_summary_epochs.csv")) == len(pd.read_csv(folder / "verdict_summary_osdtw.csv")) == 9
     assert len(pd.read_csv(folder / "verdict_who_wins_epochs.csv")) == 9 * 8
     assert (folder / "verdict_summary_epochs.tex").read_text().startswith("\\begin{tabular}")
+    assert (folder / "verdict_summary_epochs.md").read_text().count("\n| ") == 9 + 1
     assert set(json.loads((measured.folder / "verdict" / "verdict.json").read_text())) == {"epochs", "osdtw"}
 
 
