@@ -40,8 +40,8 @@ def before(run: Run) -> None:
 
 
 def make(run: Run, write: Writer) -> None:
-    """summary_BUDGET, who_wins_BUDGET (CSV), summary_BUDGET.tex and .md, not_run, tuning, rows.json (all rows, for others to take),
-    verdict.json ({budget: sentence})."""
+    """summary_BUDGET, who_wins_BUDGET (CSV), summary_BUDGET.tex and .md, not_run, tuning, verdict.json ({budget: sentence}),
+    rows.json (all rows, for others to take)."""
     rows, said = rows_of(run), {}
     write.text("rows.json", "[\n" + ",\n".join(map(json.dumps, measured_rows(run))) + "\n]\n")  # a row a line
     for budget in run.config.verdict.budgets:
