@@ -24,8 +24,11 @@ def measure(run: Run) -> None:
     kinds = seed_run(run, seeds[0]).asked
     alone = [name for name, (kind, _) in kinds.items() if not kind.after]
     standing = [name for name, (kind, _) in kinds.items() if kind.after]
-    everywhere(run, _start, [(seed,) for seed in seeds if seed_run(run, seed).artifact("start").why_not_done()])
     chains = [("chain", seed, likelihood) for seed in seeds for likelihood in LIKELIHOODS]
+    asked = [("epochs", "method", kinds), ("osdtw", "longer", kinds), ("tuned", "tuned", ("osdtw", *kinds))]
+    jobs = [(kind, seed, name) for budget, kind, names in asked if budget in budgets for seed in seeds for name in names]
+    needed = {seed for _, seed, _ in _to_do(run, chains + jobs)}  # rows from elsewhere need no start
+    everywhere(run, _start, [(s,) for s in seeds if s in needed and seed_run(run, s).artifact("start").why_not_done()])
     _all(run, chains + [("method", seed, name) for seed in seeds for name in alone])
     if _to_do(run, [("method", seed, name) for seed in seeds for name in standing]):  # rows from elsewhere bring no network
         needed = {(seed, kind.after) for seed in seeds for kind, _ in kinds.values() if kind.after}

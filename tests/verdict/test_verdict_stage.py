@@ -189,6 +189,7 @@ def test_the_file_of_all_rows_makes_the_same_table_elsewhere(measured, finished_
     jobs = [(kind, seed, name) for kind in ("method", "longer") for seed in (0, 1) for name in ("ce", "logit_adjusted_ce")]
     assert measure._to_do(run, jobs) == [], "what was trained there is not trained again, longer trainings too"
     execute(run, "verdict")
+    assert not (run.folder / "verdict" / "seed1" / "start").exists(), "nor is its start made"
     for table in ("verdict_summary_epochs.csv", "verdict_summary_osdtw.csv", "verdict_who_wins_osdtw.csv"):
         assert (run.folder / "tables" / table).read_text() == (measured.folder / "tables" / table).read_text()
 
