@@ -30,18 +30,16 @@ from osdtw_lib.models.vit import build_vit
 COLUMNS = ["networks", "ratio", "milliseconds_a_network", "largest_difference", "note"]
 
 
-def gradients_alone(networks: list[nn.Module], images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """{parameter: (networks, ...)}, each network by itself."""
+def one_by_one(networks: list[nn.Module], images: torch.Tensor, labels: torch.Tensor) -> None:
+    """Gradients of each network by itself."""
     for i, network in enumerate(networks):
         network.zero_grad()
         nn.functional.cross_entropy(network(images[i]), labels[i]).backward()
-    found = [{name: p.grad for name, p in network.named_parameters() if p.grad is not None} for network in networks]
-    return {name: torch.stack([of[name] for of in found]) for name in found[0]}
 
 
-def stacked(networks: list[nn.Module], images: torch.Tensor, labels: torch.Tensor) -> Callable[[], dict[str, torch.Tensor]]:
-    """The same by torch.func: matrix products become batched ones; attention is written out, since torch has no batching rule
-    for the fused one on a CPU."""
+def stacked(networks: list[nn.Module], images: torch.Tensor, labels: torch.Tensor) -> tuple[Callable[[], None], dict]:
+    """The same by torch.func, and the weights {name: (networks, ...)} it leaves the gradients in: matrix products become batched
+    ones; attention is written out, since torch has no batching rule for the fused one on a CPU."""
     weights, buffers = stack_module_state(networks)
     form = copy.deepcopy(networks[0])
     for block in form.blocks:
@@ -51,13 +49,12 @@ def stacked(networks: list[nn.Module], images: torch.Tensor, labels: torch.Tenso
     def loss(weights: dict, buffers: dict, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(functional_call(form, (weights, buffers), (images,)), labels)
 
-    def run() -> dict[str, torch.Tensor]:
+    def run() -> None:
         for w in weights.values():
             w.grad = None
         vmap(loss)(weights, buffers, images, labels).sum().backward()
-        return {name: w.grad for name, w in weights.items() if w.grad is not None}
 
-    return run
+    return run, weights
 
 
 def measure(count: int, size: int, changes: list[str], rounds: int) -> tuple:
@@ -66,9 +63,11 @@ def measure(count: int, size: int, changes: list[str], rounds: int) -> tuple:
     one = build_vit(config.model, 10)  # without stochastic depth: both ways compute the same
     networks = [copy.deepcopy(one) for _ in range(count)]
     images, labels = torch.randn(count, size, 1, 28, 28), torch.randint(0, 10, (count, size))
-    alone, together = lambda: gradients_alone(networks, images, labels), stacked(networks, images, labels)
-    reference, found = alone(), together()
-    difference = max(float((found[name] - g).abs().max() / g.abs().max()) for name, g in reference.items())
+    alone, (together, weights) = lambda: one_by_one(networks, images, labels), stacked(networks, images, labels)
+    alone(), together()
+    trained = [name for name, w in weights.items() if w.grad is not None]
+    reference = {name: torch.stack([network.get_parameter(name).grad for network in networks]) for name in trained}
+    difference = max(float((weights[name].grad - g).abs().max() / g.abs().max()) for name, g in reference.items())
     times: dict[Callable, list[float]] = {alone: [], together: []}
     for _ in range(rounds):
         for run, spent in times.items():
