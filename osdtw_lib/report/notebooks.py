@@ -107,7 +107,7 @@ def _run_one(run: Run, first: str | None, optional: tuple[str, ...], verify: boo
     for number, book in enumerate(books, start=1):
         print(f"\n{config.name}: notebook {book} ({number} of {len(books)})", flush=True)
         with reproducible.environment(config.reproducible):
-            _execute(book, resolved, run.folder)
+            _execute(book, resolved, run.folder, forked=run.device.type == "cpu" and not config.reproducible)
     index = overview.write_index(run.folder)
     print(f"\n{config.name}: accuracy (%) on {len(run.test)} test images, {clock(time.monotonic() - started)} in all")
     accuracy = require(run, "tables").table("accuracy")
@@ -140,11 +140,14 @@ def _books_from(run: Run, first: str | None, optional: tuple[str, ...]) -> list[
     return books[position:]
 
 
-def _execute(book: str, resolved: Path, folder: Path) -> None:
-    """One notebook through papermill. Half-run notebooks are kept as BOOK.failed.ipynb, never as BOOK.ipynb."""
+def _execute(book: str, resolved: Path, folder: Path, forked: bool) -> None:
+    """One notebook through papermill, in a kernel that is forked or started anew. Half-run notebooks are kept as
+    BOOK.failed.ipynb, never as BOOK.ipynb."""
     import papermill
 
     from nbclient.exceptions import DeadKernelError
+
+    from .kernels import ForkedKernels
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
     for name in ("asyncio", "traitlets"):  # what they say of a kernel that is gone is said below
@@ -164,6 +167,7 @@ def _execute(book: str, resolved: Path, folder: Path) -> None:
             store_widget_state=False,
             stdout_file=_Indented(),
             extra_arguments=["--IPKernelApp.log_level=50"],  # its warnings and, where it is interrupted, tracebacks are not ours
+            **({"kernel_manager_class": ForkedKernels} if forked else {}),
         )
     except papermill.PapermillExecutionError as error:
         half.rename(failed)

@@ -1,0 +1,89 @@
+"""Notebook kernels that start in a moment: forked from a process that has imported what every notebook imports.
+
+Importing PyTorch and timm takes seconds of a core, and a run has a kernel a notebook. So the first one starts a process that
+imports and then only waits (multiprocessing's fork server); each kernel is a copy of it, which begins as any other does:
+no variable, no random state, no file of another notebook. By then native libraries have read their environment, and a GPU must
+not have been spoken to: runs with an environment of their own (`reproducible: true`) or on a GPU start kernels the usual way.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+
+from jupyter_client.manager import AsyncKernelManager
+
+IMPORTED = (  # what is not in it a notebook imports by itself
+    "ipykernel.kernelapp",
+    "osdtw_lib.explorer.widgets",
+    "osdtw_lib.stages.pipeline",
+    "osdtw_lib.stages.run",
+    "plotly.io",
+)
+LAUNCHER = "ipykernel_launcher"  # what the command of an ordinary kernel runs
+CONTEXT = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None
+
+
+class ForkedKernels(AsyncKernelManager):
+    """A kernel manager for papermill; where a kernel cannot be forked it is started the usual way."""
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **settings) -> None:
+        if CONTEXT is None or kernel_cmd[0] != sys.executable or LAUNCHER not in kernel_cmd:
+            await super()._async_launch_kernel(kernel_cmd, **settings)
+            return
+        CONTEXT.set_forkserver_preload(list(IMPORTED))
+        arguments = kernel_cmd[kernel_cmd.index(LAUNCHER) + 1 :]
+        needed = arguments, dict(settings["env"]), settings.get("cwd")
+        process = CONTEXT.Process(target=_kernel, args=needed, daemon=True)  # daemon: it ends with this process
+        process.start()
+        at = self.provisioner
+        at.process, at.pid, at.pgid = _AsPopen(process), process.pid, process.pid
+        self._reconcile_connection_info(at.connection_info)
+
+
+class _AsPopen:
+    """A process of multiprocessing, as jupyter_client's provisioner asks a subprocess.Popen."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, process):
+        self._process, self.pid = process, process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int | None:
+        self._process.join()
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _kernel(arguments: list[str], environment: dict[str, str], folder: str | None) -> None:
+    """Become a kernel, in a session of its own as jupyter_client gives each."""
+    os.setsid()
+    multiprocessing.current_process().daemon = False  # it may have processes of its own
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder or ".")
+    sys.argv = [LAUNCHER, *arguments, f"--IPKernelApp.parent_handle={os.getppid()}"]
+    from ipykernel.kernelapp import launch_new_instance
+
+    launch_new_instance()
+
+
+def _end_with(parent) -> None:
+    """The fork server lives as long as a kernel does, so it is not the one to watch."""
+    parent.join()
+    os._exit(1)
