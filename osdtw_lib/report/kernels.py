@@ -22,6 +22,7 @@ IMPORTED = (  # what is not in it a notebook imports by itself
     "osdtw_lib.stages.pipeline",
     "osdtw_lib.stages.run",
     "plotly.io",
+    "torch._dynamo",  # as the first optimizer does
 )
 LAUNCHER = "ipykernel_launcher"  # what the command of an ordinary kernel runs
 CONTEXT = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None
