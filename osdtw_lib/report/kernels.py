@@ -32,17 +32,28 @@ class ForkedKernels(AsyncKernelManager):
     """A kernel manager for papermill; where a kernel cannot be forked it is started the usual way."""
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **settings) -> None:
-        if CONTEXT is None or kernel_cmd[0] != sys.executable or LAUNCHER not in kernel_cmd:
+        process = _forked(kernel_cmd, settings)
+        if process is None:
             await super()._async_launch_kernel(kernel_cmd, **settings)
             return
-        CONTEXT.set_forkserver_preload(list(IMPORTED))
-        arguments = kernel_cmd[kernel_cmd.index(LAUNCHER) + 1 :]
-        needed = arguments, dict(settings["env"]), settings.get("cwd")
-        process = CONTEXT.Process(target=_kernel, args=needed, daemon=True)  # daemon: it ends with this process
-        process.start()
         at = self.provisioner
         at.process, at.pid, at.pgid = _AsPopen(process), process.pid, process.pid
         self._reconcile_connection_info(at.connection_info)
+
+
+def _forked(command: list[str], settings: dict) -> multiprocessing.process.BaseProcess | None:
+    """The kernel's process; None where it is another Python's, or nothing can be forked here."""
+    if CONTEXT is None or command[0] != sys.executable or LAUNCHER not in command:
+        return None
+    CONTEXT.set_forkserver_preload(list(IMPORTED))
+    arguments = command[command.index(LAUNCHER) + 1 :]
+    needed = arguments, dict(settings["env"]), settings.get("cwd")
+    process = CONTEXT.Process(target=_kernel, args=needed, daemon=True)  # daemon: it ends with this process
+    try:
+        process.start()
+    except OSError:  # for instance no room for the fork server's socket, or a path to it that is too long
+        return None
+    return process
 
 
 class _AsPopen:

@@ -49,13 +49,36 @@ def test_a_killed_kernel_is_a_dead_one(tmp_path):
         papermill.execute_notebook(book(tmp_path, "import os; os.kill(os.getpid(), 9)"), None, **FORKED)
 
 
+SCRIPT = """
+import papermill
+from osdtw_lib.report.kernels import ForkedKernels
+if __name__ == "__main__":
+    done = papermill.execute_notebook({path!r}, None, **{options}, kernel_manager_class=ForkedKernels)
+    print(done.cells[-1].outputs[0].text)
+"""
+
+
+def script(folder, cell):
+    """The command of a process that runs a notebook of one cell."""
+    options = {"kernel_name": "python3", "progress_bar": False}
+    (folder / "script.py").write_text(SCRIPT.format(path=book(folder, cell), options=options))
+    return [sys.executable, str(folder / "script.py")]
+
+
+def test_where_nothing_can_be_forked_a_kernel_is_started_the_usual_way(tmp_path):
+    """As where the folder of temporary files has too long a path for a socket."""
+    temporary = tmp_path / ("long" * 30)
+    temporary.mkdir()
+    command, environment = script(tmp_path, "import sys; print('timm' in sys.modules)"), os.environ | {"TMPDIR": str(temporary)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.split() == ["False"], done.stderr
+
+
 def test_it_ends_with_the_process_that_started_it(tmp_path):
-    path = book(tmp_path, f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(600)")
-    code = f"import papermill\nfrom osdtw_lib.report.kernels import ForkedKernels\nif __name__ == '__main__':\n    \
-papermill.execute_notebook({path!r}, None, kernel_name='python3', kernel_manager_class=ForkedKernels, progress_bar=False)\n"
-    (tmp_path / "script.py").write_text(code)
-    started = subprocess.Popen([sys.executable, str(tmp_path / "script.py")])
-    pid = soon(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    file = str(tmp_path / "pid")
+    cell = f"import os, time; open({file!r}, 'w').write(str(os.getpid())); time.sleep(600)"
+    started = subprocess.Popen(script(tmp_path, cell))
+    pid = soon(lambda: os.path.exists(file) and open(file).read())
     started.send_signal(signal.SIGKILL)
     started.wait()
     assert soon(lambda: not os.path.exists(f"/proc/{pid}"))
