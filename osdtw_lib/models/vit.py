@@ -12,6 +12,7 @@ import re
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..backend.timm_import import timm
@@ -153,13 +154,27 @@ def decode(vit: ViT, hidden: torch.Tensor, depth: int) -> torch.Tensor:
     return vit.forward_head(vit.norm(tokens))
 
 
+class _Undrawn(TorchFunctionMode):
+    """Weights that take no memory are not drawn; torch would do it by definitions that load its whole compiler."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        drawing = function in (torch.Tensor.erfinv_, torch.Tensor.clamp_)
+        return args[0] if drawing else function(*args, **(kwargs or {}))
+
+
+def outline(model: cfg.Model, n_outputs: int) -> ViT:
+    """The network without memory for its weights. Raises as build_vit."""
+    with torch.device("meta"), _Undrawn():
+        return build_vit(model, n_outputs)
+
+
 def costs_by_depth(model: cfg.Model, n_outputs: int) -> tuple[list[int], list[int]]:
     """(parameters, FLOPs an image) of the depths 1..L and, last, of the decoder alone; no memory is taken for weights.
 
     FLOPs are those of matrix products and convolutions, two a multiply-add.
     """
+    vit = outline(model, n_outputs).eval()
     with torch.device("meta"), torch.no_grad():
-        vit = build_vit(model, n_outputs).eval()
         images = torch.empty(1, model.channels, *vit.patch_embed.img_size)
         with FlopCounterMode(display=False) as counter:
             vit(images)

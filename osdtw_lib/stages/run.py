@@ -29,7 +29,7 @@ from ..errors import UserError
 from ..methods._base import Method, Problem
 from ..models.pretrained import require_start
 from ..models.start_pixels import with_start_pixels
-from ..models.vit import ViT, build_vit, image_size, n_depths
+from ..models.vit import ViT, build_vit, image_size, n_depths, outline
 from . import CONTENTS
 
 
@@ -172,8 +172,7 @@ class Run:
     @cached_property
     def _outline(self) -> ViT:
         """The network without memory for its weights."""
-        with torch.device("meta"):
-            return build_vit(self.config.model, 1)
+        return outline(self.config.model, 1)
 
     @property
     def n_depths(self) -> int:

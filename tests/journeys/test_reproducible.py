@@ -200,16 +200,19 @@ def test_run_gives_its_notebooks_the_settings(params, monkeypatch):
     class Seen(Exception):
         pass
 
-    def execute(book, *rest):
+    def execute(book, resolved, folder, forked):
         given.append({name: os.environ.get(name) for name in reproducible.SETTINGS})
+        kernels.append(forked)
         raise Seen
 
     given: list[dict] = []
+    kernels: list[bool] = []  # a forked one has this process's libraries, which have read their settings
     monkeypatch.setattr(notebooks, "_execute", execute)
     before = dict(os.environ)
     for wanted in (True, False):
         with pytest.raises(Seen):
             notebooks._run_one(Run(load_config(params({"reproducible": wanted}))), None, (), False)
         assert dict(os.environ) == before
+    assert kernels == [False, True]
     assert given[0] == reproducible.SETTINGS
     assert given[1] == {name: before.get(name) for name in reproducible.SETTINGS}

@@ -43,7 +43,7 @@ def test_from_a_notebook_that_does_not_exist_names_those_that_do(params, refused
 def executed(monkeypatch):
     """Which notebooks would run, without running any."""
     books = []
-    monkeypatch.setattr(batch, "_execute", lambda book, resolved, folder: books.append(book))
+    monkeypatch.setattr(batch, "_execute", lambda book, *rest, **options: books.append(book))
     monkeypatch.setattr(batch.overview, "write_index", lambda folder: folder.parent / "index.html")
     return books
 
