@@ -30,15 +30,15 @@ def measure(run: Run) -> None:
     needed = {seed for _, seed, _ in _to_do(run, chains + jobs)}  # rows from elsewhere need no start
     everywhere(run, _start, [(s,) for s in seeds if s in needed and seed_run(run, s).artifact("start").why_not_done()])
     _all(run, chains + [("method", seed, name) for seed in seeds for name in alone])
-    if _to_do(run, [("method", seed, name) for seed in seeds for name in standing]):  # rows from elsewhere bring no network
-        needed = {(seed, kind.after) for seed in seeds for kind, _ in kinds.values() if kind.after}
-        lacking = [(s, name) for s, name in sorted(needed) if seed_run(run, s).artifact(f"baselines/{name}").why_not_done()]
-        everywhere(run, _network, lacking)
+    missing = _to_do(run, [("method", seed, name) for seed in seeds for name in standing])
+    stood_on = {(seed, kinds[name][0].after) for _, seed, name in missing}  # rows from elsewhere bring no network
+    lacking = [(s, name) for s, name in sorted(stood_on) if seed_run(run, s).artifact(f"baselines/{name}").why_not_done()]
+    everywhere(run, _network, lacking)
     _all(run, [("method", seed, name) for seed in seeds for name in standing])
     if "osdtw" in budgets:
         _all(run, [("longer", seed, name) for seed in seeds for name in alone])
-        if _to_do(run, [("longer", seed, name) for seed in seeds for name in standing]):
-            everywhere(run, _longer, [(seed, standing) for seed in seeds])
+        missing = _to_do(run, [("longer", seed, name) for seed in seeds for name in standing])
+        everywhere(run, _longer, [(s, own) for s in seeds if (own := [name for _, seed, name in missing if seed == s])])
     if "tuned" in budgets:
         everywhere(run, _start, [(None,)] if tuning_run(run).artifact("start").why_not_done() else [])
         numbers, seed = [f"trial{i}" for i in range(TRIALS)], run.config.seed

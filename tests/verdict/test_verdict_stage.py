@@ -11,6 +11,7 @@ from osdtw_lib.config.load import load_config
 from osdtw_lib.errors import DivergedError
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.run import Run
+from osdtw_lib.verdict import cells as cells_module
 from osdtw_lib.verdict import measure, stage
 from osdtw_lib.verdict.cells import Cell, at_osdtws_budget, cells, of_method, of_osdtw
 from osdtw_lib.verdict.rows import read, taken_from_elsewhere
@@ -192,6 +193,19 @@ def test_the_file_of_all_rows_makes_the_same_table_elsewhere(measured, finished_
     assert not (run.folder / "verdict" / "seed1" / "start").exists(), "nor is its start made"
     for table in ("verdict_summary_epochs.csv", "verdict_summary_osdtw.csv", "verdict_who_wins_osdtw.csv"):
         assert (run.folder / "tables" / table).read_text() == (measured.folder / "tables" / table).read_text()
+
+
+def test_a_seed_whose_rows_all_come_from_elsewhere_needs_no_network_to_stand_on(finished_copy, monkeypatch, in_one_process):
+    values = {"verdict.methods": ["ce", "tau_norm"], "verdict.seeds": [0, 1], "verdict.budgets": ["epochs", "osdtw"]}
+    run = finished_copy(values | {"baselines": ["ce"]})
+    ours = [(cell.name, "epochs") for kind in cells_module.LIKELIHOODS for cell in of_osdtw(SeedRun(run, 1, kind))]
+    theirs = [(name, budget) for name in ("ce", "tau_norm") for budget in ("epochs", "osdtw")]
+    given = {(*place, 1): {"cost": {"flops": 2 if place[0] == "osdtw" else 1}} for place in ours + theirs}
+    for module in (measure, cells_module):
+        monkeypatch.setattr(module, "taken_from_elsewhere", lambda run: given)
+    measure.measure(run)
+    assert {(cell.name, cell.budget) for cell in cells(run) if cell.done() and not cell.run.config.seed} >= set(theirs)
+    assert not (run.folder / "verdict" / "seed1").exists()
 
 
 def test_what_was_counted_elsewhere_says_how_long_osdtws_compute_is(measured, finished_copy, tmp_path):
