@@ -147,3 +147,12 @@ def test_growth(quick):
     assert list(table.columns) == ["against", "value", "ms_per_image", "ratio", "rounds"] and "Machine: " in said
     assert [list(rows["value"]) for _, rows in table.groupby("against", sort=False)] == [[64, 128], [10, 8142], [1, 2]]
     assert (table["ratio"][::2] == 1).all() and (table[["ms_per_image", "ratio"]] > 0).all(axis=None)
+
+
+def test_more_images(quick):
+    folder, said = quick("more_images")
+    table, judged = (pd.read_csv(folder / f"{name}.csv") for name in ("more_images", "more_images_judged"))
+    assert table[["measured", "curve", "count", "cuts", "fisher_1"]].notna().all(axis=None) and table["class"].is_unique
+    assert (table["curve_low"] <= table["curve"]).all() and (table["curve"] <= table["curve_high"]).all()
+    assert judged["expected_by"].tolist() == ["curve", "count", "cuts", "fisher_0.01", "fisher_1", "fisher_100"]
+    assert "10 images more" in said
