@@ -84,7 +84,8 @@ class _AsPopen:
 def _kernel(arguments: list[str], environment: dict[str, str], folder: str | None) -> None:
     """Become a kernel, in a session of its own as jupyter_client gives each."""
     os.setsid()
-    multiprocessing.current_process().daemon = False  # it may have processes of its own
+    multiprocessing.current_process().daemon = False  # it may have processes of its own, started as anywhere else:
+    multiprocessing.set_start_method(None, force=True)  # by a fork server each reader of images would import everything
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)

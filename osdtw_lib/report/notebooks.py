@@ -140,7 +140,7 @@ def _books_from(run: Run, first: str | None, optional: tuple[str, ...]) -> list[
     return books[position:]
 
 
-def _execute(book: str, resolved: Path, folder: Path, forked: bool) -> None:
+def _execute(book: str, resolved: Path, folder: Path, forked: bool = True) -> None:
     """One notebook through papermill, in a kernel that is forked or started anew. Half-run notebooks are kept as
     BOOK.failed.ipynb, never as BOOK.ipynb."""
     import papermill

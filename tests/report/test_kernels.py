@@ -42,6 +42,8 @@ def test_a_kernel_has_what_notebooks_import_and_nothing_of_another_one(tmp_path,
 def test_a_kernel_may_start_processes_of_its_own(tmp_path):
     pool = "with multiprocessing.get_context('spawn').Pool(1) as pool: print(pool.apply(os.getpid) != os.getpid())"
     assert said_by(tmp_path, "import multiprocessing, os", pool) == "True"
+    code = "import multiprocessing; print(multiprocessing.get_start_method(allow_none=True))"
+    assert said_by(tmp_path, code) == "None", "as in any other kernel"
 
 
 def test_a_killed_kernel_is_a_dead_one(tmp_path):
