@@ -20,14 +20,14 @@ import pandas as pd
 import torch
 from common import machine, parser, show, write
 from end_to_end import TINY
-from scipy import stats
+from scipy import special, stats
 
 from osdtw_lib.artifacts.files import make_folder, write_text
 from osdtw_lib.artifacts.lock import held
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.config.schema import Config
-from osdtw_lib.evaluation.more_images import gains
+from osdtw_lib.evaluation.more_images import gains, logits
 from osdtw_lib.evaluation.per_class import classes
 from osdtw_lib.evaluation.scores import predict, scores_over
 from osdtw_lib.fisher import diagonal_fisher
@@ -69,10 +69,6 @@ def predicted(run: SeedRun, method: str) -> list[int]:
     return json.loads(noted.read_text())["classes"]
 
 
-def of_seed(run: Run, seed: int) -> SeedRun:
-    return seed_run(run, seed)
-
-
 def added(run: Run) -> list[tuple[int, int]]:
     """(class, images) of the trainings with more images."""
     return [(k, int(n) + MORE) for k, n in enumerate(run.class_counts) if n <= MOST]
@@ -85,13 +81,13 @@ def cut(run: Run) -> list[tuple[int, int]]:
 
 
 def at(run: Run, seed: int, size: tuple[int, int] | None) -> SeedRun:
-    own = of_seed(run, seed)
+    own = seed_run(run, seed)
     return own if size is None else resized(own, *size, run.folder / "more_images" / f"seed{seed}")
 
 
 def _start(config: Config, seed: int) -> None:
     for stage in ("split", "start"):
-        execute(of_seed(opened(config), seed), stage, quiet=True)
+        execute(seed_run(opened(config), seed), stage, quiet=True)
 
 
 def _train(config: Config, method: str, seed: int, size: tuple[int, int] | None) -> None:
@@ -127,10 +123,10 @@ def slope_of_cuts(run: Run, seed: int, method: str) -> float:
     x, y = [], []
     for label in dict(cut(run)):
         smaller = [at(run, seed, size) for size in cut(run) if size[0] == label]
-        own = [table_of(one, method).loc[label] for one in (*smaller, of_seed(run, seed))]
+        own = [table_of(one, method).loc[label] for one in (*smaller, seed_run(run, seed))]
         logs = np.log([line["training_images"] for line in own])
-        logits = np.log([(line["right"] + 0.5) / (line["test_images"] - line["right"] + 0.5) for line in own])
-        x, y = [*x, *(logs - logs.mean())], [*y, *(logits - logits.mean())]
+        levels = np.array([logits(line["right"], line["test_images"])[0] for line in own])
+        x, y = [*x, *(logs - logs.mean())], [*y, *(levels - levels.mean())]
     return float(np.dot(x, y) / np.dot(x, x))
 
 
@@ -146,15 +142,15 @@ def measure(run: Run, method: str, seeds: list[int]) -> pd.DataFrame:
     lines, slope = [], slope_of_cuts(run, seeds[0], method)
     labels = list(dict(added(run)))
     for seed in seeds:
-        own = of_seed(run, seed)
+        own = seed_run(run, seed)
         before = table_of(own, method)
         curve = gains(before, MORE).set_index("class")
         fisher = fisher_gains(own, method, labels)
         for i, label in enumerate(labels):
             line = before.loc[label]
             after = table_of(at(run, seed, (label, int(line["training_images"]) + MORE)), method).loc[label]
-            logit = np.log((line["right"] + 0.5) / (line["test_images"] - line["right"] + 0.5))
-            moved = logit + slope * np.log1p(MORE / line["training_images"])
+            level = logits(line["right"], line["test_images"])[0]
+            moved = level + slope * np.log1p(MORE / line["training_images"])
             known = curve.loc[line["class"]]
             lines.append(
                 {
@@ -162,7 +158,7 @@ def measure(run: Run, method: str, seeds: list[int]) -> pd.DataFrame:
                     **{"recall": line["recall"], "measured": after["recall"] - line["recall"]},
                     **{"curve": known["gain"], "curve_low": known["gain_low"], "curve_high": known["gain_high"]},
                     "count": count_alone(before, label),
-                    "cuts": 100 * (1 / (1 + np.exp(-moved)) - 1 / (1 + np.exp(-logit))),
+                    "cuts": 100 * (special.expit(moved) - special.expit(level)),
                     **{f"fisher_{damping:g}": gain[i] for damping, gain in fisher.items()},
                 }
             )
@@ -199,7 +195,7 @@ def main() -> None:
     seeds = asked.seeds[:1] if asked.quick else asked.seeds
     with held(run.locked):
         execute(run, "split", quiet=True)
-        everywhere(run, _start, [(s,) for s in seeds if of_seed(run, s).artifact("start").why_not_done()])
+        everywhere(run, _start, [(s,) for s in seeds if seed_run(run, s).artifact("start").why_not_done()])
         everywhere(run, _train, [(asked.method, s, size) for s in seeds for size in (None, *added(run))])
         everywhere(run, _train, [(asked.method, seeds[0], size) for size in cut(run)])
         table = measure(run, asked.method, seeds)

@@ -45,7 +45,7 @@ def gains(classes: pd.DataFrame, more: int = 10, seed: int = 0) -> pd.DataFrame:
     tested = images > 0
     if not show_growth(classes):
         raise ValueError(TOO_FEW)
-    level, noise = _logits(right[tested], images[tested])
+    level, noise = logits(right[tested], images[tested])
     curve, covariance, spread = _curve(x[tested], level, noise)
 
     middle, variance = np.zeros(len(x)), np.full(len(x), spread)  # of own_k; a class without test images is as any other
@@ -74,7 +74,7 @@ def gains(classes: pd.DataFrame, more: int = 10, seed: int = 0) -> pd.DataFrame:
     return table.sort_values(["gain", "training_images"], ascending=[False, True], kind="stable", ignore_index=True)
 
 
-def _logits(right: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def logits(right: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Logit of each share and its variance, finite at either end by half an image more of both kinds (Haldane 1956)."""
     hits, misses = right + 0.5, images - right + 0.5
     return np.log(hits / misses), 1 / hits + 1 / misses

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 
 from ..backend.timm_import import timm
 from ..config.schema import Config, Model
-from .vit import build_vit
+from .vit import outline
 
 
 def with_start_pixels(config: Config) -> Config:
@@ -48,8 +47,7 @@ def own_pixels(model: Model) -> dict:
 
 
 def _size_of(model: Model) -> int:
-    with torch.device("meta"):
-        return build_vit(model, 1).patch_embed.img_size[0]
+    return outline(model, 1).patch_embed.img_size[0]
 
 
 def _said(value) -> str:

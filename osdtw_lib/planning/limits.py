@@ -10,7 +10,7 @@ import torch
 from ..backend.threads import cores
 from ..config.schema import Config, Files
 from ..models.flops import TERA
-from ..models.vit import build_vit, image_size
+from ..models.vit import image_size, outline
 
 # GiB of memory and TFLOP/s in float32 outside the tensor cores, by the vendor's data sheets
 CARDS = {
@@ -78,8 +78,7 @@ def reading_of(config: Config, processes: int, machine_cores: int | None, here: 
     if not isinstance(config.data, Files):
         return None
     if config.data.cache:
-        with torch.device("meta"):
-            side = max(image_size(build_vit(config.model, 1))) / config.data.filled.crop_share
+        side = max(image_size(outline(config.model, 1))) / config.data.filled.crop_share
         each = CACHE_BYTES_A_PROCESS / (side * side * config.data.channels)
         return Reading(processes * each, "the threads that read the decoded cache from memory")
     assumed = "" if machine_cores or here else " (assumed: --cores)"

@@ -90,6 +90,7 @@ def _kernel(arguments: list[str], environment: dict[str, str], folder: str | Non
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder or ".")
+    # ipykernel has read JPY_PARENT_PID when it was imported, before there was a kernel
     sys.argv = [LAUNCHER, *arguments, f"--IPKernelApp.parent_handle={os.getppid()}"]
     from ipykernel.kernelapp import launch_new_instance
 
@@ -97,6 +98,6 @@ def _kernel(arguments: list[str], environment: dict[str, str], folder: str | Non
 
 
 def _end_with(parent) -> None:
-    """The fork server lives as long as a kernel does, so it is not the one to watch."""
+    """worker.end_with watches the process above, which here is the fork server: it lives as long as a kernel does."""
     parent.join()
     os._exit(1)

@@ -34,7 +34,7 @@ def measure(run: Run) -> None:
     stood_on = {(seed, kinds[name][0].after) for _, seed, name in missing}  # rows from elsewhere bring no network
     lacking = [(s, name) for s, name in sorted(stood_on) if seed_run(run, s).artifact(f"baselines/{name}").why_not_done()]
     everywhere(run, _network, lacking)
-    _all(run, [("method", seed, name) for seed in seeds for name in standing])
+    _all(run, missing)
     if "osdtw" in budgets:
         _all(run, [("longer", seed, name) for seed in seeds for name in alone])
         missing = _to_do(run, [("longer", seed, name) for seed in seeds for name in standing])

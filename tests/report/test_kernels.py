@@ -9,6 +9,7 @@ import time
 import nbformat
 import papermill
 import pytest
+from ended_processes import still_alive
 from nbclient.exceptions import DeadKernelError
 
 from osdtw_lib.report.kernels import ForkedKernels
@@ -80,16 +81,10 @@ def test_it_ends_with_the_process_that_started_it(tmp_path):
     file = str(tmp_path / "pid")
     cell = f"import os, time; open({file!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     started = subprocess.Popen(script(tmp_path, cell))
-    pid = soon(lambda: os.path.exists(file) and open(file).read())
+    deadline = time.monotonic() + 90
+    while not (os.path.exists(file) and open(file).read()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    pid = int(open(file).read())
     started.send_signal(signal.SIGKILL)
     started.wait()
-    assert soon(lambda: not os.path.exists(f"/proc/{pid}"))
-
-
-def soon(asked, seconds=90):
-    """The answer, once it is one."""
-    for _ in range(10 * seconds):
-        if answer := asked():
-            return answer
-        time.sleep(0.1)
-    return None
+    assert not still_alive([pid], 90)
