@@ -105,7 +105,7 @@ class Artifact:
         }
         manifest["checksum"] = own_checksum(manifest)
         write_text(self.folder / MANIFEST, json.dumps(manifest, indent=1))
-        for pattern in ("*.checkpoint", "*.new", ".*.part"):
+        for pattern in ("*.checkpoint", "*.new", ".*.part", ".tmp*", ".write-test.*"):  # .tmp: safetensors, killed
             for left_over in self.folder.glob(pattern):
                 remove(left_over)
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -254,3 +256,23 @@ def test_a_finished_stage_leaves_no_checkpoint_and_no_half_written_file(tmp_path
     with one.making() as write:
         write.checkpoint("c").save({"a": torch.ones(2)}, {})
     assert os.listdir(one.folder) == ["manifest.json"]
+
+
+def test_a_process_killed_in_the_middle_of_its_tensors_leaves_nothing_for_good(tmp_path):
+    one, large = artifact(tmp_path), {"a": torch.zeros(30_000_000)}
+    one.folder.mkdir()
+    writing = os.fork()
+    while writing == 0:  # the child does nothing else, until it is killed
+        write_tensors(one.folder / "weights.safetensors", large)
+    for _ in range(1000):
+        time.sleep(0.01)
+        os.kill(writing, signal.SIGSTOP)
+        if any(name.startswith(".") for name in os.listdir(one.folder)):
+            break
+        os.kill(writing, signal.SIGCONT)
+    os.kill(writing, signal.SIGKILL)
+    os.waitpid(writing, 0)
+    assert any(name.startswith(".") for name in os.listdir(one.folder))  # it was in the middle
+    with one.making() as write:
+        write.tensors("weights", {"a": torch.ones(2)})
+    assert sorted(os.listdir(one.folder)) == ["manifest.json", "weights.safetensors"]
