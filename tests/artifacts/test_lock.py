@@ -2,16 +2,20 @@
 
 import contextlib
 import json
+import multiprocessing
 import os
 import re
 import signal
 import stat
 import subprocess
 import sys
+import time
 
 import pytest
 from ended_processes import still_alive
+from reliability.trials import fork, wait
 
+from osdtw_lib.__main__ import main
 from osdtw_lib.artifacts import lock
 from osdtw_lib.artifacts.lock import TOKEN, held
 from osdtw_lib.config.load import load_config
@@ -21,12 +25,13 @@ from osdtw_lib.stages import execute
 from osdtw_lib.stages.selection import choose, selection
 
 IMPORTS = "import subprocess, sys, time; from pathlib import Path; from osdtw_lib.artifacts.lock import held"
-HOLD = f"""
-{IMPORTS}
-with held(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.readline()
-"""
+FORK = multiprocessing.get_context("fork")  # a process that need not import anything
+
+
+def hold(folder, pipe):
+    with held(folder):
+        pipe.send("held")
+        pipe.recv()
 
 
 @pytest.fixture
@@ -35,10 +40,12 @@ def holder(tmp_path):
     with contextlib.ExitStack() as stack:
 
         def start(folder):
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], cwd=PROJECT, text=True, **pipes)
-            stack.callback(lambda: (process.kill(), process.communicate()))
-            assert process.stdout.readline() == "held\n"
+            mine, theirs = FORK.Pipe()
+            process = FORK.Process(target=hold, args=(folder, theirs))
+            process.start()
+            stack.callback(lambda: (process.kill(), process.join()))
+            assert mine.recv() == "held"
+            process.let_go = lambda: mine.send("end")
             return process
 
         yield start
@@ -54,27 +61,36 @@ def test_the_second_is_told_who_holds_it_in_one_line_and_works_after_a_kill(para
         assert re.search(rf"{folder} is in use by process {first.pid} on \S+ {since} \(\S*python", line)
     assert os.listdir(folder) == [".lock"]
     first.kill()
-    first.wait()
+    first.join()
     status, out, err = command("split", path)
     assert status == 0 and "split: done" in out, err
     assert os.listdir(folder) == ["split"]
 
 
-@pytest.mark.journey
-def test_wait_waits_until_the_first_has_ended(params, holder, python):
+@pytest.fixture
+def waiting(tmp_path):
+    """waiting(parameter file) -> (process id, log) of `split --wait`, which has begun to wait."""
+
+    def start(path):
+        log = tmp_path / "waiting.txt"
+        pid = fork(lambda: main(["split", "--wait", str(path)]), log)
+        deadline = time.monotonic() + 60
+        while not (log.exists() and log.read_text().endswith("\n")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return pid, log
+
+    return start
+
+
+def test_wait_waits_until_the_first_has_ended(params, holder, waiting):
     path = params()
     first = holder(load_config(path).folder)
-    second = subprocess.Popen(
-        [sys.executable, "-m", "osdtw_lib", "split", "--wait", str(path)],
-        cwd=PROJECT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert f"in use by process {first.pid}" in (line := second.stdout.readline()) and line.endswith("waits\n")
-    first.communicate("end\n")
-    out, err = second.communicate(timeout=120)
-    assert second.returncode == 0 and "split: done" in out and not err
+    pid, log = waiting(path)
+    assert f"in use by process {first.pid}" in (line := log.read_text()) and line.endswith("waits\n") and line.count("\n") == 1
+    assert wait(pid, 0) is None
+    first.let_go()
+    assert wait(pid, 60) == 0 and "split: done" in log.read_text()
 
 
 def test_what_is_done_is_read_while_another_process_works_and_nothing_is_made(finished_copy, holder, capsys):
@@ -175,41 +191,33 @@ def test_a_file_system_without_locks_goes_by_the_record(tmp_path, monkeypatch):
         pass
 
 
-@pytest.mark.journey
+def add(folder):
+    """One to a number that it reads, waits, and writes, twenty times."""
+    lock.LOOK = 0.001
+    for _ in range(20):
+        with held(folder / "one", wait=True):
+            n = int((folder / "number").read_text())
+            time.sleep(0.002)
+            (folder / "number").write_text(str(n + 1))
+
+
 def test_many_at_once_are_never_two(tmp_path):
     """Each adds one to a number that it reads, waits, and writes: none is lost."""
-    add = """
-import sys, time
-from pathlib import Path
-from osdtw_lib.artifacts import lock
-lock.LOOK = 0.001
-number = Path(sys.argv[2])
-for _ in range(20):
-    with lock.held(Path(sys.argv[1]), wait=True):
-        n = int(number.read_text())
-        time.sleep(0.002)
-        number.write_text(str(n + 1))
-"""
     (tmp_path / "number").write_text("0")
-    command = [sys.executable, "-c", add, str(tmp_path / "one"), str(tmp_path / "number")]
-    started = [subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL) for _ in range(4)]
-    assert [process.wait(timeout=120) for process in started] == [0] * 4
+    started = [FORK.Process(target=add, args=(tmp_path,)) for _ in range(4)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(120)
+    assert [process.exitcode for process in started] == [0] * 4
     assert (tmp_path / "number").read_text() == "80"
 
 
-@pytest.mark.journey
-def test_interrupted_while_it_waits(params, holder):
+def test_interrupted_while_it_waits(params, holder, waiting):
     path = params()
     holder(load_config(path).folder)
-    second = subprocess.Popen(
-        [sys.executable, "-m", "osdtw_lib", "split", "--wait", str(path)],
-        cwd=PROJECT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it otherwise
-    )
-    second.stdout.readline()
-    second.send_signal(signal.SIGINT)
-    _, err = second.communicate(timeout=60)
-    assert second.returncode == 130 and err.startswith("interrupted") and err.count("\n") == 1
+    pid, log = waiting(path)
+    os.kill(pid, signal.SIGINT)
+    assert wait(pid, 60) == 130
+    said = log.read_text().splitlines()
+    assert len(said) == 2 and said[1].startswith("interrupted")

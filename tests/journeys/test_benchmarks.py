@@ -1,5 +1,6 @@
 """The benchmarks run with tiny sizes and write what benchmarks/README.md says. No time is looked at."""
 
+import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -30,6 +31,19 @@ def quick(tmp_path_factory, project):
         done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return folder, done.stdout
+
+    return run
+
+
+@pytest.fixture
+def quick_here(tmp_path, project, monkeypatch, capsys):
+    """The same in this process, which has imported everything: for one that measures neither memory nor what a start takes."""
+    monkeypatch.syspath_prepend(str(project / "benchmarks"))
+
+    def run(name):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", "--quick", "--out", str(tmp_path)])
+        runpy.run_path(str(project / "benchmarks" / f"{name}.py"), run_name="__main__")
+        return tmp_path, capsys.readouterr().out
 
     return run
 
@@ -74,8 +88,8 @@ def test_proxy(quick):
     assert len(answers) == 4 and "bins; grid within" in answers["note"][0]
 
 
-def test_train(quick):
-    folder, said = quick("train")
+def test_train(quick_here):
+    folder, said = quick_here("train")
     table = pd.read_csv(folder / "train.csv")
     assert list(table.columns) == ["model", "device", "method", "ratio", "images_per_second", "mfu", "note"]
     assert all(word in said for word in ("Machine: ", "Versions: ", "torch "))
@@ -91,8 +105,8 @@ def test_train(quick):
     assert quick_rows["mfu"].isna().all()  # a CPU has none
 
 
-def test_data(quick):
-    folder, said = quick("data")
+def test_data(quick_here):
+    folder, said = quick_here("data")
     table, passes = pd.read_csv(folder / "data.csv"), pd.read_csv(folder / "data_passes.csv")
     assert list(table.columns) == DATA and "Machine: " in said and "generated JPEGs of 500 x 375" in said
     assert (table[DATA[1:5]] > 0).all(axis=None) and table["ratio"][0] == 1
@@ -113,8 +127,8 @@ def test_busy(quick):
     assert table["idle_ratio"][0] == 1 and said.count("; at most ") == 2
 
 
-def test_steps(quick):
-    folder, said = quick("steps")
+def test_steps(quick_here):
+    folder, said = quick_here("steps")
     table = pd.read_csv(folder / "steps.csv")
     assert list(table.columns) == ["stage", "device", "loop", "ratio", "images_per_second", "note"]
     assert list(table["stage"].unique()) == ["start", "stage1", "stage2", "stage3"]
@@ -122,8 +136,8 @@ def test_steps(quick):
     assert (table["ratio"][::2] == 1).all() and (table[["ratio", "images_per_second"]] > 0).all(axis=None)
 
 
-def test_stacked(quick):
-    folder, said = quick("stacked")
+def test_stacked(quick_here):
+    folder, said = quick_here("stacked")
     table = pd.read_csv(folder / "stacked.csv")
     assert list(table.columns) == ["networks", "ratio", "milliseconds_a_network", "largest_difference", "note"]
     assert "Machine: " in said and (table["ratio"] > 0).all() and (table["largest_difference"] < 1e-4).all()
@@ -141,16 +155,16 @@ def test_end_to_end(quick):
     assert (table["gflops"][["start", "stage1", "fisher"]] > 0).all() and table["share"]["wall"] == 1
 
 
-def test_growth(quick):
-    folder, said = quick("growth")
+def test_growth(quick_here):
+    folder, said = quick_here("growth")
     table = pd.read_csv(folder / "growth.csv")
     assert list(table.columns) == ["against", "value", "ms_per_image", "ratio", "rounds"] and "Machine: " in said
     assert [list(rows["value"]) for _, rows in table.groupby("against", sort=False)] == [[64, 128], [10, 8142], [1, 2]]
     assert (table["ratio"][::2] == 1).all() and (table[["ms_per_image", "ratio"]] > 0).all(axis=None)
 
 
-def test_more_images(quick):
-    folder, said = quick("more_images")
+def test_more_images(quick_here):
+    folder, said = quick_here("more_images")
     table, judged = (pd.read_csv(folder / f"{name}.csv") for name in ("more_images", "more_images_judged"))
     assert table[["measured", "curve", "count", "cuts", "fisher_1"]].notna().all(axis=None) and table["class"].is_unique
     assert (table["curve_low"] <= table["curve"]).all() and (table["curve"] <= table["curve_high"]).all()
