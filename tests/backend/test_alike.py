@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from small_processes import exchange, refused_by
 from small_run import write_small
 
 from osdtw_lib.artifacts.checkpoint import Checkpoint
@@ -17,33 +18,6 @@ from osdtw_lib.training import loop
 pytestmark = pytest.mark.journey
 
 
-def exchange():
-    rank = distributed.rank()
-    sent = distributed.tensors_from_first({"a": torch.arange(3.0), "b": torch.tensor(7)} if rank == 0 else {"c": torch.ones(1)})
-    assert list(sent) == ["a", "b"] and torch.equal(sent["a"], torch.arange(3.0)) and sent["b"] == 7
-    assert distributed.tensors_from_first(None if rank == 0 else {"c": torch.ones(1)}) is None
-    own = torch.full((2, 3), float(rank), requires_grad=True)
-    distributed.copy_from_first([own, transposed := torch.full((2, 3), rank).T])
-    assert not own.any() and not transposed.any()
-    weights = torch.randn(1000, generator=torch.Generator().manual_seed(0))
-    distributed.require_alike("training", [weights, torch.ones(5, dtype=torch.bfloat16)])
-    weights[17] = torch.nextafter(weights[17], torch.tensor(9.0)) if rank else weights[17]
-    try:
-        distributed.require_alike("training, epoch 3", [weights])
-    except UserError as error:
-        assert str(error).startswith("training, epoch 3: the processes' weights are no longer alike")
-    else:
-        raise AssertionError("a last bit is seen")
-    looked = []
-    distributed.by_first(lambda: looked.append(rank))
-    assert looked == ([0] if rank == 0 else [])
-    distributed.by_first(lambda: refuse(rank))
-
-
-def refuse(rank):
-    raise UserError(f"process {rank} says no")
-
-
 def test_the_first_process_speaks_for_all_and_a_last_bit_is_seen():
     with pytest.raises(UserError, match="^process 0 says no$"):
         distributed.launch(exchange, (), 3, "cpu")
@@ -55,7 +29,7 @@ def test_alone_nothing_changes():
     distributed.copy_from_first(tensors.values())
     distributed.require_alike("training", tensors.values())
     with pytest.raises(UserError, match="process 0"):
-        distributed.by_first(lambda: refuse(0))
+        distributed.by_first(lambda: refused_by(0))
 
 
 def one_epoch_more(path):

@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 import torch
 from ended_processes import still_alive
+from reliability.trials import fork, wait
 from small_photographs import RECIPE, write_photographs
+from small_processes import refuse, stumble, vanish
 from small_run import write_small
 
+from osdtw_lib.__main__ import main
 from osdtw_lib.backend import distributed
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
@@ -64,24 +67,6 @@ def test_what_two_processes_print_is_printed_once(params, capfd):
     assert out.count("start: runs") == 1 and out.count("start: epoch 1/1, done") == 1 and "2 processes start" in out
 
 
-def refuse(rank):
-    if distributed.rank() == rank:
-        raise UserError("no such thing; make one")
-    time.sleep(60)
-
-
-def stumble(rank):
-    if distributed.rank() == rank:
-        raise ValueError("a stone in the way")
-    time.sleep(60)
-
-
-def vanish(rank):
-    if distributed.rank() == rank:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
-
-
 def test_bad_input_met_by_one_process_is_one_line_here():
     with pytest.raises(UserError, match="^no such thing; make one$"):
         distributed.launch(refuse, (1,), 2, "cpu")
@@ -114,20 +99,19 @@ def children(pid):
 
 
 @pytest.mark.parametrize("number, status, seconds", [(signal.SIGINT, 130, 20), (signal.SIGKILL, -9, 3)])
-def test_interrupting_stops_the_processes_and_the_next_run_goes_on(params, number, status, seconds, stop_after, capsys):
+def test_interrupting_stops_the_processes_and_the_next_run_goes_on(params, tmp_path, number, status, seconds, stop_after, capsys):
     path = params({"workers": 2, "stage0.epochs": 400})
-    command = [sys.executable, "-m", "osdtw_lib", "start", str(path)]
     execute(Run(load_config(path)), "split")
-    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    log = tmp_path / "log.txt"
+    pid = fork(lambda: main(["start", str(path)]), log)
     folder = load_config(path).folder / "start"
     deadline = time.monotonic() + 120
-    while not list(folder.glob("training.checkpoint")) and time.monotonic() < deadline and process.poll() is None:
+    while not list(folder.glob("training.checkpoint")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    started = children(process.pid)
-    assert len(started) >= 2, process.communicate()
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == status, out
+    started = children(pid)
+    assert len(started) >= 2, log.read_text()
+    os.kill(pid, number)
+    assert wait(pid, 60) == status, log.read_text()
     assert not still_alive(started, seconds)
     run = Run(load_config(path, ["workers=1"]))
     stop_after(1)
