@@ -9,6 +9,7 @@ nothing waits for the device.
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import zlib
 from collections.abc import Callable, Iterator
@@ -139,6 +140,8 @@ def photograph(
         steps = [timm.data.transforms.RandomResizedCropAndInterpolation(size, recipe.random_crop, ASPECT, interpolation)]
     if recipe.flip:
         steps.append(torchvision.transforms.RandomHorizontalFlip())
+    if recipe.random_shift:
+        steps.append(functools.partial(_moved, most=recipe.random_shift))
     if recipe.rand_augment:
         steps.append(_timm_rand_augment(*recipe.rand_augment, tuple(int(v) for v in fill)))
     return torchvision.transforms.Compose(steps)
@@ -194,6 +197,13 @@ def _draw_crops(batch: int, height: int, width: int, area: tuple[float, float]) 
     part = torch.stack(sides).clamp(max=1)  # (2, B)
     (tall, wide), (down, right) = part, (2 * torch.rand(2, batch) - 1) * (1 - part)
     return affine_maps((wide, 0, right, 0, tall, down), batch)
+
+
+def _moved(image: Image.Image, most: int) -> Image.Image:
+    """One image moved by up to so many pixels each way, as `_shifted` does."""
+    pixels = torch.from_numpy(np.array(image)).reshape(1, image.height, image.width, -1).permute(0, 3, 1, 2)
+    moved = _shifted(pixels, torch.randint(-most, most + 1, (2, 1)))
+    return Image.fromarray(moved[0].permute(1, 2, 0).numpy().reshape(np.array(image).shape))
 
 
 def _shifted(images: Tensor, moves: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ class Batches:
         self.batch_size = batch_size or self.recipe.batch_size
         self._at_a_time = batch_size or self.recipe.micro_batch or self.recipe.batch_size
         self.labels = torch.from_numpy(np.ascontiguousarray(images.labels))
-        config = config.model_copy(update={"data": config.data.filled})
+        config = config.model_copy(update={"data": config.data.filled, "seed": self.seed})
         self.device, mean, std = torch.device(device), torch.tensor(config.data.mean), torch.tensor(config.data.std)
         self._mean, self._std = mean.to(self.device), std.to(self.device)
         kind = Files if isinstance(images, ImageFiles) else Arrays

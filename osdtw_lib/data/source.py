@@ -50,6 +50,7 @@ class Source:
     title: str = "images"
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    names_apart: bool = False  # the classes' names stand in a file of their own, not in the images' paths
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(legible, self.class_names)))

@@ -242,13 +242,19 @@ def described(run: Path, predictor: Predictor) -> dict:
         "class_names": list(predictor.class_names),
         "class_counts": counts.tolist(),
         "scores": "softmax(scores) is p(class | image) where the classes' shares are prior_shares",
-        "prior": row.prior,
+        "prior": _in_a_word(row),
         "prior_shares": row.shares.tolist(),
         "model": about["model"] | {"init": Path(init).name if "/" in init or "\\" in init else init},
         **{key: about[key] for key in ("shared_depth", "likelihood", "parameters") if key in about},
         "made": {"key": made.get("key"), "finished": made.get("finished"), "commit": made.get("git_commit")},
         "versions": versions(),
     }
+
+
+def _in_a_word(row: Row) -> str:
+    """For which class shares its scores answer: "balanced", "training" (the training set's), or "own"."""
+    known = {"balanced": np.full(row.problem.n_classes, 1 / row.problem.n_classes), "training": row.problem.priors}
+    return next((word for word, shares in known.items() if np.allclose(row.shares, shares)), "own")
 
 
 def stage_of(row: Row) -> str:

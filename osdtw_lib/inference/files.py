@@ -90,7 +90,7 @@ def save(answers: Iterator[tuple[str, Answer]], place: str, every: float = 2.0) 
 def shares_in(file: str) -> dict[str, float]:
     """{class: share} of a CSV file with the columns class and share. Raises UserError, one line."""
     try:
-        with open(file, encoding="utf-8", newline="") as text:
+        with open(file, encoding="utf-8-sig", newline="") as text:
             rows = list(csv.reader(text))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"--prior {file}: cannot be read ({error})") from None

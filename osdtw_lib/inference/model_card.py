@@ -102,9 +102,10 @@ def _accuracy(measured: Measured) -> str:
 
 
 def _prior(about: dict) -> str:
-    mix = "as frequent as in training" if about["prior"] == "training" else "equally frequent"
+    mix = {"training": "are as frequent as in training", "balanced": "are equally frequent"}
     return (
-        f"## Class mix assumed\n\nThe softmax of the scores is a probability where the classes are {mix} (`prior_shares` in "
+        f"## Class mix assumed\n\nThe softmax of the scores is a probability where the classes "
+        f"{mix.get(about['prior'], 'come in shares between or beyond these two')} (`prior_shares` in "
         "`config.json`). Where images come in another mix, add log(share there / share assumed) to each class's score first.\n"
     )
 

@@ -163,14 +163,23 @@ def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
     folder = run_folder(folder)
     stage = "stage3" if method in ROWS else _trained(folder, method)
     about = json.loads((_finished(folder, stage) / "predictor.json").read_text(encoding="utf-8"))
+    made_of: dict[str, str] = {}  # {stage: its key} where it has to be that very one
     if method in ROWS:
-        about["stage3"] = (read_manifest(folder / "stage3") or {})["parameters"]["stage3"]
+        made = _manifest(folder, "stage3")
+        about["stage3"], made_of = made["parameters"]["stage3"], made["inputs"]
+        if "logit_adjustment" not in about:  # as older runs have it
+            about["logit_adjustment"] = _manifest(folder, "stage1")["parameters"]["logit_adjustment"]
         row = ROWS[method](Problem.of(about), about["shared_depth"])
     else:
         kind = _method(method, about, folder)
         row = kind(Problem.of(about), kind.Parameters.model_validate(about["parameters"]))
-    network = row.network(lambda stage, name: read_tensors(_finished(folder, stage) / f"{name}.safetensors"))
-    return Predictor(row, network, about, load_correction(folder, method))
+
+    def read(stage: str, name: str) -> dict[str, torch.Tensor]:
+        if made_of.get(stage) not in (None, _manifest(folder, stage)["key"]):
+            raise UserError(f"{folder / stage}: it was made anew after Stage 3, which goes with another one; {UNFINISHED}")
+        return read_tensors(_finished(folder, stage) / f"{name}.safetensors")
+
+    return Predictor(row, row.network(read), about, load_correction(folder, method))
 
 
 def run_folder(folder: str | Path) -> Path:
@@ -198,13 +207,18 @@ def _method(name: str, about: dict, folder: Path) -> type[Method]:
     return methods.load(file)
 
 
-def _finished(folder: Path, stage: str) -> Path:
-    """A stage's folder, whole. Raises UserError otherwise."""
+def _manifest(folder: Path, stage: str) -> dict:
+    """Of a finished stage. Raises UserError where it is not."""
     manifest = read_manifest(folder / stage)
     if manifest is None:
         named = stage.replace("stage", "Stage ")
         raise UserError(f"{folder}: no finished {named} there; {UNFINISHED}")
-    wrong = damage(folder / stage, manifest)
+    return manifest
+
+
+def _finished(folder: Path, stage: str) -> Path:
+    """A stage's folder, whole. Raises UserError otherwise."""
+    wrong = damage(folder / stage, _manifest(folder, stage))
     if wrong:
         raise UserError(f"{folder / stage}: {wrong}; run ./run_all.sh --from 06 with its parameter file")
     return folder / stage

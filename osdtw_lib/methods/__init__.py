@@ -10,6 +10,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,9 +48,11 @@ def load(name: str) -> type[Method]:
         raise UserError(f"baselines: {file}: a method is called as its file, and '{file.stem}' is taken or no name; rename it")
     spec = importlib.util.spec_from_file_location(f"method_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # annotations that are strings are looked up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever a file of somebody's raises
+        del sys.modules[spec.name]
         raise UserError(f"baselines: {file} cannot be imported: {type(error).__name__}: {error}") from None
     return _checked(module, file.stem, file)
 
@@ -65,12 +68,23 @@ def asked(config) -> dict[str, tuple]:
     found: dict[str, tuple] = {}
     for name, values in config.baselines.items():
         method = load(name)
-        if method.after and method.after not in found:
-            found[method.after] = load(method.after), None
+        for below in stands_on(method):
+            found.setdefault(below, (load(below), None))
         if found.get(method.name, (None, None))[1] is not None:
             raise UserError(f"baselines: two methods are called '{method.name}'; rename a file")
         found[method.name] = method, read_section(method.Parameters, values, f"baselines.{method.name}")
     return {name: (method, values or method.Parameters()) for name, (method, values) in found.items()}
+
+
+def stands_on(method: type[Method]) -> tuple[str, ...]:
+    """The methods whose networks it starts from, one upon the other, the lowest first. Raises UserError where that has no end."""
+    found: list[str] = []
+    while method.after:
+        if method.after in (*found, method.name):
+            raise UserError(f"baselines: '{method.after}' starts from a network that starts from its own")
+        found.insert(0, method.after)
+        method = load(method.after)
+    return tuple(found)
 
 
 def _checked(module, name: str, file: Path | None) -> type[Method]:

@@ -72,6 +72,7 @@ class Problem:
             "model": self.config.model.model_dump(mode="json"),
             **row,
             "likelihood": self.config.likelihood,
+            "logit_adjustment": self.config.logit_adjustment,
             "class_names": self.class_names,
             "class_counts": self.class_counts.tolist(),
             "mean": data.mean,
@@ -94,13 +95,22 @@ class Problem:
         return cls(config, tuple(about["class_names"]), counts, lambda outputs: build_vit(model, outputs))
 
 
+def shares_left(priors: np.ndarray, strength: float) -> np.ndarray:
+    """(K,): for which class shares scores answer that had strength log(priors) taken out: priors^(1 - strength), normalised."""
+    logs = (1 - strength) * np.log(priors)
+    left = np.exp(logs - logs.max())
+    return left / left.sum()
+
+
 class Row(ABC):
     """A row of the accuracy table: a network that was trained, and how it scores."""
 
     name: str  # in tables, folders and commands
     title: str  # for readers
     source: str  # who proposed it: authors, year, equation
-    prior: str = "balanced"  # softmax(scores) is p(class | image) under these priors: "balanced" or "training"
+    # softmax(scores) is p(class | image) under these priors: "training", "balanced", or "adjusted": those that are left of the
+    # training set's where the loss has added the run's `logit_adjustment` times their logarithms
+    prior: str = "balanced"
 
     def __init__(self, problem: Problem):
         self.problem = problem
@@ -108,8 +118,8 @@ class Row(ABC):
     @property
     def shares(self) -> np.ndarray:
         """(K,): the class shares under which softmax(scores) is p(class | image), as `prior` says them."""
-        n = self.problem.n_classes
-        return np.full(n, 1 / n) if self.prior == "balanced" else self.problem.priors
+        taken = {"training": 0.0, "balanced": 1.0, "adjusted": self.problem.config.logit_adjustment}
+        return shares_left(self.problem.priors, taken[self.prior])
 
     @abstractmethod
     def network(self, read: Read) -> nn.Module:

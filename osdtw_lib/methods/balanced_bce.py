@@ -13,6 +13,7 @@ class BalancedBCE(SingleNetwork):
 
     title = "balanced BCE (LiVT's loss)"
     source = "Xu et al. 2023, arXiv:2212.02015"
+    prior = "adjusted"
 
     def likelihood(self):
         return bernoulli(np.arange(self.problem.n_classes), self.problem.priors, self.problem.config.logit_adjustment)

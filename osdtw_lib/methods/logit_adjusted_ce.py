@@ -13,6 +13,7 @@ class LogitAdjusted(SingleNetwork):
 
     title = "logit-adjusted cross-entropy"
     source = "Menon et al. 2021, arXiv:2007.07314"
+    prior = "adjusted"
 
     def likelihood(self):
         return categorical(np.arange(self.problem.n_classes), self.problem.priors, self.problem.config.logit_adjustment)

@@ -117,7 +117,7 @@ def refined_by(problem: Problem) -> dict[str, Callable[[dict[str, Tensor], Tenso
 
 
 class _TwoTasks(Row):
-    source = PAPER
+    source, prior = PAPER, "adjusted"
 
     def __init__(self, problem: Problem, shared_depth: int | None = None):
         super().__init__(problem)

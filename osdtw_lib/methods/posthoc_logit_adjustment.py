@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..config.schema import Section, Strength
+from ._base import shares_left
 from ._second_stage import AfterCE
 
 
@@ -23,6 +24,10 @@ class PosthocLogitAdjustment(AfterCE):
 
     class Parameters(Section):
         tau: Strength = 1.0
+
+    @property
+    def shares(self):
+        return shares_left(self.problem.priors, self.parameters.tau)
 
     def phases(self):
         return []

@@ -41,6 +41,7 @@ CONTENTS = {
         "accuracy, confusion, run time",
         "06_stage3_tables",
         ("selection", "stage1", "fisher", "proxy", "stage2", "stage3", "baselines"),
+        keeps=True,  # the verdict's and the ablation's tables lie there too
     ),
     "simulation": Stage("Theorem 1 against Monte Carlo", "07_theory"),
     "label_dependence": Stage("what head and tail labels say about each other here", "07_theory", ("fisher",)),

@@ -43,4 +43,4 @@ def make(run: Run, write: Writer) -> None:
     row = {"method": name, "parameters": parameters.model_dump(mode="json")}
     if kind.file:
         row |= {"file": str(kind.file), "sha256": checksum(kind.file)}
-    write.json("predictor", run.problem.described(**row, logit_adjustment=run.config.logit_adjustment))
+    write.json("predictor", run.problem.described(**row))

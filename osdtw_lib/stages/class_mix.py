@@ -13,7 +13,8 @@ from .selection import chosen
 
 
 def parameters(run: Run) -> dict:
-    return {"methods": list(rows(run))}
+    strength = run.config.logit_adjustment  # scores answer for other shares where it is not 1, which was once overlooked
+    return {"methods": list(rows(run))} | ({"logit_adjustment": strength} if strength != 1 else {})
 
 
 def make(run: Run, write: Writer) -> None:

@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 
 from ..artifacts.artifact import Writer
+from ..artifacts.manifest import own_checksum
 from ..data.image_check import check_files
 from ..data.repeats import refuse_leaks
 from ..data.splits import calibration_notes, index_hash, split_notes
@@ -14,7 +15,8 @@ from .run import Run
 
 def parameters(run: Run) -> dict:
     aside = run.dump("calibration") if run.config.calibration.images is not None else {}
-    return run.dump("seed", "data") | aside | {"images": run.source.fingerprint()}
+    names = {"class_names": own_checksum({"names": run.class_names})} if run.source.names_apart else {}
+    return run.dump("seed", "data") | aside | {"images": run.source.fingerprint()} | names
 
 
 def before(run: Run) -> None:

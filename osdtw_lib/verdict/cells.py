@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from .. import methods
 from ..artifacts.artifact import Artifact
 from ..artifacts.files import make_folder, write_text
 from ..errors import UserError
@@ -99,7 +100,7 @@ class Cell:
 
 def of_method(run: SeedRun, name: str, budget: str) -> Cell:
     method = run.methods[name]
-    made_of = tuple(f"baselines/{one}" for one in (method.after, name) if one)
+    made_of = tuple(f"baselines/{one}" for one in (*methods.stands_on(type(method)), name))
     return Cell(name, method.title, budget, run, name, made_of)
 
 

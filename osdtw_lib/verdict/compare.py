@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations, compress
+
 import numpy as np
 import pandas as pd
 
@@ -13,6 +15,9 @@ COSTS = ("passes", "seconds", "parameters", "forwards")
 COLUMNS = ["row", "title", "ours", "seeds", *(f"{name}{end}" for name in ACCURACIES for end in ("", "_low", "_high"))]
 COLUMNS += [*(f"{name}{end}" for name in OTHERS for end in ("", "_deviation")), *COSTS]
 OSDTW = "osdtw"
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "%_&#${}"} | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+)
 
 
 def right(rows: list[dict], labels: np.ndarray) -> np.ndarray:
@@ -51,12 +56,25 @@ def summary(rows: list[dict], labels: np.ndarray, groups: dict, budget: str) -> 
 
 
 def matrix(rows: list[dict], labels: np.ndarray, groups: dict, budget: str) -> pd.DataFrame:
-    """Every row against every other in class-mean accuracy, over the seeds that all have (column seeds); see
-    evaluation.intervals.who_wins."""
+    """Every row against every other in class-mean accuracy, over the seeds that both have (column seeds); see
+    evaluation.intervals.who_wins. Pairs without a common seed are left out."""
     found = by_name(rows, budget)
-    common = set.intersection(*({row["seed"] for row in seeds} for seeds in found.values())) if found else set()
-    hits = {name: right([row for row in seeds if row["seed"] in common], labels) for name, seeds in found.items()}
-    return who_wins(hits if common else {}, labels, groups=groups).assign(seeds=len(common))
+    seeds = {name: frozenset(row["seed"] for row in own) for name, own in found.items()}
+    parts = [who_wins({}, labels)]
+    for common in sorted({seeds[a] & seeds[b] for a, b in combinations(found, 2)} - {frozenset()}, key=sorted):
+        hits = {n: right([row for row in found[n] if row["seed"] in common], labels) for n in found if common <= seeds[n]}
+        wins = who_wins(hits, labels, groups=groups).assign(seeds=len(common))
+        parts.append(wins[[seeds[a] & seeds[b] == common for a, b in zip(wins["row"], wins["other"])]])
+    if len(parts) == 2:
+        return parts[1]
+    table = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0].assign(seeds=[])
+    place = {name: i for i, name in enumerate(found)}
+    table = table.sort_values(["row", "other"], key=lambda names: names.map(place), ignore_index=True)
+    pairs = list(zip(table["row"], table["other"]))
+    once = [place[a] < place[b] for a, b in pairs]  # a pair counts once, whatever its seeds
+    adjusted = dict(zip(compress(pairs, once), holm(table["p"][once])))
+    table["p_adjusted"] = [adjusted.get((a, b), adjusted.get((b, a))) for a, b in pairs]
+    return table.assign(verdict=verdicts(table["difference"], table["p_adjusted"]))
 
 
 def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
@@ -84,9 +102,7 @@ def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
         clear = {"wins": "a clear win", "loses": "a clear loss", "undecided": "undecided"}[pair["verdict"]]
         words += f" ({pair['difference']:+.1f} points for OSDTW, {pair['low']:+.1f} to {pair['high']:+.1f}: {clear})"
     held = against.loc[against.index.intersection(others.index)]
-    fewer = (
-        "" if not len(against) or against["seeds"].iloc[0] == own["seeds"] else f", over the {against['seeds'].iloc[0]} all have"
-    )
+    fewer = ", each over the seeds both have" if len(held) and (held["seeds"] < own["seeds"]).any() else ""
     pairs = f"Pair by pair against the others, all pairs taken together{fewer}: {_counted(held['verdict'])}"
     if len(held):
         pairs += f"; OSDTW's pairs alone taken together: {_counted(verdicts(held['difference'], holm(held['p'])))}"
@@ -119,7 +135,8 @@ def markdown(table: pd.DataFrame) -> str:
     seeds = ", ".join(seeds_in_words(number) for number in sorted(set(table["seeds"]), reverse=True))
     lines = [f"| class-mean accuracy (%), {seeds} | 95 % interval | few | passes |", "| --- | --- | --- | --- |"]
     for row in table.to_dict("records"):
-        title = f"**{row['title']}**" if row["row"] == OSDTW else row["title"]
+        title = row["title"].replace("|", r"\|")
+        title = f"**{title}**" if row["row"] == OSDTW else title
         interval = f"{row['class_mean_low']:.1f} to {row['class_mean_high']:.1f}"
         passes = f"{row['passes']:.0f}" if row["passes"] == row["passes"] else "-"
         lines.append(f"| {title}: {row['class_mean']:.1f} | {interval} | {row['few']:.1f} | {passes} |")
@@ -133,7 +150,7 @@ def latex(table: pd.DataFrame) -> str:
     for row in table.to_dict("records"):
         numbers = [_with_half(row, metric) for metric in ACCURACIES]
         numbers += [f"{row['passes']:.0f}" if row["passes"] == row["passes"] else "--", f"{row['forwards']:.2f}"]
-        lines.append(" & ".join([row["title"].replace("%", r"\%").replace("_", r"\_").replace("&", r"\&"), *numbers]) + r" \\")
+        lines.append(" & ".join([row["title"].translate(LATEX), *numbers]) + r" \\")
     return "\n".join([*lines, r"\hline", r"\end{tabular}"]) + "\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+from .. import methods
 from ..artifacts.files import make_folder
 from ..config.schema import Config
 from ..errors import DivergedError, UserError
@@ -85,7 +86,11 @@ def _start(config: Config, seed: int | None) -> None:
 
 
 def _network(config: Config, seed: int, name: str) -> None:
-    execute(seed_run(opened(config), seed), f"baselines/{name}", quiet=True)
+    """That of a method others stand on. Where it diverges they will, each of which is noted then."""
+    run = seed_run(opened(config), seed)
+    with contextlib.suppress(DivergedError):
+        for one in (*methods.stands_on(run.asked[name][0]), name):
+            execute(run, f"baselines/{one}", quiet=True)
 
 
 def _longer(config: Config, seed: int, names: list[str]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from ..artifacts.files import checksum
 from ..artifacts.manifest import own_checksum
 from ..config.paths import PROJECT
 from ..data.splits import index_hash
@@ -23,6 +24,7 @@ from ..methods._base import Row
 from ..methods.osdtw import ROWS
 from ..models.flops import counted, device_name, passes, training_flops
 from ..stages.run import Run
+from ..stages.selection import chosen
 from .seed_run import SeedRun, seed_run, seeds_of
 
 FORMAT = 1
@@ -48,6 +50,7 @@ def measured(run: SeedRun, row: Row, name: str, title: str, budget: str, made_of
             "weight_decay": run.config.recipe.weight_decay,
             "likelihood": run.config.likelihood,
             "method": own_parameters(run, name),
+            **_by_hand(run, row),
         },
         "measured_on": fingerprints(run),
         "metrics": metrics_of(scores, run.test.labels, run.groups),
@@ -58,7 +61,18 @@ def measured(run: SeedRun, row: Row, name: str, title: str, budget: str, made_of
 
 
 def own_parameters(run: SeedRun, name: str) -> dict:
-    return run.asked[name][1].model_dump(mode="json") if name in run.asked else {}
+    """A method's; of one that lies in a file elsewhere also what the file is."""
+    if name not in run.asked:
+        return {}
+    method, parameters = run.asked[name]
+    return parameters.model_dump(mode="json") | ({"file_sha256": checksum(method.file)} if method.file else {})
+
+
+def _by_hand(run: SeedRun, row: Row) -> dict:
+    """A choice made by hand, where the row is made of one; the proxy's, and one the parameter file names, are settings."""
+    choice = chosen(run) if row.name in ROWS else {}
+    by_hand = choice.get("chosen_by") == "hand"
+    return {"by_hand": {key: choice[key] for key in ("shared_depth", "head_weight")}} if by_hand else {}
 
 
 def digest(row: dict) -> str:
@@ -67,9 +81,13 @@ def digest(row: dict) -> str:
 
 def fingerprints(run: SeedRun) -> dict[str, str]:
     """What has to be the same for rows to be compared: the data, test images with their labels, and the parameter file's
-    settings; a seed, also the training images and how its start is made."""
-    source, (train, test) = run.of.source, run.indices
+    settings; a seed, also the training images and how its start is made. How pixels are seen is named where it is not the usual
+    way."""
+    source, (train, test), data = run.of.source, run.indices, run.of.config.data
+    seen = {key: getattr(data, key) for key in ("mean", "std", "crop_share", "interpolation", "cache")}
+    usual = {"crop_share": 1.0, "interpolation": "bicubic", "cache": False} | data.usual
     return {
+        **({"pixels": own_checksum(seen)} if any(seen[key] not in (usual[key], None) for key in seen) else {}),
         "data": source.fingerprint(),
         "settings": own_checksum(run.of.dump(*SETTINGS, "logit_adjustment")),
         "test": index_hash(test, run.test.labels),
@@ -137,11 +155,17 @@ def taken(path: str, own: dict[int, dict[str, str]], asked: dict[str, dict]) -> 
         raise UserError(f"verdict.others: {path}: seed {theirs} is none of verdict.seeds {sorted(own)}")
     for row in fitting:
         wanted, parameters = own[row["seed"]], row["parameters"]["method"]
-        different = [name for name in wanted if row["measured_on"].get(name) != wanted[name]]
+        theirs = row["measured_on"]
+        different = [name for name in (*wanted, *(theirs.keys() - wanted)) if theirs.get(name) != wanted.get(name)]
         if different:
             raise UserError(f"verdict.others: {path}: {row['row']} was measured on other {' and '.join(different)} than here")
-        if row["budget"] != "tuned" and parameters != asked.get(row["row"], parameters):
+        here = asked.get(row["row"], parameters)
+        if row["budget"] == "tuned":  # with parameters that were chosen there
+            here = parameters | {key: here.get(key) for key in ("file_sha256",) if key in here or key in parameters}
+        if parameters != here:
             raise UserError(f"verdict.others: {path}: {row['row']} was trained with {parameters}, not as here")
+        if by_hand := row["parameters"].get("by_hand"):
+            raise UserError(f"verdict.others: {path}: {row['row']} stands on a choice made by hand there, {by_hand}")
     return fitting
 
 

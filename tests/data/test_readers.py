@@ -28,10 +28,10 @@ def photographs(tmp_path):
     return ImageFiles(np.array(list(map(str, paths))), np.arange(10) % 3, np.array([p.name for p in paths]))
 
 
-def batches(images, workers=0, epochs=None, **recipe):
+def batches(images, workers=0, epochs=None, draw=0, **recipe):
     data = Files(dataset="files", train="x")
     config = Config.model_construct(seed=0, data=data, recipe=Recipe(batch_size=8, **recipe), loader_workers=workers)
-    return Batches(images, config, (16, 16), 3, epochs=epochs)
+    return Batches(images, config, (16, 16), 3, epochs=epochs, draw=draw)
 
 
 def all_of(made):
@@ -45,6 +45,27 @@ def test_images_come_out_the_same_in_pieces_of_any_size(monkeypatch, photographs
     expected = all_of(batches(photographs, **PHOTO))
     monkeypatch.setattr(module, "PIECE", piece)
     assert torch.equal(all_of(batches(photographs, workers, **PHOTO)), expected)
+
+
+def test_another_draw_augments_the_same_files_otherwise(photographs):
+    first, again, other = (batches(photographs, draw=draw, **PHOTO) for draw in (0, 0, 1))
+    assert torch.equal(all_of(first), all_of(again))
+    seen = [{i: pixels for p in next(b.epoch(0)) for i, pixels in zip(p.indices.tolist(), p.images)} for b in (first, other)]
+    both = seen[0].keys() & seen[1].keys()
+    assert len(both) > 4 and not any(torch.equal(seen[0][i], seen[1][i]) for i in both)
+
+
+def test_files_are_shifted_too(tmp_path):
+    """One bright pixel in the middle goes up to so many pixels each way, and borders are repeated."""
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[8, 8] = 255
+    Image.fromarray(image).save(tmp_path / "one.png")
+    files = ImageFiles(np.array([str(tmp_path / "one.png")]), np.array([0]), np.array(["one.png"]))
+    made = batches(files, random_shift=2)
+    seen = [next(next(made.epoch(number))).images[0, 0] for number in range(60)]
+    places = {tuple(np.unravel_index(int(pixels.argmax()), pixels.shape)) for pixels in seen}
+    assert places <= {(i, j) for i in range(6, 11) for j in range(6, 11)} and len(places) > 15
+    assert all((pixels == pixels.max()).sum() == 1 for pixels in seen)
 
 
 def test_all_processes_work_on_the_first_part(monkeypatch, photographs):

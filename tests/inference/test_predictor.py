@@ -13,6 +13,7 @@ from osdtw_lib.config.load import dump_config
 from osdtw_lib.errors import UserError
 from osdtw_lib.evaluation.scores import predict, scores_over
 from osdtw_lib.inference.predictor import Predictor
+from osdtw_lib.stages import execute
 from osdtw_lib.stages.networks import rows
 from osdtw_lib.stages.selection import selection
 
@@ -170,6 +171,15 @@ def test_a_run_without_its_weights_is_refused(finished_copy):
     (run.folder / "stage3" / "network.safetensors").unlink()
     with pytest.raises(UserError, match="network.safetensors is missing"):
         load_predictor(run.folder)
+
+
+def test_stages_of_different_trainings_make_no_network(finished_copy):
+    run = finished_copy({"selection.head_weight": 0.7})
+    for stage in ("proxy", "stage2"):
+        execute(run, stage)
+    with pytest.raises(UserError, match="stage2: it was made anew after Stage 3"):
+        load_predictor(run.folder, "osdtw_assembled")
+    assert load_predictor(run.folder).class_names == load_predictor(run.folder, "stage1").class_names
 
 
 def test_a_predictor_needs_the_results_alone(finished_copy, finished, predictor, tmp_path):

@@ -15,6 +15,7 @@ from osdtw_lib.config.load import load_config
 from osdtw_lib.data.batches import Part
 from osdtw_lib.evaluation.scores import scores_over
 from osdtw_lib.methods._base import SingleNetwork
+from osdtw_lib.methods.osdtw import Refined
 from osdtw_lib.stages import execute
 from osdtw_lib.stages.networks import started
 from osdtw_lib.stages.run import Run
@@ -72,7 +73,8 @@ def loss_over(phase, network, seen):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_what_it_is(name):
     kind = methods.load(name)
-    assert kind.name == name and kind.title and kind.source and kind.prior in ("training", "balanced") and kind.__doc__
+    assert kind.name == name and kind.title and kind.source and kind.__doc__
+    assert kind.prior in ("training", "balanced", "adjusted")
     assert ast.get_docstring(ast.parse(Path(methods.__file__).with_name(f"{name}.py").read_text()))
 
 
@@ -83,6 +85,17 @@ def test_its_scores_stand_for_class_shares(trained, name):
     if "shares" not in vars(type(row)):  # it has none of its own
         counts = trained.class_counts
         assert np.allclose(row.shares, counts / counts.sum() if row.prior == "training" else 0.1)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 2.0])
+def test_scores_stand_for_what_the_logit_adjustment_leaves_of_the_priors(trained, strength):
+    config = trained.config.model_copy(update={"logit_adjustment": strength})
+    problem, priors = dataclasses.replace(trained.problem, config=config), trained.problem.priors
+    posthoc = methods.load("posthoc_logit_adjustment")
+    adjusted = [methods.load("logit_adjusted_ce")(problem), methods.load("balanced_bce")(problem), Refined(problem)]
+    for row in [*adjusted, posthoc(problem, posthoc.Parameters(tau=strength))]:
+        np.testing.assert_allclose(row.shares, priors ** (1 - strength) / (priors ** (1 - strength)).sum(), err_msg=row.name)
+    assert np.allclose(methods.load("ce")(problem).shares, priors)
 
 
 @pytest.mark.parametrize("name", NAMES)

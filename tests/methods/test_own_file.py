@@ -135,6 +135,21 @@ def test_a_file_of_ten_lines_has_its_row_its_title_and_predicts(own, opened, fin
     assert run.artifact("baselines/ce").key == finished.artifact("baselines/ce").key
 
 
+def test_a_file_whose_annotations_are_strings_has_its_parameters(own, opened):
+    run = opened(["ce", own("deferred", "from __future__ import annotations\n" + DEFERRED)])
+    assert run.asked["deferred"][1].model_dump() == {"largest_margin": 0.5, "from_share": 0.5}
+
+
+def test_what_stands_on_a_method_that_stands_on_another_brings_both_along(own, opened):
+    upon = BRIER.replace('prior = "Brier score", "Brier 1950", "training"', 'prior, after = "b", "B", "training", "crt"')
+    run = opened([own("upon", upon)])
+    assert list(run.asked) == ["ce", "crt", "upon"]
+    assert [a.name for a in run.artifact("baselines/upon").inputs] == ["start", "baselines/crt"]
+    circle = own("circle", upon.replace('"crt"', '"circle"').replace("Brier(", "Circle(").replace("= Brier", "= Circle"))
+    with pytest.raises(UserError, match="no method 'circle'|starts from its own"):
+        opened([circle])
+
+
 def test_the_command_predicts_with_any_row(finished, own, opened, command, refused, tmp_path, picture):
     picture(tmp_path / "a.png", size=(28, 28), mode="L")
     for method in ("ce", "stage1", "stage2", "osdtw_assembled", "osdtw"):

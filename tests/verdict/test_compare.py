@@ -88,7 +88,20 @@ def test_pairs_are_compared_over_the_seeds_that_both_have():
     _, wins = both(rows("osdtw", 0.9), rows("la", 0.6, seeds=(1, 2)))
     assert wins.set_index(["row", "other"]).loc[("osdtw", "la"), "difference"] == pytest.approx(30.0)
     assert wins["seeds"].tolist() == [2, 2]
-    assert ", over the 2 all have:" in compare.verdict(*both(rows("osdtw", 0.9), rows("la", 0.6, seeds=(1, 2))))
+    assert ", each over the seeds both have:" in compare.verdict(*both(rows("osdtw", 0.9), rows("la", 0.6, seeds=(1, 2))))
+
+
+def test_a_row_of_one_seed_leaves_the_other_pairs_their_seeds():
+    named = rows("osdtw", 0.9), rows("la", 0.6), rows("late", 0.7, seeds=(2,))
+    _, wins = both(*named)
+    wins, (_, alone) = wins.set_index(["row", "other"]), both(*named[:2])
+    assert wins.loc[("osdtw", "la"), ["verdict", "seeds"]].tolist() == ["wins", 3]
+    assert wins.loc[("la", "osdtw"), "verdict"] == "loses"
+    assert wins.loc[("osdtw", "la"), "p_adjusted"] == pytest.approx(3 * alone["p"][0])  # three pairs
+    assert wins.loc[("late", "osdtw"), ["verdict", "seeds"]].tolist() == ["undecided", 1]
+    assert list(wins.index) == [(a, b) for a in ("osdtw", "la", "late") for b in ("osdtw", "la", "late") if a != b]
+    _, apart = both(rows("osdtw", 0.9, seeds=(0, 1)), rows("la", 0.6, seeds=(2,)))
+    assert not len(apart)
 
 
 def test_nothing_yet_is_a_table_with_its_columns():
@@ -114,3 +127,7 @@ def test_latex_has_a_line_a_row_and_no_bare_percent():
     table, _ = both(rows("osdtw", 0.8), rows("100 %", 0.7))
     text = compare.latex(table)
     assert text.count(r"\\") == 3 and r"100 \%" in text and "$80.0 \\pm" in text
+    table["title"] = ["a #1 $x$ {b}", r"c^2 ~ \d_e | f"]
+    assert r"a \#1 \$x\$ \{b\} &" in (text := compare.latex(table))
+    assert r"c\textasciicircum{}2 \textasciitilde{} \textbackslash{}d\_e | f &" in text
+    assert r"\d_e \| f: 70.0 |" in compare.markdown(table)

@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from osdtw_lib.config.load import load_config
 from osdtw_lib.errors import UserError
-from osdtw_lib.verdict.rows import KEYS, digest, read, taken
+from osdtw_lib.stages.run import Run
+from osdtw_lib.verdict.rows import KEYS, digest, fingerprints, read, taken
+from osdtw_lib.verdict.seed_run import seed_run
 
 ON = {"data": "d", "test": "t", "training": "u", "start": "s"}
 
@@ -87,3 +90,34 @@ def test_a_row_of_other_parameters_is_refused(row):
     with pytest.raises(UserError, match=r"ce was trained with {'tau': 1.0}, not as here"):
         taken(row(), {3: ON}, {"ce": {"tau": 2.0}})
     assert len(taken(row(), {3: ON}, {"another": {}})) == 1
+
+
+@pytest.mark.parametrize("budget", ["epochs", "tuned"])
+def test_a_row_of_a_method_file_that_was_edited_is_refused(row, budget):
+    path = row({"row": "mine", "budget": budget, "parameters": {"method": {"tau": 1.0, "file_sha256": "before"}}})
+    assert len(taken(path, {3: ON}, {"mine": {"tau": 1.0, "file_sha256": "before"}})) == 1
+    with pytest.raises(UserError, match="mine was trained with .*'before'.*, not as here"):
+        taken(path, {3: ON}, {"mine": {"tau": 1.0, "file_sha256": "after"}})
+    unknown = row({"row": "mine", "budget": budget, "parameters": {"method": {"tau": 1.0}}})
+    with pytest.raises(UserError, match="not as here"):
+        taken(unknown, {3: ON}, {"mine": {"tau": 1.0, "file_sha256": "after"}})
+
+
+def test_a_tuned_row_keeps_the_values_chosen_there(row):
+    assert len(taken(row({"budget": "tuned"}), {3: ON}, {"ce": {"tau": 2.0}})) == 1
+
+
+def test_a_choice_by_hand_is_no_row_for_others(row):
+    choice = {"by_hand": {"shared_depth": 2, "head_weight": 0.3}}
+    with pytest.raises(UserError, match="osdtw stands on a choice made by hand there, .*0.3"):
+        taken(row({"row": "osdtw", "parameters": {"method": {}} | choice}), {3: ON}, {})
+
+
+def test_how_pixels_are_seen_is_named_where_it_is_not_the_usual_way(row, params):
+    run = Run(load_config(params()))
+    assert "pixels" not in fingerprints(seed_run(run, 0))
+    otherwise = [fingerprints(seed_run(Run(load_config(params({"data.mean": [m]}))), 0))["pixels"] for m in (0.5, 0.6)]
+    assert otherwise[0] != otherwise[1]
+    for on, here in ((ON | {"pixels": "p"}, ON), (ON, ON | {"pixels": "p"})):
+        with pytest.raises(UserError, match="ce was measured on other pixels than here"):
+            taken(row({"measured_on": on}), {3: here}, {})

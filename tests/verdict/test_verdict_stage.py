@@ -9,7 +9,7 @@ import torch
 
 from osdtw_lib.config.load import load_config
 from osdtw_lib.errors import DivergedError
-from osdtw_lib.stages import execute
+from osdtw_lib.stages import baselines, execute
 from osdtw_lib.stages.run import Run
 from osdtw_lib.verdict import cells as cells_module
 from osdtw_lib.verdict import measure, stage
@@ -142,6 +142,22 @@ def test_one_method_that_diverges_keeps_no_other_from_its_row(finished_copy, mon
     assert measure._to_do(run, [("method", 0, "ce")]) == []  # the same would come of it
 
 
+def test_a_network_that_diverges_takes_only_those_with_it_that_stand_on_it(finished_copy, monkeypatch, in_one_process):
+    run = finished_copy({"baselines": [], "verdict.methods": ["crt", "focal"], "verdict.seeds": [1]})
+    train = baselines.train
+
+    def diverges(run, write, network, phases, purpose, label):
+        if label == "baselines/ce":
+            raise DivergedError("the loss is not finite in epoch 1; lower the learning rate")
+        train(run, write, network, phases, purpose, label)
+
+    monkeypatch.setattr(baselines, "train", diverges)
+    execute(run, "verdict")
+    assert {row["row"] for row in stage.rows_of(run)} >= {"osdtw", "focal"}
+    lines = {line["row"]: line["why"] for line in stage.missing(run, stage.rows_of(run)).to_dict("records")}
+    assert lines.keys() == {"ce", "crt"} and all("not finite in epoch 1" in why for why in lines.values())
+
+
 def test_another_depth_is_another_assembled_row(finished_copy):
     keys = set()
     for changes in ({}, {"selection.shared_depth": 1}, {"stage3.decoders": "stage2"}):
@@ -160,6 +176,19 @@ def test_redone_it_finds_its_rows_again(finished_copy, monkeypatch, in_one_proce
     assert run.artifact("verdict").why_not_done() == "no result yet"
     execute(run, "verdict")
     assert rows == {path: path.stat().st_mtime_ns for path in (run.folder / "verdict").rglob("row.json")}
+
+
+def test_the_runs_tables_made_anew_leave_the_verdicts_beside_them(measured, finished_copy):
+    run, rows = finished_copy(), measured.folder / "tables" / "verdict_rows.json"
+    beside = run.folder / "tables" / "verdict_rows.json"
+    beside.write_bytes(rows.read_bytes())
+    for page in ("01_data_split", "02_starting_point"):
+        (run.folder / f"{page}.html").touch()
+    from osdtw_lib.report.notebooks import _books_from
+
+    _books_from(run, "06", ())
+    assert run.artifact("tables").why_not_done() == "no result yet" and not (run.folder / "stage3").exists()
+    assert beside.read_bytes() == rows.read_bytes()
 
 
 def test_quick_is_the_first_two_seeds(params):

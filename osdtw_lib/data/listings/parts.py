@@ -54,7 +54,9 @@ def files_source(data: Files, index: Path | None = None) -> Source:
         images, part_of = images.subset(np.delete(np.arange(len(images)), again)), np.delete(part_of, again)
     ranges = {key: np.flatnonzero(part_of == number) for number, key in enumerate(parts)}
     title = PROTOCOLS[data.protocol].title if data.protocol else Path(data.train).stem
-    return Source(images, class_names or _names_of(folders), title, ranges, tuple(notes))
+    by_folders = _names_of(folders)
+    apart = bool(class_names) and class_names not in (by_folders, tuple(folders))
+    return Source(images, class_names or by_folders, title, ranges, tuple(notes), apart)
 
 
 def _place(value: str) -> Path:

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from osdtw_lib.config.load import load_config
 from osdtw_lib.config.schema import Files
 from osdtw_lib.data import sets
 from osdtw_lib.data.sets import load_source
 from osdtw_lib.data.splits import split_notes
+from osdtw_lib.stages.run import Run
 
 
 def split_of(source, data, seed):
@@ -329,3 +331,18 @@ def test_the_way_is_looked_for_once_a_list_not_once_a_file(tmp_path, picture):
     files = [path for path, _ in IMAGENET["train"]][:-1] + ["n01440765/n01440765_2.JPEG"]
     made = published(tmp_path, picture, files, IMAGENET)
     assert (made.images.sizes < 0).tolist() == [False] * 5 + [True] and made.notes == ()
+
+
+def test_names_of_classes_that_stand_apart_are_part_of_what_the_data_are(tree, files_params, tmp_path):
+    images, names = tree({"b": 12, "a": 12}), tmp_path / "names.txt"
+    listing = tmp_path / "train.txt"
+    listing.write_text("".join(f"{path.relative_to(images)} {'ab'.index(path.parent.name)}\n" for path in images.rglob("*.jpg")))
+    keys = []
+    for text in ("cat\ndog\n", "cat\ndog\n", "dog\ncat\n", "a\nb\n"):
+        names.write_text(text)
+        run = Run(load_config(files_params(train=listing, root=images, class_names=names, test_per_class=2)))
+        keys.append(run.artifact("split").key)
+        assert run.source.names_apart == (text != "a\nb\n") and run.class_names == tuple(text.split())
+    assert keys[0] == keys[1] and len(set(keys)) == 3
+    by_folder = Run(load_config(files_params(train=images, test_per_class=2)))
+    assert not by_folder.source.names_apart and "class_names" not in by_folder.artifact("split").parameters

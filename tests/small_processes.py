@@ -1,0 +1,55 @@
+"""What processes started together do in tests that train nothing: a module that imports little, as each of them has to."""
+
+import os
+import signal
+import time
+
+import torch
+
+from osdtw_lib.backend import distributed
+from osdtw_lib.errors import UserError
+
+
+def refuse(rank):
+    if distributed.rank() == rank:
+        raise UserError("no such thing; make one")
+    time.sleep(60)
+
+
+def stumble(rank):
+    if distributed.rank() == rank:
+        raise ValueError("a stone in the way")
+    time.sleep(60)
+
+
+def vanish(rank):
+    if distributed.rank() == rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def exchange():
+    rank = distributed.rank()
+    sent = distributed.tensors_from_first({"a": torch.arange(3.0), "b": torch.tensor(7)} if rank == 0 else {"c": torch.ones(1)})
+    assert list(sent) == ["a", "b"] and torch.equal(sent["a"], torch.arange(3.0)) and sent["b"] == 7
+    assert distributed.tensors_from_first(None if rank == 0 else {"c": torch.ones(1)}) is None
+    own = torch.full((2, 3), float(rank), requires_grad=True)
+    distributed.copy_from_first([own, transposed := torch.full((2, 3), rank).T])
+    assert not own.any() and not transposed.any()
+    weights = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    distributed.require_alike("training", [weights, torch.ones(5, dtype=torch.bfloat16)])
+    weights[17] = torch.nextafter(weights[17], torch.tensor(9.0)) if rank else weights[17]
+    try:
+        distributed.require_alike("training, epoch 3", [weights])
+    except UserError as error:
+        assert str(error).startswith("training, epoch 3: the processes' weights are no longer alike")
+    else:
+        raise AssertionError("a last bit is seen")
+    looked = []
+    distributed.by_first(lambda: looked.append(rank))
+    assert looked == ([0] if rank == 0 else [])
+    distributed.by_first(lambda: refused_by(rank))
+
+
+def refused_by(rank):
+    raise UserError(f"process {rank} says no")
