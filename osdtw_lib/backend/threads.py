@@ -15,7 +15,7 @@ import math
 import os
 from pathlib import Path
 
-SPINS = "3000"  # some 50 microseconds; libgomp's own: 300000
+SPINS = "3000"  # some 30 microseconds; libgomp's own: 300000
 
 
 def prepare() -> None:

@@ -58,7 +58,7 @@ LOGS = (
             LOSS: {1: 6.266, 2: 5.506, 5: 4.838, 10: 4.366, 20: 3.949, 50: 3.367, 100: 3.010},
             ACCURACY: {1: 5.63, 2: 17.18, 5: 33.20, 10: 45.93, 20: 54.52, 50: 61.18, 100: 63.51},
         },
-        "from MAE on ImageNet-LT, another peak rate (2e-3)",
+        "from MAE on ImageNet-LT",
     ),
     Log(  # its loss is scaled in another way
         "inaturalist2018",
@@ -66,7 +66,7 @@ LOGS = (
         "balanced_bce",
         100,
         {ACCURACY: {1: 7.25, 2: 19.88, 5: 39.59, 10: 54.70, 20: 63.32, 30: 67.64, 100: 76.08}},
-        "from MAE on iNaturalist at 128 pixels, batch 2048, layer decay 0.65",
+        "from MAE on iNaturalist at 128 pixels",
     ),
 )
 

@@ -1,6 +1,6 @@
 """Kills, damaged and mutated files, full disks, odd surroundings: tried by the hundred on tiny runs, and counted.
 
-python tests/reliability/campaign.py --long          everything, about half an hour on two idle cores
+python tests/reliability/campaign.py --long          everything, about an hour on two idle cores
 python tests/reliability/campaign.py                 a handful of each kind, as the tests do
 python tests/reliability/campaign.py --trial NAME    one of them again, by the name the table gives
 python tests/reliability/campaign.py --write-docs    the counts of the last long form of each part into docs/reliability.md
