@@ -31,11 +31,7 @@ def measure(run: Run) -> None:
     needed = {seed for _, seed, _ in _to_do(run, chains + jobs)}  # rows from elsewhere need no start
     everywhere(run, _start, [(s,) for s in seeds if s in needed and seed_run(run, s).artifact("start").why_not_done()])
     _all(run, chains + [("method", seed, name) for seed in seeds for name in alone])
-    missing = _to_do(run, [("method", seed, name) for seed in seeds for name in standing])
-    stood_on = {(seed, kinds[name][0].after) for _, seed, name in missing}  # rows from elsewhere bring no network
-    lacking = [(s, name) for s, name in sorted(stood_on) if seed_run(run, s).artifact(f"baselines/{name}").why_not_done()]
-    everywhere(run, _network, lacking)
-    _all(run, missing)
+    _on_their_ground(run, [("method", seed, name) for seed in seeds for name in standing])
     if "osdtw" in budgets:
         _all(run, [("longer", seed, name) for seed in seeds for name in alone])
         missing = _to_do(run, [("longer", seed, name) for seed in seeds for name in standing])
@@ -46,7 +42,16 @@ def measure(run: Run) -> None:
         _all(run, [(number, seed, name) for name in ("osdtw", *alone) for number in numbers])
         _all(run, [(number, seed, name) for name in standing for number in numbers])
         _all(run, [("tuned", seed, name) for seed in seeds for name in ("osdtw", *alone)])
-        _all(run, [("tuned", seed, name) for seed in seeds for name in standing])
+        _on_their_ground(run, [("tuned", seed, name) for seed in seeds for name in standing])
+
+
+def _on_their_ground(run: Run, jobs: list[Job]) -> None:
+    """Jobs of methods that stand on another's network: first those networks, where rows from elsewhere have brought none."""
+    missing = _to_do(run, jobs)
+    stood_on = {(seed, seed_run(run, seed).asked[name][0].after) for _, seed, name in missing}
+    lacking = [(s, name) for s, name in sorted(stood_on) if seed_run(run, s).artifact(f"baselines/{name}").why_not_done()]
+    everywhere(run, _network, lacking)
+    _all(run, missing)
 
 
 def _all(run: Run, jobs: list[Job]) -> None:
