@@ -65,7 +65,7 @@ def _read(run: Run, images, wanted: list[list[int]]) -> dict[int, str]:
     places = sorted({i for own in wanted for i in own})
     if not places:
         return {}
-    pixels = run.batches(images.subset(np.array(places))).pictures()
+    pixels = run.batches(images, only=np.array(places)).pictures()
     return {place: pages.picture(one) for place, one in zip(places, pixels)}
 
 

@@ -21,7 +21,7 @@ def parameters(run: Run) -> dict:
 def make(run: Run, write: Writer) -> None:
     settings = run.config.direct
     chosen = stratified_sample(run.train.labels, settings.images, run.config.seed)
-    sample = list(run.batches(run.train.subset(chosen), settings.batch_size))  # read once, used for every weight
+    sample = list(run.batches(run.train, settings.batch_size, chosen))  # read once, used for every weight
     fishers = {task: run.read("fisher", task) for task in TASKS}
     damping = load_proxy(run).evidence() if settings.damping == "evidence" else settings.damping
     bias = direct_bias(

@@ -31,7 +31,7 @@ def make(run: Run, write: Writer) -> None:
     cross, posterior = [], []
     for which, images in (("training", run.train), ("test", run.test)):
         chosen = np.random.default_rng(run.config.seed).permutation(len(images))[: run.config.theory.images]
-        batches = run.batches(images.subset(np.sort(chosen)), settings.batch_size)
+        batches = run.batches(images, settings.batch_size, np.sort(chosen))
         scratch = settings.buffer_megabytes
         found = diagonal_fishers(networks, batches, run.likelihoods, buffer_megabytes=scratch)
         fishers = [found[t] for t in TASKS]

@@ -143,11 +143,14 @@ class Run:
         """head / tail."""
         return self.problem.likelihoods
 
-    def batches(self, images: LabelledImages | ImageFiles, batch_size: int | None = None, **training) -> Batches:
-        """training: `recipe` and `sampling` of training batches."""
+    def batches(
+        self, images: LabelledImages | ImageFiles, batch_size: int | None = None, only: np.ndarray | None = None, **training
+    ) -> Batches:
+        """only: places of the images to take, all of them by default. training: `recipe` and `sampling` of training batches."""
         # the same seed for every stage and baseline: all see the same batches in the same order
         if self.config.data.cache and any(images is whole for whole in (self.train, self.test, self.calibration)):
             images = decoded(images, *self._decoded_as)
+        images = images if only is None else images.subset(only)
         options = {"device": self.device, "batch_size": batch_size} | training
         return Batches(images, self.config, self.image_size, len(self.class_names), **options)
 

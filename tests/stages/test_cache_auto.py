@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 
+import numpy as np
 import pytest
 import torch
 
@@ -82,3 +83,10 @@ def test_results_of_other_data_decide_nothing(opened, gpu):
     execute(opened(False), "split")
     gpu()
     assert opened("auto", crop_share=0.75).config.data.cache is True
+
+
+def test_a_few_of_the_decoded_images_are_the_same_pixels_as_among_all(opened):
+    run = opened(True)
+    whole = torch.cat([images for images, _ in run.batches(run.train)])
+    few = torch.cat([images for images, _ in run.batches(run.train, only=np.array([0, 3, 4]))])
+    assert torch.equal(few, whole[[0, 3, 4]])
