@@ -21,7 +21,9 @@ from .seed_run import seed_run, seeds_of
 
 def parameters(run: Run) -> dict:
     wanted = run.config.verdict.model_dump(mode="json")
-    return wanted | {"others": [checksum(file_of(path)) for path in run.config.verdict.others]}
+    wanted |= {"others": [checksum(file_of(path)) for path in run.config.verdict.others]}
+    failed = {" ".join(map(str, place)): why for place, why in _failed(run).items()}  # the tables tell of it
+    return wanted | ({"failed": failed} if failed else {})
 
 
 def inputs(run: Run) -> tuple[Artifact, ...]:
@@ -101,5 +103,9 @@ def missing(run: Run, rows: list[dict]) -> pd.DataFrame:
         "tuned": ("osdtw", *methods),
     }
     asked = [(name, b, seed) for b in run.config.verdict.budgets for name in names[b] for seed in seeds]
-    failed = {(c.name, c.budget, c.run.config.seed): why for c in known if (why := c.failed())}
-    return compare.not_run(asked, rows, failed)
+    return compare.not_run(asked, rows, _failed(run))
+
+
+def _failed(run: Run) -> dict[tuple[str, str, int], str]:
+    """{Cell.place: why} of what was tried and cannot be made."""
+    return {cell.place: why for cell in cells(run) if (why := cell.failed())}

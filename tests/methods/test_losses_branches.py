@@ -246,7 +246,7 @@ def test_an_ensembles_scores_are_the_mean_of_its_members(pair):
     network = row.network(pair.read).eval()
     images = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(row.scores(network, images), (network["0"](images) + network["1"](images)) / 2)
-    assert row.title == "2 networks, scores averaged, of: logit-adjusted cross-entropy" and row.prior == "balanced"
+    assert row.title == "2 networks, scores averaged, of: logit-adjusted cross-entropy" and row.prior == "adjusted"
 
 
 def test_a_member_learns_from_other_batches_while_the_others_stay(pair):
