@@ -249,8 +249,12 @@ class Stage1(Training):
 
 
 class Stage2(Training):
+    """The joint network, from the starting point as the paper has it; from_merge: instead so many epochs (ours) from Stage 1's
+    encoders, merged by their Fishers as the measured bias has them. `epochs` is also how long a method of one training trains."""
+
     epochs: Epochs = 100
     warmup_epochs: Warmup = 10.0
+    from_merge: Epochs | None = since(None)
 
 
 class Stage3(Training):

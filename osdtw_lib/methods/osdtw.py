@@ -83,10 +83,14 @@ def _over_its_own(problem: Problem, task: str, logits: Tensor, labels: Tensor) -
 
 
 def joint(problem: Problem, head_weight: float) -> Phase:
-    """Both tasks over one shared encoder, weighted w_A and 1 - w_A (section 5)."""
+    """Both tasks over one shared encoder, weighted w_A and 1 - w_A (section 5); begun from a merge, as long as that asks."""
+    length = problem.config.stage2
+    if length.from_merge:
+        shorter = {"epochs": length.from_merge, "warmup_epochs": length.warmup_epochs * length.from_merge / length.epochs}
+        length = length.model_copy(update=shorter)
     share = {"head": head_weight, "tail": 1 - head_weight}
     losses = lambda network, part: minus_likelihoods(problem, network(part.images), part.labels, share)  # noqa: E731
-    return Phase(problem.config.stage2, losses)
+    return Phase(length, losses)
 
 
 def refine(problem: Problem, length: Training | None = None) -> Phase:

@@ -67,10 +67,10 @@ def steps_of(config: Config, n_classes: int) -> list[Step]:
         return build_vit(config.model, n_outputs, config.recipe.drop_path)
 
     problem = Problem(config, tuple(map(str, range(n_classes))), np.ones(n_classes, dtype=np.int64), vit)
-    depth = config.selection.shared_depth or 0
+    depth, joint = config.selection.shared_depth or 0, osdtw.joint(problem, 0.5)
     steps = [
         Step("stage1", config.stage1.epochs, lambda: osdtw.two_networks(problem), osdtw.alone(problem)),
-        Step("stage2", config.stage2.epochs, lambda: osdtw.two_branches(problem), osdtw.joint(problem, 0.5)),
+        Step("stage2", joint.length.epochs, lambda: osdtw.two_branches(problem), joint),
         Step("stage3", config.stage3.epochs, lambda: osdtw.two_branches(problem, depth), osdtw.refine(problem)),
     ]
     if config.model.init == "masked_autoencoding":

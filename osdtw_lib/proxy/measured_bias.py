@@ -80,7 +80,7 @@ def direct_bias(
     for i, weight in enumerate(head_weights):
         if i < done or i % distributed.world_size() != distributed.rank():
             continue
-        merged = _merged(networks, fishers, weight, damping, power)
+        merged = merged_encoder(networks, fishers, weight, damping, power)
         depths = [[] for _ in range(last + 1)]
         for images, target in batches:
             hidden = images
@@ -104,8 +104,9 @@ def direct_bias(
 
 
 @torch.no_grad()
-def _merged(networks: dict, fishers: dict, weight: float, damping: float, power: float) -> ViT:
-    """A network whose encoder is phi_w; where neither task has information, the plain weighted mean."""
+def merged_encoder(networks: dict, fishers: dict, weight: float, damping: float, power: float) -> ViT:
+    """The head's network with phi_w for its encoder, tasks weighted w_A (`weight`) and 1 - w_A times their damped Fishers to the
+    power; where neither task has information, the plain weighted mean."""
     merged = copy.deepcopy(networks["head"]).eval()
     head, tail = (dict(networks[task].named_parameters()) for task in ("head", "tail"))
     depths = depth_of(merged)

@@ -15,7 +15,9 @@ def parameters(run: Run, name: str) -> dict:
     method, parameters = run.asked[name]
     own = {"parameters": parameters.model_dump(mode="json")} if method.Parameters.model_fields else {}
     file = {"file": checksum(method.file)} if method.file else {}
-    return {"method": name} | own | file | run.dump("stage2", "logit_adjustment", "recipe")
+    length = run.dump("stage2", "logit_adjustment", "recipe")
+    length["stage2"].pop("from_merge", None)  # Stage 2's own
+    return {"method": name} | own | file | length
 
 
 def inputs(run: Run, name: str) -> tuple[Artifact, ...]:

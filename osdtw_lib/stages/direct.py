@@ -8,7 +8,7 @@ from ..models.vit import costs_by_depth
 from ..proxy.measured_bias import direct_bias, stratified_sample
 from .networks import stage1_networks
 from .pipeline import count_flops
-from .proxy_inputs import load_proxy
+from .proxy_inputs import merge_of
 from .run import Run
 
 FITS_BY = "direct.batch_size"
@@ -22,8 +22,7 @@ def make(run: Run, write: Writer) -> None:
     settings = run.config.direct
     chosen = stratified_sample(run.train.labels, settings.images, run.config.seed)
     sample = list(run.batches(run.train, settings.batch_size, chosen))  # read once, used for every weight
-    fishers = {task: run.read("fisher", task) for task in TASKS}
-    damping = load_proxy(run).evidence() if settings.damping == "evidence" else settings.damping
+    fishers, damping, power = merge_of(run)
     bias = direct_bias(
         stage1_networks(run),
         fishers,
@@ -31,7 +30,7 @@ def make(run: Run, write: Writer) -> None:
         sample,
         run.class_counts,
         damping,
-        settings.power,
+        power,
         checkpoint=write.checkpoint("direct", of_each=True),
     )
     write.table("bias", bias)

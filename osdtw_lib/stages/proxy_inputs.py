@@ -27,6 +27,13 @@ def load_proxy(run: Run) -> Proxy:
     return Proxy(made.tensors("head"), made.tensors("tail"), mismatch, depths, len(run.train), tuple(distance))
 
 
+def merge_of(run: Run) -> tuple[dict, float, float]:
+    """How the measured bias merges Stage 1's encoders: both Fishers, damping and power, for measured_bias.merged_encoder."""
+    settings = run.config.direct
+    damping = load_proxy(run).evidence() if settings.damping == "evidence" else settings.damping
+    return {task: run.read("fisher", task) for task in TASKS}, damping, settings.power
+
+
 def load_summary(run: Run) -> ProxySummary:
     """The proxy gathered into bins, for the explorer: any weight and damping within milliseconds."""
     made = require(run, "proxy")
