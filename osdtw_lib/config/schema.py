@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -228,6 +228,10 @@ class Training(Section):
     epochs: Epochs
     warmup_epochs: Warmup = 0.0
     learning_rate: Rate | None = None
+
+    def lasting(self, epochs: int) -> Self:
+        """The same over so many epochs, the warm-up in proportion."""
+        return self.model_copy(update={"epochs": epochs, "warmup_epochs": self.warmup_epochs * epochs / self.epochs})
 
 
 class MaskedAutoencoding(Training):

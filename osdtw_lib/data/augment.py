@@ -201,9 +201,10 @@ def _draw_crops(batch: int, height: int, width: int, area: tuple[float, float]) 
 
 def _moved(image: Image.Image, most: int) -> Image.Image:
     """One image moved by up to so many pixels each way, as `_shifted` does."""
-    pixels = torch.from_numpy(np.array(image)).reshape(1, image.height, image.width, -1).permute(0, 3, 1, 2)
-    moved = _shifted(pixels, torch.randint(-most, most + 1, (2, 1)))
-    return Image.fromarray(moved[0].permute(1, 2, 0).numpy().reshape(np.array(image).shape))
+    pixels = np.array(image)
+    one = torch.from_numpy(pixels).reshape(1, image.height, image.width, -1).permute(0, 3, 1, 2)
+    moved = _shifted(one, torch.randint(-most, most + 1, (2, 1)))
+    return Image.fromarray(moved[0].permute(1, 2, 0).numpy().reshape(pixels.shape))
 
 
 def _shifted(images: Tensor, moves: Tensor) -> Tensor:

@@ -86,8 +86,7 @@ def joint(problem: Problem, head_weight: float) -> Phase:
     """Both tasks over one shared encoder, weighted w_A and 1 - w_A (section 5); begun from a merge, as long as that asks."""
     length = problem.config.stage2
     if length.from_merge:
-        shorter = {"epochs": length.from_merge, "warmup_epochs": length.warmup_epochs * length.from_merge / length.epochs}
-        length = length.model_copy(update=shorter)
+        length = length.lasting(length.from_merge)
     share = {"head": head_weight, "tail": 1 - head_weight}
     losses = lambda network, part: minus_likelihoods(problem, network(part.images), part.labels, share)  # noqa: E731
     return Phase(length, losses)

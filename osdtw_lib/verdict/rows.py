@@ -160,8 +160,8 @@ def taken(path: str, own: dict[int, dict[str, str]], asked: dict[str, dict]) -> 
         if different:
             raise UserError(f"verdict.others: {path}: {row['row']} was measured on other {' and '.join(different)} than here")
         here = asked.get(row["row"], parameters)
-        if row["budget"] == "tuned":  # with parameters that were chosen there
-            here = parameters | {key: here.get(key) for key in ("file_sha256",) if key in here or key in parameters}
+        if row["budget"] == "tuned":  # with values that were chosen there: only the file has to be the same
+            parameters, here = ({"file_sha256": values.get("file_sha256")} for values in (parameters, here))
         if parameters != here:
             raise UserError(f"verdict.others: {path}: {row['row']} was trained with {parameters}, not as here")
         if by_hand := row["parameters"].get("by_hand"):

@@ -72,8 +72,7 @@ class SeedRun(Run):
         """The same with the methods' trainings `factor` times as long, rounded down."""
         length = self.config.stage2
         epochs = max(1, math.floor(factor * length.epochs))
-        longer = length.model_copy(update={"epochs": epochs, "warmup_epochs": length.warmup_epochs * epochs / length.epochs})
-        changed = self.config.model_copy(update={"stage2": longer})
+        changed = self.config.model_copy(update={"stage2": length.lasting(epochs)})
         return self.changed(changed, self.top / f"epochs{epochs}", ("split", "start"))
 
     def refined_by(self, likelihood: str) -> SeedRun:
