@@ -168,6 +168,7 @@ class Refined(_TwoTasks):
     """OSDTW as Algorithm 1 ends, or refined under one likelihood."""
 
     name, title = "osdtw", "OSDTW refined"
+    space = {"likelihood": ("bernoulli", "categorical"), "refinement": (0.5, 1.0, 2.0)}  # refinement: times Stage 3's length
 
     def __init__(self, problem: Problem, shared_depth: int | None = None):
         super().__init__(problem, shared_depth)

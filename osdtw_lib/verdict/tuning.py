@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..evaluation.intervals import paired_test
+from ..methods import osdtw
 from ..stages.run import Run
 from .seed_run import SeedRun
 
@@ -25,10 +26,11 @@ SPACE = {"weight_decay": (0.0, 0.01, 0.15, 0.5, 1.5)}  # of a row that names no 
 MOST_A_CLASS, SHARE, FEWEST = 20, 0.1, 5  # validation images: a tenth of a class, of classes that have so many at least
 
 
-def values_to_try(space: dict[str, tuple] | None, rates: tuple[float, ...] = RATES) -> list[dict]:
-    """TRIALS dictionaries at most: the paper's own values (nothing), the rates, then points of the space in a fixed order."""
+def values_to_try(space: dict[str, tuple] | None, rates: tuple[float, ...] = RATES, own: dict | None = None) -> list[dict]:
+    """TRIALS dictionaries at most: the paper's own values (nothing), the rates, then points of the space in a fixed order,
+    but for `own`, which the first has already."""
     space = space or SPACE
-    points = [dict(zip(space, values)) for values in itertools.product(*space.values())]
+    points = [point for values in itertools.product(*space.values()) if (point := dict(zip(space, values))) != own]
     shuffled = [points[i] for i in np.random.default_rng(0).permutation(len(points))]
     return [{}, *({"rate": rate} for rate in rates), *shuffled][:TRIALS]
 
@@ -36,7 +38,7 @@ def values_to_try(space: dict[str, tuple] | None, rates: tuple[float, ...] = RAT
 def values_tried(run: SeedRun, name: str) -> list[dict]:
     """Of a method, or of "osdtw"; a method that has no training of its own has no rate to try."""
     if name not in run.asked:
-        return values_to_try(None)
+        return values_to_try(osdtw.Refined.space, own={"likelihood": run.config.likelihood, "refinement": 1.0})
     kind = run.asked[name][0]
     trains = not kind.after or "learning_rate" in kind.Parameters.model_fields
     return values_to_try(kind.space, RATES if trains else ())
@@ -56,7 +58,7 @@ def tried(run: SeedRun, name: str, values: dict, top: Path) -> SeedRun:
     """The run with a trial's values for one row, its results under `top`; nothing to change: the run itself.
 
     `rate` is times the learning rate of every training of the whole network, weight_decay the recipe's, the rest are the
-    method's own. A method that stands on another's network has a rate of its own, and leaves that one, which is shared, alone.
+    method's own; of OSDTW the likelihood, and `refinement`, times the length of Stage 3. A method that stands on another's network has a rate of its own, and leaves that one, which is shared, alone.
     """
     if not values:
         return run
@@ -72,6 +74,9 @@ def tried(run: SeedRun, name: str, values: dict, top: Path) -> SeedRun:
             changed[stage] = length.model_copy(update={"learning_rate": peak * values["rate"]})
     if "weight_decay" in values:
         changed["recipe"] = config.recipe.model_copy(update={"weight_decay": values["weight_decay"]})
+    if kind is None and "refinement" in values:
+        epochs = max(1, round(config.stage3.epochs * values["refinement"]))
+        changed |= {"likelihood": values["likelihood"], "stage3": config.stage3.lasting(epochs)}
     own |= {key: value for key, value in values.items() if key not in ("rate", "weight_decay")}
     key = next((k for k in config.baselines if k == name or Path(k).stem == name), name)
     changed |= {"baselines": config.baselines | {key: own}} if kind else {}

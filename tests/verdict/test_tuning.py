@@ -30,6 +30,16 @@ def test_the_papers_own_values_come_first_then_two_rates_then_points_of_the_spac
     assert len({str(values) for values in found}) == len(found) and found == tuning.values_to_try(space)
 
 
+def test_osdtw_tries_its_likelihood_and_the_length_of_its_refinement(finished_copy, tmp_path):
+    run = SeedRun(finished_copy({"stage3.epochs": 4}), 0)
+    values = tuning.values_tried(run, "osdtw")
+    assert len(values) == tuning.TRIALS and values[:3] == [{}, {"rate": 0.5}, {"rate": 2.0}]
+    made = [tuning.tried(run, "osdtw", one, tmp_path).config for one in values[3:]]
+    own, other = run.config.likelihood, "categorical"
+    assert sorted((c.likelihood, c.stage3.epochs) for c in made) == [(own, 2), (own, 8), (other, 2), (other, 4), (other, 8)]
+    assert all((c.stage1, c.stage2, c.recipe) == (run.config.stage1, run.config.stage2, run.config.recipe) for c in made)
+
+
 def test_a_tenth_of_each_class_validates_none_of_the_smallest_and_never_many():
     labels = np.repeat(np.arange(5), (400, 50, 9, 5, 4))
     held = tuning.validation(labels, 0)
