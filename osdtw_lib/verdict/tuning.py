@@ -58,7 +58,8 @@ def tried(run: SeedRun, name: str, values: dict, top: Path) -> SeedRun:
     """The run with a trial's values for one row, its results under `top`; nothing to change: the run itself.
 
     `rate` is times the learning rate of every training of the whole network, weight_decay the recipe's, the rest are the
-    method's own; of OSDTW the likelihood, and `refinement`, times the length of Stage 3. A method that stands on another's network has a rate of its own, and leaves that one, which is shared, alone.
+    method's own; of OSDTW the likelihood, and `refinement`, times the length of Stage 3. A method that stands on another's
+    network has a rate of its own, and leaves that one, which is shared, alone.
     """
     if not values:
         return run
