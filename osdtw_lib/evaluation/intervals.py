@@ -19,6 +19,7 @@ from .metrics import accuracies_of_counts
 
 LEVEL = 0.95
 SIGNIFICANT = 0.05
+LEAST_DOF = 6  # of the seeds' noise, from which on images may lend theirs
 OTHER_WAY = {"wins": "loses", "loses": "wins", "undecided": "undecided"}
 _CELLS = 4_000_000  # numbers held at once while resampling
 
@@ -94,15 +95,41 @@ class PairedTest(NamedTuple):
     p: float
 
 
-def paired_test(right, other, labels, metric: str = "class_mean", groups=None) -> PairedTest:
+class SeedNoise(NamedTuple):
+    """Of a table's rows: the variance (points squared) of a row at one seed about what row and seed add up to; its dof."""
+
+    variance: float
+    dof: int
+
+
+def seed_noise(rows, labels, metric: str = "class_mean", groups=None) -> SeedNoise:
+    """What all rows tell together of how much one more seed moves one of them: the residual of rows and seeds (two-way analysis
+    of variance), with (R - 1)(S - 1) degrees of freedom.
+
+    rows bool (R, S, N), all with the same seeds and images; labels (N,); metric, groups as for paired_test. Raises as it does.
+    """
+    rows = np.asarray(rows)
+    _, labels, sizes = _checked(rows[0], labels, groups)
+    counts = [[np.bincount(labels, seed, minlength=len(sizes)) for seed in row] for row in rows]
+    accuracy = 100 * (np.array(counts) @ _weights(metric, sizes, groups))
+    rest = accuracy - accuracy.mean(1, keepdims=True) - accuracy.mean(0) + accuracy.mean()
+    dof = (rows.shape[0] - 1) * (rows.shape[1] - 1)
+    return SeedNoise(float((rest**2).sum() / dof) if dof else np.nan, dof)
+
+
+def paired_test(
+    right, other, labels, metric: str = "class_mean", groups=None, noise: SeedNoise | None = None
+) -> PairedTest:
     """Two-sided test that two rows are equally accurate, over other seeds and other test images, in closed form.
 
     right, other bool (S, N), paired by seed and image; labels (N,); metric: class_mean, all, or a name in groups.
-    u is the variance of the seeds' differences over S. v is the variance over images, within each class, of the
-    difference averaged over seeds, each class by its weight; a class of one image takes the pooled variance. v also
-    holds what is left of the seeds' noise, so the test is slightly careful. t = mean / sqrt(u + v) with
-    (u + v)^2 / (u^2 / (S - 1) + v^2 / (n - K)) degrees of freedom (Satterthwaite 1946), n and K the images and classes
-    the metric counts. Where nothing varies, dof is NaN and p that of the sign test over images.
+    u is the variance of the seeds' differences over S, or where it is larger that which `noise`, of the table both stand in,
+    lets expect: few seeds agree by luck too often to be taken at their word. v is the variance over images, within each class,
+    of the difference averaged over seeds, each class by its weight; a class of one image takes the pooled variance.
+    t = mean / sqrt(u + v) with (u + v)^2 / (u^2 / d + v^2 / (n - K)) degrees of freedom (Satterthwaite 1946), d those of u,
+    n and K the images and classes the metric counts; where the table has fewer than LEAST_DOF, at most those. With as many rows
+    and as unlike ones as the verdict's, and three seeds, one of some ten tables without any difference shows one all the same.
+    Where nothing varies, dof is NaN and p that of the sign test over images.
     One seed, or one image in each class: what cannot be known is NaN, p too. Raises as image_bootstrap, and ValueError
     for an unknown metric or one that counts no image.
     """
@@ -122,9 +149,12 @@ def paired_test(right, other, labels, metric: str = "class_mean", groups=None) -
     pooled = squares[counted].sum() / (n - n_classes) if n > n_classes else np.nan
     variance = np.where(sizes > 1, squares / np.maximum(sizes - 1, 1), pooled)[counted]
     v = float(1e4 * (weights[counted] ** 2 * sizes[counted] * variance).sum() / n_seeds**2)
-    u = np.nan
+    u, seeds_dof = np.nan, n_seeds - 1
+    noise = noise or SeedNoise(0.0, seeds_dof)
     if n_seeds > 1:
         u = float(per_seed.var(ddof=1) / n_seeds) if np.ptp(per_seed) > 1e-9 else 0.0
+        expected = 2 * noise.variance / n_seeds  # of a difference of two rows
+        u, seeds_dof = (expected, noise.dof) if expected > u else (u, seeds_dof)
     if np.isnan(u + v):
         return PairedTest(mean, per_seed, u, v, np.nan, np.nan, np.nan)
     se = float(np.sqrt(u + v))
@@ -132,7 +162,8 @@ def paired_test(right, other, labels, metric: str = "class_mean", groups=None) -
         signs = np.sign(total[counted[labels]])
         ups, downs = int((signs > 0).sum()), int((signs < 0).sum())
         return PairedTest(mean, per_seed, u, v, se, np.nan, min(1.0, float(2 * special.bdtr(min(ups, downs), ups + downs, 0.5))))
-    dof = (u + v) ** 2 / (u**2 / (n_seeds - 1) + (v**2 / (n - n_classes) if v else 0.0))
+    dof = (u + v) ** 2 / (u**2 / seeds_dof + (v**2 / (n - n_classes) if v else 0.0))
+    dof = min(dof, noise.dof) if noise.dof < LEAST_DOF else dof
     return PairedTest(mean, per_seed, u, v, se, float(dof), float(2 * special.stdtr(dof, -abs(mean) / se)))
 
 
@@ -159,7 +190,7 @@ def who_wins(
 
     right: {row: bool (S, N)}, all with the same seeds and images; labels (N,); metric, groups as for paired_test.
     Columns row, other, difference, low, high (points; the two-way interval, for one seed that of images alone),
-    p (paired_test), p_adjusted (holm over all pairs, each counted once), verdict: wins or loses where p_adjusted is
+    p (paired_test, with all rows' seed_noise), p_adjusted (holm over all pairs, each counted once), verdict: wins or loses where p_adjusted is
     below 0.05, else undecided; one seed decides nothing, there p is NaN. The images are redrawn once for all rows.
     The same arguments give the same numbers, in any order of rows and images. Raises as paired_test.
     """
@@ -177,7 +208,8 @@ def who_wins(
     means = _over_seeds(np.concatenate(drawn).reshape(resamples, len(names), n_seeds), seed_rng, n_seeds > 1)
 
     pairs = list(combinations(range(len(names)), 2))
-    tests = [paired_test(rows[a], rows[b], labels, metric, groups) for a, b in pairs]
+    noise = seed_noise(rows, labels, metric, groups)
+    tests = [paired_test(rows[a], rows[b], labels, metric, groups, noise) for a, b in pairs]
     adjusted = holm([test.p for test in tests])
     found = {}
     words = verdicts([test.mean for test in tests], adjusted)
