@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import optimize
 
 from ..longtail import GROUPS
-from .intervals import LEVEL, times_drawn
+from .intervals import LEVEL, strata, stretch, times_drawn
 
 BINS = 15
 COLDEST, HOTTEST = 0.05, 20.0
@@ -74,16 +74,18 @@ def equal_mass_error(confidence: np.ndarray, right: np.ndarray) -> float:
 # temperatures ---------------------------------------------------------------------------------------------------
 
 
-def balanced_weights(labels: np.ndarray, groups: dict[str, np.ndarray]) -> np.ndarray:
-    """(N,), summing to 1: each class of a group counts alike, however many images it has, as in a balanced test set.
+def weights_under(shares: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarray]) -> np.ndarray:
+    """(N,), summing to 1: each class counts by its share (K,), however many images it has.
 
     A class without images has its share taken by the others of its group, a group without images by the other groups.
     """
     weights = np.zeros(len(labels))
     for members in groups.values():
         inside = np.isin(labels, members)
-        _, which, counts = np.unique(labels[inside], return_inverse=True, return_counts=True)
-        weights[inside] = len(members) / len(counts) / counts[which] if len(counts) else 0.0
+        present, which, counts = np.unique(labels[inside], return_inverse=True, return_counts=True)
+        if len(present):
+            own = shares[present] * (shares[members].sum() / shares[present].sum())
+            weights[inside] = (own / counts)[which]
     return weights / weights.sum()
 
 
@@ -123,9 +125,12 @@ def scaled(scores: np.ndarray, groups: dict[str, np.ndarray], temperatures: dict
     return np.asarray(scores, np.float64) / chosen[:, None]
 
 
-def fit_temperatures(scores: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarray]) -> dict[str, float]:
-    """{group: temperature}, each on the images predicted into it, classes counting alike; 1 with fewer than 10 of them."""
-    weights, predicted, found = balanced_weights(labels, groups), predicted_group(scores, groups), {}
+def fit_temperatures(
+    scores: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarray], shares: np.ndarray
+) -> dict[str, float]:
+    """{group: temperature}, each on the images predicted into it; 1 with fewer than 10 of them. Classes count by the shares (K,)
+    for which softmax(scores) stands: under others even a row that is right would seem too sure of some classes."""
+    weights, predicted, found = weights_under(shares, labels, groups), predicted_group(scores, groups), {}
     for number, name in enumerate(GROUPS):
         inside = predicted == number
         enough = inside.sum() >= FEWEST
@@ -133,12 +138,14 @@ def fit_temperatures(scores: np.ndarray, labels: np.ndarray, groups: dict[str, n
     return found
 
 
-def judged_temperatures(scores: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarray], seed: int = 0) -> pd.DataFrame:
+def judged_temperatures(
+    scores: np.ndarray, labels: np.ndarray, groups: dict[str, np.ndarray], shares: np.ndarray, seed: int = 0
+) -> pd.DataFrame:
     """Whether temperatures help, on calibration images alone: group, temperature, images, gain, low, high, used.
 
     A row a group of predictions; images: those predicted into it. Five folds, each scaled by what the others fit; gain: nats of
-    log-likelihood an image, with a 95 % interval over images redrawn within their class, since so many of each were set aside. A
-    temperature is used where the interval is above 0.
+    log-likelihood an image, under the shares (K,) for which the row stands, with a 95 % interval over images redrawn within
+    their class, since so many of each were set aside. A temperature is used where the interval is above 0.
     """
     fold, rng = np.empty(len(labels), int), np.random.default_rng(seed)
     for label in np.unique(labels):
@@ -148,10 +155,10 @@ def judged_temperatures(scores: np.ndarray, labels: np.ndarray, groups: dict[str
     for number in np.unique(fold):
         out, rest = fold == number, fold != number
         if rest.any():
-            fitted = fit_temperatures(scores[rest], labels[rest], groups)
+            fitted = fit_temperatures(scores[rest], labels[rest], groups, shares)
             gains[out] = losses(scores[out], labels[out]) - losses(scaled(scores[out], groups, fitted), labels[out])
-    weights, predicted = balanced_weights(labels, groups), predicted_group(scores, groups)
-    final, rows = fit_temperatures(scores, labels, groups), []
+    weights, predicted = weights_under(shares, labels, groups), predicted_group(scores, groups)
+    final, rows = fit_temperatures(scores, labels, groups, shares), []
     for number, name in enumerate(GROUPS):
         inside = predicted == number
         gain, low, high = _mean_and_interval(gains, weights * inside, labels, seed)
@@ -235,12 +242,13 @@ def _measured(sums: np.ndarray, keys: list, sizes: dict) -> dict:
 
 
 def _redrawn(labels: np.ndarray, seed: int, at_once: int = 100) -> Iterator[np.ndarray]:
-    """How often each image is drawn (r, N), within its class, in RESAMPLES resamples, some at a time."""
-    rng, classes = np.random.default_rng(seed), [np.flatnonzero(labels == k) for k in np.unique(labels)]
+    """How often each image counts (r, N) in RESAMPLES resamples within its class, some at a time, as intervals.image_bootstrap
+    widens them: on average once, and now and then a little less than never."""
+    rng, redrawn = np.random.default_rng(seed), strata(labels)
     for _ in range(RESAMPLES // at_once):
         times = np.empty((at_once, len(labels)))
-        for own in classes:
-            times[:, own] = times_drawn(len(own), at_once, rng)
+        for own in redrawn:
+            times[:, own] = 1 + stretch(len(own)) * (times_drawn(len(own), at_once, rng) - 1)
         yield times
 
 

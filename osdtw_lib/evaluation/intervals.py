@@ -29,6 +29,7 @@ def image_bootstrap(right, labels, groups=None, minus=None, resamples: int = 10_
 
     right bool (S, N), S at least 1; labels (N,); groups: {many, medium, few: class indices} or None, without them.
     minus bool (S, N): another row with the same seeds and images; then the differences right - minus.
+    Deviations are widened to what new images would show (`stretch`); classes of one image are redrawn together (`strata`).
     Returns a row for each metric of accuracies_of_counts, in its order: metric, value, low, high, in % or points.
     A metric is computed for each seed and averaged over seeds, in a resample too. A row that has every image right or
     every one wrong gets an interval of no width. The same arguments give the same numbers, in any order of the images.
@@ -190,8 +191,8 @@ def who_wins(
 
     right: {row: bool (S, N)}, all with the same seeds and images; labels (N,); metric, groups as for paired_test.
     Columns row, other, difference, low, high (points; the two-way interval, for one seed that of images alone),
-    p (paired_test, with all rows' seed_noise), p_adjusted (holm over all pairs, each counted once), verdict: wins or loses where p_adjusted is
-    below 0.05, else undecided; one seed decides nothing, there p is NaN. The images are redrawn once for all rows.
+    p (paired_test, with all rows' seed_noise), p_adjusted (holm over all pairs, each counted once), verdict: wins or loses
+    where p_adjusted is below 0.05, else undecided; one seed decides nothing, there p is NaN. The images are redrawn once for all rows.
     The same arguments give the same numbers, in any order of rows and images. Raises as paired_test.
     """
     columns = ["row", "other", "difference", "low", "high", "p", "p_adjusted", "verdict"]
@@ -242,26 +243,57 @@ def _bootstrap(right, labels, groups, minus, resamples, seed, seeds_too) -> pd.D
     return pd.DataFrame(table, columns=["metric", "value", "low", "high"])
 
 
+def strata(labels: np.ndarray) -> list[np.ndarray]:
+    """Images that are redrawn among themselves, as indices: those of a class. Classes of one image, which would never vary, are
+    one stratum together; where only one class has one, with the smallest other."""
+    classes = [np.flatnonzero(labels == k) for k in np.unique(labels)]
+    by_size = sorted(range(len(classes)), key=lambda i: len(classes[i]))
+    single = sum(len(own) == 1 for own in classes)
+    joined = set(by_size[: 2 if single == 1 else single])
+    rest = [own for i, own in enumerate(classes) if i not in joined]
+    return [np.sort(np.concatenate([classes[i] for i in joined])), *rest] if joined else rest
+
+
+def stretch(n: int) -> float:
+    """What deviations of n images drawn from n are multiplied by: they vary by (n - 1) / n of what n new ones would."""
+    return float(np.sqrt(n / (n - 1))) if n > 1 else 1.0
+
+
+def _drawn(n: int, resamples: int, rng) -> np.ndarray:
+    """Which of n things are drawn (resamples, n), with replacement."""
+    return rng.integers(n, size=(resamples, n))
+
+
 def times_drawn(n: int, resamples: int, rng) -> np.ndarray:
     """How often each of n things is drawn (resamples, n), n being drawn with replacement."""
-    picks = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
+    picks = _drawn(n, resamples, rng) + n * np.arange(resamples)[:, None]
     return np.bincount(picks.ravel(), minlength=resamples * n).reshape(resamples, n)
 
 
 def _resampled(right, labels, sizes, resamples, rng) -> Iterator[np.ndarray]:
-    """Right images of each class (r, C, K), of r resamples at a time; all rows of right (C, N) share the images drawn."""
-    present = np.flatnonzero(sizes)
+    """Right images of each class (r, C, K), of r resamples at a time; all rows of right (C, N) share the images drawn.
+
+    What the images of a stratum of several classes tell goes to those classes in turn.
+    """
     own = []
-    for k in present:
-        inside = right[:, labels == k]
-        own.append(inside[:, np.lexsort(inside)].T.astype(np.float32))  # an order of its own, whatever the file's
+    for members in strata(labels):
+        inside = right[:, members]
+        order = np.lexsort((*inside, labels[members]))  # an order of its own, whatever the file's
+        own.append((labels[members][order], inside[:, order].T.astype(np.float32)))
     at_once = max(1, min(resamples, _CELLS // max(int(sizes.max()), len(right) * len(sizes))))
     for start in range(0, resamples, at_once):
         r = min(at_once, resamples - start)
-        counts = np.zeros((r, len(right), len(sizes)), np.float32)  # whole numbers: exact
-        for k, inside in zip(present, own):
-            n = len(inside)
-            counts[:, :, k] = times_drawn(n, r, rng).astype(np.float32) @ inside
+        counts = np.zeros((r, len(right), len(sizes)), np.float32)
+        for classes, inside in own:
+            n, wider = len(inside), stretch(len(inside))
+            if (classes == classes[0]).all():
+                here, drawn = inside.sum(0), times_drawn(n, r, rng).astype(np.float32) @ inside  # whole numbers: exact
+                counts[:, :, classes[0]] = here + wider * (drawn - here)
+                continue
+            mean = inside.mean(0)
+            varied = mean + wider * (inside[_drawn(n, r, rng)] - mean)  # (r, n, C)
+            for k in np.unique(classes):
+                counts[:, :, k] = varied[:, classes == k].sum(1)
         yield counts
 
 

@@ -74,7 +74,8 @@ def _of_these_weights(run: Path, stage: str, row: Row) -> dict | None:
 
 
 def _ece(run: Path, row: Row) -> float | None:
-    """Expected calibration error of the row's raw scores, over all test images; None where none was measured of these weights."""
+    """Expected calibration error of the row without temperatures, over all test images and under their class mix; None where none
+    was measured of these weights."""
     if _of_these_weights(run, "calibration", row) is None:
         return None
     table = read_table(run / "calibration" / "calibration.csv")

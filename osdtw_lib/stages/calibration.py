@@ -1,6 +1,10 @@
 """Notebook 10: whether the probabilities of every row are what they say, on the test set; and, where images were set aside for
 it (`calibration.images`), temperatures that correct them and prediction sets.
 
+Each row's probabilities are judged under the class mix of the test set, to which its scores are moved from the mix they stand
+for: plain cross-entropy's would otherwise seem badly calibrated for being right about the training set's. Temperatures are fitted
+under the mix a row stands for.
+
 Temperatures and thresholds are fitted and chosen on the calibration part alone; correction.json holds them for the predictor.
 """
 
@@ -11,6 +15,7 @@ import pandas as pd
 
 from ..artifacts.artifact import Writer
 from ..evaluation import calibration, conformal
+from ..evaluation.class_mix import moved
 from .networks import rows
 from .run import Run
 from .scores import scores_of
@@ -21,20 +26,24 @@ MISSING = "no calibration part; set calibration.images, for instance 0.2, for te
 
 
 def parameters(run: Run) -> dict:
-    return {"methods": list(rows(run)), "coverages": list(COVERAGES)}
+    return {"methods": list(rows(run)), "coverages": list(COVERAGES), "judged_under": "the test set's mix"}
 
 
 def make(run: Run, write: Writer) -> None:
     found: dict[str, list[pd.DataFrame]] = {"calibration": [], "reliability": [], "temperatures": []}
     correction: dict = {"groups": {name: members.tolist() for name, members in run.groups.items()}, "methods": {}}
     labels, there = run.test.labels, len(run.calibration) > 0
-    for name in rows(run, chosen(run)["shared_depth"]):
-        before, after = scores_of(run, name), None
+    mix = np.bincount(labels, minlength=len(run.class_names)) / len(labels)
+    for name, row in rows(run, chosen(run)["shared_depth"]).items():
+        raw = scores_of(run, name)
+        before, after = moved(raw, row.shares, mix), None
         if there:
             aside = scores_of(run, name, run.calibration)
-            judged = calibration.judged_temperatures(aside, run.calibration.labels, run.groups, run.seed("calibration"))
+            judged = calibration.judged_temperatures(
+                aside, run.calibration.labels, run.groups, row.shares, run.seed("calibration")
+            )
             used = calibration.used_temperatures(judged)
-            after = calibration.scaled(before, run.groups, used)
+            after = moved(calibration.scaled(raw, run.groups, used), row.shares, mix)
             own = conformal.scores_by_class(calibration.probabilities(aside), run.calibration.labels)
             correction["methods"][name] = {"temperatures": used, "set_scores": own}
             found["temperatures"].append(_named(judged, method=name))
@@ -46,7 +55,7 @@ def make(run: Run, write: Writer) -> None:
         found["calibration"].append(_named(calibration.compared(before, after, labels, run.groups), method=name))
     # the last row is OSDTW, refined
     if there:
-        write.table("sets", _sets(run, calibration.probabilities(before), own))
+        write.table("sets", _sets(run, calibration.probabilities(raw), own))
     else:
         print(f"calibration: {MISSING}", flush=True)
     for name, tables in found.items():

@@ -7,6 +7,7 @@ from scipy import optimize, special
 from osdtw_lib.evaluation import calibration as c
 
 GROUPS = {"many": np.array([0, 1]), "medium": np.array([2]), "few": np.array([3, 4])}
+EVEN = np.full(5, 1 / 5)
 
 
 def drawn(n, scale=1.0, seed=0, factors=(1, 1, 1, 1, 1)):
@@ -38,7 +39,7 @@ def test_the_factor_of_each_group_of_predictions_is_found():
     scores, labels = drawn(30_000, factors=(3, 3, 1, 0.5, 0.5))
     even = {name: c.temperature(scores[m], labels[m]) for name, m in members(scores).items()}
     assert [even[g] for g in ("many", "medium", "few")] == pytest.approx([3, 1, 0.5], rel=0.05)
-    found = c.fit_temperatures(scores, labels, GROUPS)
+    found = c.fit_temperatures(scores, labels, GROUPS, EVEN)
     assert found == pytest.approx(even, rel=0.05)  # the classes are about as frequent as one another
     np.testing.assert_allclose(c.scaled(scores, GROUPS, found).argmax(1), scores.argmax(1))
 
@@ -58,27 +59,55 @@ def test_a_temperature_at_an_end_stays_there():
 def test_too_few_predictions_have_no_temperature():
     scores, labels = drawn(300, 4.0)
     keep = ~members(scores)["few"] | (np.cumsum(members(scores)["few"]) < c.FEWEST)
-    found = c.fit_temperatures(scores[keep], labels[keep], GROUPS)
+    found = c.fit_temperatures(scores[keep], labels[keep], GROUPS, EVEN)
     assert found["few"] == 1 and found["many"] != 1
-    judged = c.judged_temperatures(scores[keep], labels[keep], GROUPS)
+    judged = c.judged_temperatures(scores[keep], labels[keep], GROUPS, EVEN)
     assert judged["used"].tolist() == [True, True, False] and judged["images"].tolist()[2] == c.FEWEST - 1
     assert c.used_temperatures(judged)["few"] == 1
 
 
 def test_a_temperature_is_used_where_it_helps_images_it_has_not_seen():
     wrong, labels = drawn(600, 4.0)
-    judged = c.judged_temperatures(wrong, labels, GROUPS)
+    judged = c.judged_temperatures(wrong, labels, GROUPS, EVEN)
     assert judged["used"].all() and (judged["low"] > 0).all() and (judged["gain"] > judged["low"]).all()
-    right = [c.judged_temperatures(*drawn(150, seed=s), GROUPS)["used"].to_numpy() for s in range(20)]
+    right = [c.judged_temperatures(*drawn(150, seed=s), GROUPS, EVEN)["used"].to_numpy() for s in range(20)]
     assert np.mean(right) < 0.1  # nothing to gain: seldom used
-    assert c.judged_temperatures(wrong, labels, GROUPS).equals(judged)
+    assert c.judged_temperatures(wrong, labels, GROUPS, EVEN).equals(judged)
 
 
 def test_classes_of_a_group_weigh_alike_and_an_empty_one_is_stood_in_for():
     labels = np.array([0, 0, 0, 1, 3, 3])
-    np.testing.assert_allclose(c.balanced_weights(labels, GROUPS), np.array([1 / 3, 1 / 3, 1 / 3, 1, 1, 1]) / 4)
-    both = c.balanced_weights(np.array([0, 1, 2, 2, 3, 4]), GROUPS)
+    np.testing.assert_allclose(c.weights_under(EVEN, labels, GROUPS), np.array([1 / 3, 1 / 3, 1 / 3, 1, 1, 1]) / 4)
+    both = c.weights_under(EVEN, np.array([0, 1, 2, 2, 3, 4]), GROUPS)
     np.testing.assert_allclose(both, [0.2, 0.2, 0.1, 0.1, 0.2, 0.2])
+    own = c.weights_under(np.array([0.4, 0.2, 0.1, 0.2, 0.1]), labels, GROUPS)  # 2 and 4 have no image
+    np.testing.assert_allclose(own, np.array([0.4 / 3, 0.4 / 3, 0.4 / 3, 0.2, 0.15, 0.15]) / 0.9)
+
+
+def test_a_row_that_is_right_about_another_mix_needs_no_temperature():
+    """Scores that are the truth where class 0 is 40 times as frequent as class 4: calibration images come with that mix."""
+    rng = np.random.default_rng(0)
+    shares = np.array([40, 15, 5, 2, 1]) / 63
+    labels = rng.choice(5, 6000, p=shares)
+    scores = (1.2 * np.eye(5))[labels] + rng.normal(0, 1.1, (6000, 5))
+    scores = 1.2 / 1.1**2 * scores + np.log(shares)  # Bayes' rule for normal scores
+    found = c.fit_temperatures(scores, labels, GROUPS, shares)
+    assert found["many"] == pytest.approx(1, abs=0.06) and found["medium"] == pytest.approx(1, abs=0.25)
+    assert c.fit_temperatures(scores, labels, GROUPS, EVEN)["many"] > 1.3
+
+
+def test_classes_of_one_image_each_do_not_make_a_gain_certain():
+    """Scores that are right already; within such classes nothing would ever be redrawn."""
+    groups, used = dict(zip(GROUPS, np.arange(60).reshape(3, 20))), []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        scores = rng.normal(0, 2, (3000, 60))
+        labels = (special.softmax(scores, 1).cumsum(1) > rng.random((3000, 1))).argmax(1)
+        own = np.unique(labels, return_index=True)[1]
+        judged = c.judged_temperatures(scores[own], labels[own], groups, np.full(60, 1 / 60), seed)
+        assert (judged["high"] > judged["low"]).all()
+        used += judged["used"].tolist()
+    assert np.mean(used) < 0.1
 
 
 def test_the_error_over_bins_of_equal_mass_is_the_one_by_hand():

@@ -15,6 +15,8 @@ from osdtw_lib.evaluation.intervals import (
     SeedNoise,
     paired_test,
     seed_noise,
+    strata,
+    stretch,
     two_way_bootstrap,
     verdicts,
     who_wins,
@@ -211,6 +213,25 @@ def test_the_noise_of_seeds_is_what_row_and_seed_leave_over():
     assert paired_test(a, b, labels).dof <= 3 < small.dof  # without a table the seeds' own degrees are all there are
 
 
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_the_image_interval_covers_the_truth_where_classes_have_few_images(images):
+    """60 classes, each with a chance of its own; of one image a class their own differences count as chance too."""
+    chance, inside = np.random.default_rng(images).beta(4, 2, 60), 0
+    labels = np.repeat(np.arange(60), images)
+    for seed in range(200):
+        right = np.random.default_rng((seed, images)).random((1, len(labels))) < chance[labels]
+        _, low, high = of(image_bootstrap(right, labels, resamples=500, seed=seed), "class_mean")
+        inside += low <= 100 * chance.mean() <= high
+    assert inside / 200 >= 0.9
+
+
+def test_classes_of_one_image_are_redrawn_together():
+    members = [own.tolist() for own in strata(np.array([0, 1, 1, 2, 3, 3, 3]))]
+    assert members == [[0, 3], [1, 2], [4, 5, 6]]
+    assert [own.tolist() for own in strata(np.array([0, 1, 1, 3, 3, 3]))] == [[0, 1, 2], [3, 4, 5]]
+    assert [own.tolist() for own in strata(np.array([7]))] == [[0]] and stretch(1) == 1
+
+
 def test_every_metric_is_resampled():
     a, _, labels = rows(n=400, n_classes=20)
     groups = {"many": np.arange(5), "medium": np.arange(5, 20), "few": np.array([], int)}
@@ -267,7 +288,8 @@ def test_who_wins_goes_both_ways_round():
     twin = table.loc[("worse", "twin")]
     assert twin[["difference", "low", "high", "p", "p_adjusted", "verdict"]].tolist() == [0, 0, 0, 1, 1, "undecided"]
     noise = seed_noise(np.stack([a, b, b]), labels)
-    assert there["p"] == paired_test(a, b, labels, noise=noise).p and there["p_adjusted"] == pytest.approx(3 * there["p"])  # of three pairs
+    assert there["p"] == paired_test(a, b, labels, noise=noise).p
+    assert there["p_adjusted"] == pytest.approx(3 * there["p"])  # of three pairs
 
 
 def test_a_p_that_only_holm_makes_too_large_decides_nothing():

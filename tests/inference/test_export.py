@@ -287,7 +287,7 @@ def test_the_card_gives_the_tables_figures_with_intervals(exported, finished):
     low, high = wilson(round(table["all"]), 100)
     assert f"| 10 | {sum(finished.class_counts):,} | 100 | {table['all']:.1f} | {low:.1f} to {high:.1f} |" in text
     assert (
-        re.search(r"Expected calibration error: \d+\.\d points", text)
+        re.search(r"Expected calibration error, [a-z ]+: \d+\.\d points", text)
         and "equally frequent" in text
         and "from scratch here" in text
     )

@@ -89,7 +89,8 @@ def test_temperatures_come_from_the_calibration_part_alone(carved):
     made = carved.artifact("calibration")
     judged = made.table("temperatures")
     aside = scores_of(carved, "osdtw", carved.calibration)
-    again = calibration.judged_temperatures(aside, carved.calibration.labels, carved.groups, carved.seed("calibration"))
+    labels, seed = carved.calibration.labels, carved.seed("calibration")
+    again = calibration.judged_temperatures(aside, labels, carved.groups, rows(carved)["osdtw"].shares, seed)
     own = judged[judged["method"] == "osdtw"].reset_index(drop=True)
     np.testing.assert_allclose(own[["temperature", "low"]], again[["temperature", "low"]])
     assert own["used"].tolist() == again["used"].tolist() and own["used"].any()  # so short a training is underconfident
