@@ -3,8 +3,10 @@
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import torch
+
 
 from osdtw_lib.backend import distributed
 from osdtw_lib.errors import UserError
@@ -28,7 +30,7 @@ def vanish(rank):
     time.sleep(60)
 
 
-def exchange():
+def exchange(folder):
     rank = distributed.rank()
     sent = distributed.tensors_from_first({"a": torch.arange(3.0), "b": torch.tensor(7)} if rank == 0 else {"c": torch.ones(1)})
     assert list(sent) == ["a", "b"] and torch.equal(sent["a"], torch.arange(3.0)) and sent["b"] == 7
@@ -45,10 +47,33 @@ def exchange():
         assert str(error).startswith("training, epoch 3: the processes' weights are no longer alike")
     else:
         raise AssertionError("a last bit is seen")
+    with distributed.alone():
+        assert (distributed.world_size(), distributed.rank(), distributed.sum_over_processes([own], 3)) == (1, 0, 3)
+    assert distributed.world_size() == 3
+    share_features(folder)
     looked = []
     distributed.by_first(lambda: looked.append(rank))
     assert looked == ([0] if rank == 0 else [])
     distributed.by_first(lambda: refused_by(rank))
+
+
+def share_features(folder):
+    """Two parts a view, of which the third process has none; then the lock's token, which all know inside."""
+    from osdtw_lib.artifacts.lock import TOKEN, held
+    from osdtw_lib.data.batches import is_own
+    from osdtw_lib.training.frozen_features import Views
+
+    images = torch.arange(12.0).reshape(6, 2)
+    parts = [SimpleNamespace(images=images[3 * i : 3 * i + 3], indices=torch.arange(3 * i, 3 * i + 3), number=i) for i in (0, 1)]
+    shown = SimpleNamespace(epoch=lambda number: [[part for part in parts if is_own(part.number)]], device=torch.device("cpu"))
+    drawn = SimpleNamespace(labels=torch.zeros(6, dtype=torch.int64), batch_size=3)
+    views = Views(shown, drawn, lambda images: 2 * images, 1, "fp32")
+    assert torch.equal(views.view(0), 2 * images) and torch.equal(views.view(0), 2 * images)
+    before = os.environ.get(TOKEN)
+    with held(folder):
+        token = os.environ[TOKEN]
+        assert token == distributed.from_first(token)
+    assert os.environ.get(TOKEN) == before
 
 
 def refused_by(rank):

@@ -37,7 +37,24 @@ def held(folder: Path, wait: bool = False) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         distributed.by_first(lambda: stack.enter_context(_taken(folder, wait)))
+        token = distributed.from_first(os.environ.get(TOKEN))
+        if distributed.rank() > 0:
+            stack.enter_context(_known(token))
         yield
+
+
+@contextlib.contextmanager
+def _known(token: str | None) -> Iterator[None]:
+    """Inside, the token stands in the environment, as where a process was started by the lock's holder."""
+    before = os.environ.get(TOKEN)
+    try:
+        if token is not None:
+            os.environ[TOKEN] = token
+        yield
+    finally:
+        os.environ.pop(TOKEN, None)
+        if before is not None:
+            os.environ[TOKEN] = before
 
 
 @contextlib.contextmanager
@@ -71,18 +88,14 @@ def _taken(folder: Path, wait: bool) -> Iterator[None]:
             print(f"{who}; waits", flush=True)
         said = True
         time.sleep(LOOK)
-    token, before = uuid.uuid4().hex, os.environ.get(TOKEN)
-    with file:
+    token = uuid.uuid4().hex
+    with file, _known(token):
         try:
             _write_record(file, token)
             _mine.add(path)
-            os.environ[TOKEN] = token
             yield
         finally:
             _mine.discard(path)
-            os.environ.pop(TOKEN, None)
-            if before is not None:
-                os.environ[TOKEN] = before
             with contextlib.suppress(OSError):
                 path.unlink()  # before it is free: who gets it then sees that it is gone, and makes a new one
                 path.parent.rmdir()  # where nothing was made

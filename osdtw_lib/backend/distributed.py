@@ -32,8 +32,11 @@ LISTENING = 0.25  # seconds between two looks for lines of the first process
 REFUSED = "UserError: "
 
 
+_apart = False
+
+
 def _on() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return not _apart and dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
@@ -145,7 +148,7 @@ def start_sum(tensor: torch.Tensor) -> dist.Work:
 
 
 def started_by_torchrun() -> bool:
-    return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys() and not _on()
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys() and not dist.is_initialized()
 
 
 @contextlib.contextmanager
@@ -153,19 +156,48 @@ def group(device: str):
     """This process as one of those that a launcher started; only the first prints. device: auto, cpu or cuda."""
     if "TORCHELASTIC_RUN_ID" in os.environ:  # else a shell may have started it, and a process may outlive that
         worker.end_with(os.getppid())
-    on_gpu = device != "cpu" and torch.cuda.is_available()
+    on_gpu, here, together = device != "cpu" and torch.cuda.is_available(), *_place()
+    torch.set_num_threads(max(1, torch.get_num_threads() // together))
     if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    else:
-        torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ["LOCAL_WORLD_SIZE"])))
+        if here >= torch.cuda.device_count():
+            raise UserError(
+                f"process {here + 1} of {together} on this machine has no GPU: it sees {torch.cuda.device_count()}; start as many "
+                "as there are (--nproc-per-node), and let each process see all GPUs of its machine"
+            )
+        torch.cuda.set_device(here)
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         with contextlib.ExitStack() as stack:
             if rank() > 0:
                 stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             yield
+    except BaseException:
+        if not on_gpu:  # NCCL would wait for the other processes, and they wait for this one
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def _place() -> tuple[int, int]:
+    """Which of the processes on this machine this one is, and how many there are."""
+    try:
+        return int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    except (KeyError, ValueError):
+        raise UserError(
+            "RANK and WORLD_SIZE are set, as for one of several processes, and LOCAL_RANK or LOCAL_WORLD_SIZE is not: "
+            "start with torchrun, which sets them, or unset them to work in one process"
+        ) from None
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process works as if it were the only one: what the first does for all."""
+    global _apart
+    before, _apart = _apart, True
+    try:
+        yield
     finally:
-        dist.destroy_process_group()
+        _apart = before
 
 
 def _work(function: Callable, device: str, arguments: tuple) -> None:

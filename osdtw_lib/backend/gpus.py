@@ -47,6 +47,11 @@ BUILDS = (  # the one to prefer first
 ELSEWHERE = "a build of torch for it (pytorch.org, Installing previous versions of PyTorch)"
 
 
+def random_state_kept() -> contextlib.AbstractContextManager:
+    """What is drawn inside leaves torch's random state on the CPU and on this process's GPU as it was."""
+    return torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else [])
+
+
 def choose(device: str) -> str:
     """ "cuda" or "cpu" of a parameter file's `device`. Raises UserError where a GPU is asked for and none can be used.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..artifacts.background import Background
-from ..backend import distributed
+from ..backend import distributed, gpus
 from ..backend.precision import REDUCED, autocast
 from ..errors import UserError
 from .reading import check_repeatable, own
@@ -64,7 +64,7 @@ def diagonal_fishers(
     """
     if precision not in REDUCED:
         raise ValueError(f"precision is one of {', '.join(REDUCED)}, got '{precision}'")
-    with torch.enable_grad(), torch.random.fork_rng(), contextlib.ExitStack() as stack:
+    with torch.enable_grad(), gpus.random_state_kept(), contextlib.ExitStack() as stack:
         for model in models.values():
             stack.enter_context(_as_found(model))
         check_repeatable(batches)
@@ -89,7 +89,8 @@ def diagonal_fishers(
                     saved.save(_tensors(runs), {"batches": number + 1, "samples": run.samples})
         for run in runs.values():
             run.check_finite(batches)
-    return {name: run.mean() for name, run in runs.items()}
+    known = len(batches.labels) if hasattr(batches, "labels") else None
+    return {name: run.mean(known) for name, run in runs.items()}
 
 
 def _tensors(runs: dict[str, _Pass]) -> dict[str, Tensor]:
@@ -156,11 +157,13 @@ class _Pass:
         self.sums[query], self.sums[value] = whole[:width], whole[2 * width :]
         return whole
 
-    def mean(self) -> dict[str, Tensor]:
-        """Over the samples of all processes, which ask for it together."""
+    def mean(self, known: int | None = None) -> dict[str, Tensor]:
+        """Over the samples of all processes, which ask for it together; known: how many there are, where one can know."""
         samples = distributed.sum_over_processes(list(self.sums.values()), self.samples)
         if samples == 0:
             raise UserError("the Fisher needs at least one sample; the batches are empty")
+        if known not in (None, samples):
+            raise RuntimeError(f"the Fisher has counted {samples} samples, and there are {known}")
         return {name: total / (samples * self.scale**2) for name, total in self.sums.items()}
 
     def attach(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..backend import distributed
+from ..backend import distributed, gpus
 from ..errors import UserError
 
 
@@ -22,7 +22,7 @@ def check_repeatable(batches) -> None:
         raise UserError(f"the Fisher needs every sample, and this loader drops the last batch; {advice}")
     if any(isinstance(getattr(one, "sampler", None), torch.utils.data.RandomSampler) for one in (batches, sampler)):
         raise UserError(f"the Fisher needs the same batches each time, and this loader shuffles; {advice}")
-    with torch.random.fork_rng():
+    with gpus.random_state_kept():
         first, again = next(iter(batches), None), next(iter(batches), None)
     if first is None:
         raise UserError("the Fisher needs at least one sample; the batches are empty")

@@ -112,7 +112,8 @@ def _prior(about: dict) -> str:
 
 def _calibration(measured: Measured) -> str:
     error = "not measured" if measured.ece is None else f"{measured.ece:.1f} points of %"
-    return f"## Calibration\n\nExpected calibration error, under the class mix of the test images: {error}. Nothing is rescaled: the scores are as they were trained.\n"
+    measure = "Expected calibration error, under the class mix of the test images"
+    return f"## Calibration\n\n{measure}: {error}. Nothing is rescaled: the scores are as they were trained.\n"
 
 
 def _cost(cost: Cost) -> str:

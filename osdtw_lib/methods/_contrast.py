@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..backend import gpus
 from ..models.vit import ViT
 from ..training.phase import Part
 from ._parts import features
@@ -77,7 +78,7 @@ class Contrasted(nn.Module):
 
 
 def _projector(width: int, size: int) -> nn.Sequential:
-    with torch.random.fork_rng():
+    with gpus.random_state_kept():
         torch.manual_seed(0)
         first, second, last = nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, size)
     return nn.Sequential(first, nn.GELU(), second, nn.GELU(), last)

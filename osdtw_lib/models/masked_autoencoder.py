@@ -21,6 +21,8 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         if settings.decoder_width % settings.decoder_heads or settings.decoder_width % 4:
             raise UserError(f"stage0.decoder_width {settings.decoder_width} is no multiple of 4 and of decoder_heads")
+        if encoder.embed_dim % 4:
+            raise UserError(f"model.width {encoder.embed_dim} is no multiple of 4, as masked autoencoding wants it")
         self.encoder, self.mask_ratio, self.normalize_patches = encoder, settings.mask_ratio, settings.normalize_patches
         depths = depth_of(encoder)
         for name, parameter in encoder.named_parameters():  # norm and head are the decoders' of later stages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import checksum
+from ..backend import distributed
 from ..errors import UserError
 from ..models.weights import weights
 from .networks import started
@@ -14,7 +15,8 @@ from .run import Run
 def parameters(run: Run, name: str) -> dict:
     method, parameters = run.asked[name]
     own = {"parameters": parameters.model_dump(mode="json")} if method.Parameters.model_fields else {}
-    file = {"file": checksum(method.file)} if method.file else {}
+    # a file of one's own may read all that a Problem knows
+    file = {"file": checksum(method.file)} | run.dump("likelihood", "stage1", "stage3") if method.file else {}
     length = run.dump("stage2", "logit_adjustment", "recipe")
     length["stage2"].pop("from_merge", None)  # Stage 2's own
     return {"method": name} | own | file | length
@@ -27,10 +29,11 @@ def inputs(run: Run, name: str) -> tuple[Artifact, ...]:
 
 def before(run: Run) -> None:
     """Raises UserError where several processes would train something else than one."""
-    if run.workers > 1:
+    if max(run.workers, distributed.world_size()) > 1:
         coupled = [name for name, method in run.methods.items() if any(phase.coupled for phase in method.phases())]
         if coupled:
-            raise UserError(f"baselines: {', '.join(coupled)}: what one image costs depends on its batch; set workers: 1")
+            why = "what one image costs depends on its batch; train in one process: workers: 1, without torchrun"
+            raise UserError(f"baselines: {', '.join(coupled)}: {why}")
 
 
 def make(run: Run, write: Writer) -> None:

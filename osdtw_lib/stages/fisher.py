@@ -26,7 +26,7 @@ def make(run: Run, write: Writer) -> None:
         run.likelihoods,
         buffer_megabytes=settings.buffer_megabytes,
         precision=run.config.recipe.precision,
-        checkpoint=write.checkpoint("fisher", of_each=True),
+        checkpoint=write.checkpoint(f"fisher_by_{settings.batch_size}", of_each=True),  # which counts batches
     )
     seconds = time.monotonic() - started
     print(f"fisher: both tasks, {len(run.train)} images, {len(run.train) / seconds:.0f} images/s", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from types import ModuleType
 
@@ -85,7 +86,7 @@ def _make(run: Run, artifact: Artifact, module: ModuleType) -> None:
         return
     if stage.together or distributed.rank() == 0:
         print(f"{artifact.name}: runs, {reason}", flush=True)
-        with artifact.making(str(run.device)) as writer:
+        with contextlib.nullcontext() if stage.together else distributed.alone(), artifact.making(str(run.device)) as writer:
             with gpus.memory_suffices(artifact.name, remedy(run.config, artifact.name)):
                 module.make(run, writer)
             if stage.together:

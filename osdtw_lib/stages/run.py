@@ -188,7 +188,7 @@ class Run:
 
     def vit(self, n_outputs: int) -> ViT:
         """A network with random weights that depend on the seed and the number of outputs alone."""
-        with torch.random.fork_rng():
+        with gpus.random_state_kept():
             torch.manual_seed(self.seed("vit"))
             return build_vit(self.config.model, n_outputs, self.config.recipe.drop_path).to(self.device)
 
@@ -269,7 +269,8 @@ def remedy(config: Config, name: str) -> str:
     section, _, last = key.partition(".")
     now = getattr(getattr(config, section), last) or f"null: a batch's {config.recipe.batch_size} at once, or a process's share"
     several = f", or jobs_per_gpu (now {config.jobs_per_gpu})" if config.jobs_per_gpu > 1 else ""
-    then = "then goes on from the last checkpoint" if section != "recipe" else "then trains anew what this recipe trained"
+    anew = {"recipe": "then trains anew what this recipe trained", "fisher": "then begins this pass anew"}
+    then = anew.get(section, "then goes on from the last checkpoint")
     return f"lower {key} (now {now}){several}; the same command {then}"
 
 

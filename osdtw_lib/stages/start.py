@@ -6,6 +6,7 @@ import torch
 
 from ..artifacts.artifact import Writer
 from ..artifacts.files import checksum
+from ..backend import gpus
 from ..data.augment import UNMIXED
 from ..models.masked_autoencoder import MaskedAutoencoder
 from ..models.pretrained import given_start, weights_file
@@ -31,7 +32,7 @@ def make(run: Run, write: Writer) -> None:
     vit = run.vit(len(run.class_names))
     if config.model.init == "masked_autoencoding":
         origin = f"masked autoencoding of the {len(run.train)} training images, {config.stage0.epochs} epochs"
-        with torch.random.fork_rng():
+        with gpus.random_state_kept():
             torch.manual_seed(run.seed("stage0"))
             autoencoder = MaskedAutoencoder(vit, config.stage0).to(run.device)
         train(run, write, autoencoder, [painting(config.stage0)], "stage0", "start")

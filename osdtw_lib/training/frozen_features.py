@@ -137,11 +137,16 @@ class Views:
     def view(self, number: int) -> torch.Tensor:
         """(N, ...): view `number` of every image, in the data set's order."""
         if number not in self.made:
+            made: torch.Tensor | None = None
             for part in (part for step in self.shown.epoch(number) for part in step):
                 with autocast(self.precision, part.images.device):
                     found = self.seen(part.images).float()
-                if number not in self.made:
-                    self.made[number] = found.new_zeros(len(self.labels), *found.shape[1:])
-                self.made[number][part.indices] = found
-            distributed.sum_over_processes([self.made[number]], 0)
+                if made is None:
+                    made = found.new_zeros(len(self.labels), *found.shape[1:])
+                made[part.indices] = found
+            shape = distributed.from_first(None if made is None else made.shape)
+            if made is None:  # of few parts none may be this process's
+                made = torch.zeros(shape, device=self.shown.device)
+            distributed.sum_over_processes([made], 0)
+            self.made[number] = made
         return self.made[number]

@@ -18,9 +18,36 @@ from osdtw_lib.training import loop
 pytestmark = pytest.mark.journey
 
 
-def test_the_first_process_speaks_for_all_and_a_last_bit_is_seen():
+def test_the_first_process_speaks_for_all_and_a_last_bit_is_seen(tmp_path):
     with pytest.raises(UserError, match="^process 0 says no$"):
-        distributed.launch(exchange, (), 3, "cpu")
+        distributed.launch(exchange, (tmp_path,), 3, "cpu")
+
+
+def test_an_error_on_a_gpu_does_not_wait_for_the_others(monkeypatch):
+    """NCCL's group is taken down by all together: who has failed must not begin with it."""
+    ended = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True), monkeypatch.setattr(torch.cuda, "set_device", lambda n: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda *a, **k: None)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: ended.append("taken down"))
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setenv("LOCAL_RANK", "1"), monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="full"), distributed.group("auto"):
+        raise UserError("full")
+    assert not ended
+    with distributed.group("auto"):
+        pass
+    assert ended == ["taken down"]
+    monkeypatch.setenv("LOCAL_RANK", "2"), monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(UserError, match="^process 3 of 3 on this machine has no GPU: it sees 2"), distributed.group("auto"):
+        pass
+
+
+def test_variables_of_several_processes_without_torchruns_are_one_line(monkeypatch):
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="^RANK and WORLD_SIZE are set.*torchrun, which sets them"), distributed.group("cpu"):
+        pass
 
 
 def test_alone_nothing_changes():

@@ -353,6 +353,16 @@ def test_a_pass_that_was_stopped_goes_on_and_ends_the_same(monkeypatch, capsys):
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
+def test_samples_that_are_missing_or_counted_twice_are_noticed():
+    class Known(list):
+        labels = torch.zeros(8)
+
+    model = small_vit(**KINDS["class token"])
+    diagonal_fisher(model, Known(some_batches((4, 4))), likelihood())
+    with pytest.raises(RuntimeError, match="has counted 6 samples, and there are 8"):
+        diagonal_fisher(model, Known(some_batches((4, 2))), likelihood())
+
+
 def test_several_models_have_what_each_has_alone_by_one_reading_of_the_batches(monkeypatch):
     monkeypatch.setattr("osdtw_lib.fisher.diagonal.CHECK_EVERY", 1)
     monkeypatch.setattr("osdtw_lib.fisher.diagonal.CHECKPOINT_SECONDS", 0)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from osdtw_lib import methods
+from osdtw_lib.backend import distributed
 from osdtw_lib.config.load import load_config
 from osdtw_lib.data.batches import Part
 from osdtw_lib.data.sampling import POWERS
@@ -458,3 +459,8 @@ def test_the_plan_names_each_training(params):
 def test_several_processes_are_refused_where_a_loss_is_of_the_part(params, refused):
     path = params({"baselines": ["ce", "lade", "paco", "gpaco"], "workers": 2, "device": "cpu"})
     assert "lade, paco, gpaco" in refused("baselines", path)
+
+
+def test_so_they_are_under_torchrun_where_workers_says_nothing(params, refused, monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    assert "paco" in refused("baselines", params({"baselines": ["paco"], "workers": 1, "device": "cpu"}))

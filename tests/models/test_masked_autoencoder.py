@@ -127,3 +127,9 @@ def test_a_decoder_that_cannot_be_built_is_one_line(changes):
 def test_a_mask_that_hides_nothing_is_refused():
     with pytest.raises(UserError, match="stage0.mask_ratio"):
         autoencoder(mask_ratio=0.01)
+
+
+def test_a_width_without_four_coordinates_is_one_line():
+    vit = build_vit(Model(class_token=False, image_size=16, patch_size=4, width=18, depth=2, heads=2, channels=2), 3)
+    with pytest.raises(UserError, match="^model.width 18 is no multiple of 4"):
+        MaskedAutoencoder(vit, MaskedAutoencoding(decoder_width=8, decoder_depth=1, decoder_heads=2))

@@ -17,7 +17,7 @@ from osdtw_lib.training import loop
 
 PLACES = {  # what runs out of memory, at which call, and what the line names
     "stage1": (loop, "backward", 8, "lower recipe.micro_batch (now null: a batch's 32 at once, "),
-    "fisher": (diagonal._Pass, "batch", 2, "lower fisher.batch_size (now 64); the same command then goes on"),
+    "fisher": (diagonal._Pass, "batch", 2, "lower fisher.batch_size (now 64); the same command then begins this pass anew"),
     "direct": (measured_bias, "_losses", 2, "lower direct.batch_size (now 64); the same command then goes on"),
     "baselines": (loop, "backward", 3, "lower recipe.micro_batch (now null"),
     "tables": (scores, "scores_over", 3, "end what else runs on the GPU"),
@@ -95,3 +95,19 @@ def test_a_job_of_several_says_so_too(monkeypatch):
 
 def out_of_memory(config):
     raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_a_fisher_that_was_stopped_begins_anew_with_another_batch_size(finished_copy, monkeypatch, command, params, stop_after):
+    """A checkpoint counts batches: with smaller ones it would count images twice."""
+    monkeypatch.setattr(diagonal, "CHECK_EVERY", 1), monkeypatch.setattr(diagonal, "CHECKPOINT_SECONDS", 0)
+    run = finished_copy({"fisher.batch_size": 16})
+    shutil.rmtree(run.folder / "fisher")
+    stop_after(2)
+    assert command("fisher", params({"fisher.batch_size": 16}))[0] == 130
+    monkeypatch.undo()
+    status, out, _ = command("fisher", params({"fisher.batch_size": 8}))
+    assert status == 0 and "resumes" not in out and not list((run.folder / "fisher").glob("*checkpoint*"))
+    again = {task: run.read("fisher", task) for task in ("head", "tail")}
+    shutil.rmtree(run.folder / "fisher")
+    command("fisher", params({"fisher.batch_size": 8}))
+    assert all(torch.equal(tensor, again[task][name]) for task in again for name, tensor in run.read("fisher", task).items())
