@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -161,8 +161,8 @@ def group(device: str):
     if on_gpu:
         if here >= torch.cuda.device_count():
             raise UserError(
-                f"process {here + 1} of {together} on this machine has no GPU: it sees {torch.cuda.device_count()}; start as many "
-                "as there are (--nproc-per-node), and let each process see all GPUs of its machine"
+                f"process {here + 1} of {together} on this machine has no GPU: it sees {torch.cuda.device_count()}; start as "
+                "many as there are (--nproc-per-node), and let each process see all GPUs of its machine"
             )
         torch.cuda.set_device(here)
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)

@@ -318,6 +318,8 @@ class Config(Section):
         ):
             wanted = " and ".join(f"model.{key}: {value}" for key, value in self.data.model_is.items())
             raise ValueError(f"{self.data.images_are}: set {wanted}")
+        if isinstance(self.data, Files) and self.model.channels not in (1, 3):
+            raise ValueError(f"model.channels: image files are read as grey (1) or colour (3), got {self.model.channels}")
         for name in ("mean", "std"):
             if len(getattr(self.data.filled, name)) != self.model.channels:
                 raise ValueError(f"data.{name}: one number a channel, and model.channels is {self.model.channels}")

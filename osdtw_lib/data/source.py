@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
+from ..errors import UserError
 from ..legible import legible
 from .image_files import ImageFiles
 
@@ -54,6 +56,9 @@ class Source:
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(legible, self.class_names)))
+        twin = next((a for a, b in pairwise(sorted(self.class_names)) if a == b), None)
+        if twin is not None:
+            raise UserError(f"two classes are called '{twin}', as it is written where a character cannot be shown; rename one")
         object.__setattr__(self, "notes", tuple(map(legible, self.notes)))
         object.__setattr__(self, "title", legible(self.title))
 

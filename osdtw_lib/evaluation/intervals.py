@@ -118,9 +118,7 @@ def seed_noise(rows, labels, metric: str = "class_mean", groups=None) -> SeedNoi
     return SeedNoise(float((rest**2).sum() / dof) if dof else np.nan, dof)
 
 
-def paired_test(
-    right, other, labels, metric: str = "class_mean", groups=None, noise: SeedNoise | None = None
-) -> PairedTest:
+def paired_test(right, other, labels, metric: str = "class_mean", groups=None, noise: SeedNoise | None = None) -> PairedTest:
     """Two-sided test that two rows are equally accurate, over other seeds and other test images, in closed form.
 
     right, other bool (S, N), paired by seed and image; labels (N,); metric: class_mean, all, or a name in groups.
@@ -190,9 +188,10 @@ def who_wins(
     """Every row against every other one, both ways round.
 
     right: {row: bool (S, N)}, all with the same seeds and images; labels (N,); metric, groups as for paired_test.
-    Columns row, other, difference, low, high (points; the two-way interval, for one seed that of images alone),
-    p (paired_test, with all rows' seed_noise), p_adjusted (holm over all pairs, each counted once), verdict: wins or loses
-    where p_adjusted is below 0.05, else undecided; one seed decides nothing, there p is NaN. The images are redrawn once for all rows.
+    Columns row, other, difference, low, high (points; the two-way interval, for one seed that of images alone), p
+    (paired_test, with all rows' seed_noise), p_adjusted (holm over all pairs, each counted once), verdict: wins or loses
+    where p_adjusted is below 0.05, else undecided; one seed decides nothing, there p is NaN. The images are redrawn once for
+    all rows.
     The same arguments give the same numbers, in any order of rows and images. Raises as paired_test.
     """
     columns = ["row", "other", "difference", "low", "high", "p", "p_adjusted", "verdict"]

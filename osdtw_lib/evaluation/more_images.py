@@ -33,9 +33,11 @@ def gains(classes: pd.DataFrame, more: int = 10, seed: int = 0) -> pd.DataFrame:
     """Expected gain in recall of every class with `more` training images of its own, the largest first.
 
     classes: class, training_images (at least 1), test_images, right, as per_class.classes gives them.
-    Returns class, training_images, recall (measured, %; NaN without test images), gain (points), and gain_low, gain_high: within
-    them 95 % of the gains should lie that are measured when the network is trained again, on as many test images (a class without
-    any: the gains themselves). The same arguments give the same numbers.
+    Returns class, training_images, recall (measured, %; NaN without test images), gain (points), and gain_low, gain_high:
+    within them 95 % of the gains should lie that are measured by two networks, one trained without them and one with, on as
+    many test images (a class without any: the gains themselves). Against the recall shown here a class gains more where that
+    came out low by chance, as it has for some of those at the top of the table, and less where it came out high. The same
+    arguments give the same numbers.
     Raises ValueError for `more` below 1, and where the classes are too few or too alike in count to show a slope.
     """
     if more < 1:

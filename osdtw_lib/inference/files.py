@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import sys
@@ -61,10 +62,10 @@ def save(answers: Iterator[tuple[str, Answer]], place: str, every: float = 2.0) 
     Progress goes to stderr. Written under another name and renamed at its end. Raises UserError where something lies there.
     """
     path, good, bad, last = Path(place), 0, 0, time.monotonic()
-    if path.exists():
-        raise UserError(f"--output {place}: is there already; remove it or name another")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if os.path.lexists(path):
+            raise UserError(f"--output {place}: is there already; remove it or name another")
         with part.open("x", encoding="utf-8", errors=ERRORS, newline="") as text:
             write = csv.writer(text, lineterminator="\n").writerow
             write(("file", "rank", "class", "probability", "error"))
@@ -83,7 +84,8 @@ def save(answers: Iterator[tuple[str, Answer]], place: str, every: float = 2.0) 
     except OSError as error:
         raise UserError(f"--output {place}: cannot be written ({error.strerror or error})") from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # also where there was never room for its name
+            part.unlink()
     return good, bad
 
 

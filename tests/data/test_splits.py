@@ -119,3 +119,8 @@ def test_a_fingerprint_changes_with_a_pixel_and_with_a_label():
     label.labels[3] += 1
     assert one.fingerprint() == images().fingerprint()
     assert len({i.fingerprint() for i in (one, pixel, label)}) == 3
+
+
+def test_two_names_that_are_written_alike_are_refused():
+    with pytest.raises(UserError, match=r"two classes are called 'a\\nb'"):
+        Source(images(4), ("a\nb", "a\\nb", "owl"))

@@ -205,6 +205,10 @@ def test_a_csv_is_whole_or_not_there_and_replaces_nothing(finished, pictures, tm
     assert "is there already" in refused("predict", finished.folder, pictures[0], "--output", tmp_path / "p.csv")
     assert (tmp_path / "p.csv").read_text() == "mine"
     assert "cannot be written" in refused("predict", finished.folder, pictures[0], "--output", tmp_path / "no" / "p.csv")
+    assert "cannot be written" in refused("predict", finished.folder, pictures[0], "--output", tmp_path / "p.csv" / "o.csv")
+    assert "cannot be written" in refused("predict", finished.folder, pictures[0], "--output", tmp_path / ("n" * 300))
+    (tmp_path / "link.csv").symlink_to(tmp_path / "gone.csv")
+    assert "is there already" in refused("predict", finished.folder, pictures[0], "--output", tmp_path / "link.csv")
 
     def answers():
         yield "a.png", [("0", 0.5)]
