@@ -199,8 +199,9 @@ class Model(Section):
 class Recipe(Section):
     """Optimisation and augmentation shared by every training (section 6.2).
 
-    A batch is worked through in parts of `micro_batch` images, shared out over the processes: how many processes
-    there are does not change the training, and memory is bounded.
+    A batch is worked through in parts of `micro_batch` images, shared out over the processes: how many processes there are does
+    not change the training, and memory is bounded. Without it each process has one part, so that their number changes what is
+    drawn at random.
     """
 
     batch_size: Batch = 1024
@@ -323,6 +324,15 @@ class Config(Section):
         for name in ("mean", "std"):
             if len(getattr(self.data.filled, name)) != self.model.channels:
                 raise ValueError(f"data.{name}: one number a channel, and model.channels is {self.model.channels}")
+        return self
+
+    @model_validator(mode="after")
+    def _proxy_of_all_samples(self):
+        if self.stage1.samples == "own" and self.selection.shared_depth is None:
+            raise ValueError(
+                "stage1.samples: own: every form of the proxy is of tasks that learn from all images; name the choice yourself, "
+                "selection.shared_depth and selection.head_weight"
+            )
         return self
 
     @model_validator(mode="after")

@@ -77,7 +77,8 @@ def by_weight(panels: dict[str, pd.DataFrame], title: str, caption: str) -> go.F
 
 
 def ranking(table: pd.DataFrame, ceiling: float, title: str, caption: str) -> go.Figure:
-    """table: label, spearman, spearman_error, regret, regret_error. Bars; the line is what noise leaves to reach."""
+    """table: label, spearman, spearman_error, regret, regret_error. Bars; the line is what the true order would reach against so
+    noisy a grid."""
     titles = "rank correlation with accuracy", "regret of the pick (points)"
     figure = make_subplots(1, 2, subplot_titles=titles, shared_yaxes=True)
     for column, (value, colour) in enumerate((("spearman", BLUE), ("regret", RED)), start=1):
@@ -93,7 +94,7 @@ def ranking(table: pd.DataFrame, ceiling: float, title: str, caption: str) -> go
             col=column,
         )
     if math.isfinite(ceiling):
-        figure.add_vline(ceiling, line={"color": GREEN, "dash": "dash"}, annotation_text="two seeds", row=1, col=1)
+        figure.add_vline(ceiling, line={"color": GREEN, "dash": "dash"}, annotation_text="the true order", row=1, col=1)
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_layout(title=title, height=170 + 26 * len(table), margin={"t": 100})
     return captioned(figure, caption)

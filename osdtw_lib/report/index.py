@@ -82,7 +82,7 @@ def _facts(folder: Path) -> dict:
     headline = f"{titles['osdtw']} names {score.at['osdtw', 'all']:.1f} % of the test images right"
     headline += f", and {few:.1f} % of those of the rarest classes (under 20 images)" if pd.notna(few) else ""
     if len(best):
-        headline += f"; the best single network, trained with {titles[best.idxmax()]}, {best.max():.1f} %"
+        headline += f"; the best of the other methods, {titles[best.idxmax()]}, {best.max():.1f} %"
     headline += f". {one_seed(int(read['tested']['test_images'].sum()), score.at['osdtw', 'all'])}"
     by_task = read["classes"].groupby("task")["training_images"].agg(["size", "sum"])
     tasks = ", ".join(f"{row['size']} {task} classes with {row['sum']} images" for task, row in by_task.iterrows())

@@ -121,7 +121,10 @@ def _cost(run: SeedRun, row: Row, network, made_of: tuple[str, ...]) -> dict:
 
 
 def file_of(path: str) -> Path:
-    return PROJECT / Path(path).expanduser()
+    try:
+        return PROJECT / Path(path).expanduser()
+    except RuntimeError as error:  # ~ of a user there is not
+        raise UserError(f"verdict.others: {path}: {error}") from None
 
 
 def read(path: str) -> list[dict]:

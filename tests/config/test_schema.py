@@ -50,6 +50,10 @@ BAD_VALUES = {
     "two means for one channel": ({"data.mean": [0.1, 0.2]}, ["data.mean"]),
     "patches that do not cover the image": ({"model.patch_size": 16}, ["model", "image_size 28", "patch_size 16"]),
     "channels the images do not have": ({"model.channels": 3}, ["channels"]),
+    "a proxy of tasks that learn from their own images": (
+        {"stage1.samples": "own", "selection.shared_depth": None, "selection.head_weight": None},
+        ["stage1.samples: own", "selection.shared_depth"],
+    ),
     "channels no image file is read with": (
         {"data": {"dataset": "files", "train": "x", "mean": [0.5] * 4, "std": [0.5] * 4}, "model.channels": 4},
         ["model.channels", "grey (1) or colour (3)", "4"],

@@ -73,6 +73,8 @@ def test_what_is_no_row_is_refused(tmp_path, text):
 def test_a_file_there_is_not_is_named(tmp_path):
     with pytest.raises(UserError, match=r"verdict\.others: .*none\.json: No such file"):
         read(tmp_path / "none.json")
+    with pytest.raises(UserError, match=r"^verdict\.others: ~nobody_here/x\.json: "):
+        read("~nobody_here/x.json")
 
 
 @pytest.mark.parametrize("what", list(ON))
