@@ -93,6 +93,7 @@ def test_wait_waits_until_the_first_has_ended(params, holder, waiting):
     assert wait(pid, 60) == 0 and "split: done" in log.read_text()
 
 
+@pytest.mark.journey
 def test_what_is_done_is_read_while_another_process_works_and_nothing_is_made(finished_copy, holder, capsys):
     run = finished_copy()
     holder(run.folder)
@@ -131,6 +132,7 @@ def test_an_error_inside_frees_it(tmp_path):
         pass
 
 
+@pytest.mark.journey
 def test_a_process_ends_with_the_holder_that_started_it(tmp_path):
     """As a notebook's kernel does when the run is killed."""
     child = f"{IMPORTS}\nwith held(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"

@@ -74,6 +74,7 @@ def a_parameter_of_two_losses_is_refused():
 
 
 @pytest.mark.parametrize("check", [sums_are_those_of_one_process, a_parameter_of_two_losses_is_refused])
+@pytest.mark.journey
 def test_in_two_processes(check):
     distributed.launch(check, (), 2, "cpu")
 

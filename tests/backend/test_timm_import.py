@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import sys, torch
 disable = torch.compiler.disable
@@ -17,10 +19,12 @@ def run(code):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.journey
 def test_the_compiler_is_loaded_only_where_something_is_trained_or_compiled():
     run("torch.compile(lambda x: x + 1, backend='eager')(torch.ones(1)); assert 'torch._dynamo' in sys.modules")
 
 
+@pytest.mark.journey
 def test_what_was_put_off_answers_as_it_would_have():
     run(
         "from torchvision.ops.roi_align import is_compile_supported\n"

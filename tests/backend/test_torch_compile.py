@@ -104,6 +104,7 @@ def test_where_nothing_can_be_compiled_it_is_said_once_and_trained_all_the_same(
 
 
 @COMPILER
+@pytest.mark.journey
 def test_each_network_of_several_is_compiled_by_itself():
     network = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     compile_networks(network)

@@ -204,6 +204,7 @@ def with_large(tree):
     return write
 
 
+@pytest.mark.journey
 def test_a_large_image_is_read_and_said_in_one_line(with_large, files_params, python):
     params = files_params(train=with_large(9_500))
     done = python("-m", "osdtw_lib", "split", params)

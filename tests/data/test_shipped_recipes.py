@@ -56,6 +56,7 @@ def epoch_is_whole(images, config):
 
 
 @pytest.mark.parametrize("names", SHIPPED)
+@pytest.mark.journey
 def test_an_epoch_of_each_files_own_recipe(names, files):
     config = load_config(SHIPPED[names][0])
     channels = config.model.channels
@@ -63,6 +64,7 @@ def test_an_epoch_of_each_files_own_recipe(names, files):
     epoch_is_whole(files if config.data.dataset == "files" else arrays, config)
 
 
+@pytest.mark.journey
 def test_the_recipe_that_own_images_recommends_for_photographs(files):
     config = load_config(PROJECT / "params" / "own_images.yaml", ["recipe.rand_augment=[9, 0.5]", "recipe.flip=true"])
     epoch_is_whole(files, config)

@@ -17,6 +17,7 @@ def tiny():
     return dict(check.numbers(TINY))
 
 
+@pytest.mark.journey
 def test_every_band_has_a_number_and_the_other_way_round(tiny):
     assert list(tiny) == list(BANDS)
     assert all(band.low <= band.high for band in BANDS.values())

@@ -24,6 +24,7 @@ def dropped_in(finished_copy, tmp_path):
     return finished_copy({"baselines": [{str(tmp_path / "vector_scaling.py"): {"gamma": 0.3}}]})
 
 
+@pytest.mark.journey
 def test_the_example_appears_everywhere(dropped_in, tmp_path, refused):
     run = dropped_in
     execute(run, "baselines"), execute(run, "tables")

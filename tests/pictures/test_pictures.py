@@ -66,6 +66,7 @@ class Counting:
         return SimpleNamespace(pictures=lambda: images.subset(only).pixels)
 
 
+@pytest.mark.journey
 def test_a_thousand_classes_are_pages_of_bounded_size(tmp_path):
     run, written = Counting(1000, tmp_path), {}
     (tmp_path / "page_0400.html").write_text("of a run of more classes")

@@ -14,7 +14,7 @@ from nbclient.exceptions import DeadKernelError
 
 from osdtw_lib.report.kernels import ForkedKernels
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")
+pytestmark = [pytest.mark.journey, pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")]
 FORKED = {"kernel_name": "python3", "kernel_manager_class": ForkedKernels, "progress_bar": False}
 
 

@@ -32,6 +32,7 @@ def picked_copy(picked, params, tmp_path):
     return lambda changes=None: open_run(params(BY_PROXY | (changes or {})))
 
 
+@pytest.mark.journey
 def test_a_new_proxy_that_chooses_the_same_repeats_no_training(picked_copy, capsys):
     run = picked_copy({"selection.damping": 0.01})  # the paper's form has none
     for stage in ("proxy", "stage2", "stage3", "tables"):

@@ -144,6 +144,7 @@ def test_the_parameter_file_asks_for_what_it_says():
     assert module.published(asked)[:2] == (1551, 26) and asked == Letters(dataset="letters").filled
 
 
+@pytest.mark.journey
 def test_the_parameter_file_trains(fonts, train):
     small = "data.largest=10", "data.imbalance_ratio=5", "data.test_per_class=4"
     run = train("letters_lt", f"data.fonts={fonts}", *small, "model.image_size=28", "model.patch_size=14")

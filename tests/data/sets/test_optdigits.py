@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
@@ -31,6 +32,7 @@ def test_the_parameter_file_asks_for_what_it_says():
     assert made.counts(train).tolist() == [120, 82, 56, 38, 26, 18, 12, 8, 5, 4] and made.counts(test).tolist() == 10 * [50]
 
 
+@pytest.mark.journey
 def test_the_parameter_file_trains(train):
     run = train("optdigits_lt", "data.largest=12", "data.imbalance_ratio=4", "model.image_size=8", "model.patch_size=4")
     accuracy = pd.read_csv(run.folder / "tables" / "accuracy.csv").set_index("method")
