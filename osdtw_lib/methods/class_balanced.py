@@ -6,6 +6,7 @@ import math
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,6 +41,14 @@ class ClassBalanced(OneNetwork):
             with torch.no_grad():
                 vit.head.bias.fill_(-math.log(self.problem.n_classes - 1))
         return vit
+
+    @property
+    def shares(self):
+        """A cross-entropy weighted by w_k is least at a softmax under shares proportional to n_k w_k: near equal ones for a
+        beta near 1."""
+        counts = self.problem.class_counts
+        left = counts * np.asarray(effective_weights(counts, self.parameters.beta), float)
+        return left / left.sum()
 
     @cached_property
     def weights(self):

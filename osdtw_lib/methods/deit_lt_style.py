@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..config.schema import Beta, Fraction, Layers, Rate, Section, Side, Strength
 from ..models.vit import ViT
 from ..training.phase import Phase, hard
-from ._base import Method
+from ._base import Method, shares_left
 from ._parts import CosineHead, effective_weights, features, is_late, ldam, margins, redrawn
 
 LARGEST_SIDE = 56  # of what the teacher's first blocks see
@@ -86,6 +86,11 @@ class DeitLtStyle(Method):
         teacher_weights_from: Fraction = 0.8
         margin: Strength = 0.5
         scale: Rate = 30.0
+
+    @property
+    def shares(self):
+        """Of two heads' mean: one is trained as plain cross-entropy is, the other taken for one of balanced classes."""
+        return shares_left(self.problem.priors, 0.5)
 
     def build(self) -> Distilled:
         own, vit = self.parameters, self.problem.vit(self.problem.n_classes)

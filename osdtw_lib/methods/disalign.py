@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.values import Batch, Rate, Strength
+from ._base import shares_left
 from ._second_stage import AfterCE, OverLinear, SecondStage, cross_entropy, second_stage
 
 
@@ -49,6 +50,11 @@ class DisAlign(AfterCE):
         batch_size: Batch = 256
 
     head = staticmethod(AlignedHead)
+
+    @property
+    def shares(self):
+        """A cross-entropy weighted by w_k is least at a softmax under shares proportional to pi_k w_k."""
+        return shares_left(self.problem.priors, self.parameters.rho)
 
     def phases(self):
         weights = self.problem.constant(rarity_weights(self.problem.priors, self.parameters.rho))

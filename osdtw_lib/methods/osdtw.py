@@ -19,7 +19,7 @@ from ..models.likelihoods import categorical
 from ..models.two_branch import TwoBranchViT
 from ..models.vit import n_depths
 from ..models.weights import copy_encoder, load_weights, weights
-from ..training.phase import Phase
+from ..training.phase import Part, Phase
 from ._base import Problem, Read, Row
 
 PAPER = "Chu et al., OSDTW: Optimal Shared Depth and Task Weighting for Long-Tailed Recognition"
@@ -69,17 +69,21 @@ def alone(problem: Problem) -> Phase:
         for t in TASKS:
             logits = networks[t](part.images)
             if own:
-                yield {t: _over_its_own(problem, t, logits, part.labels)}
+                yield {t: _over_its_own(problem, t, logits, part)}
             else:
                 yield minus_likelihoods(problem, {t: logits}, part.labels)
 
     return Phase(problem.config.stage1, losses)
 
 
-def _over_its_own(problem: Problem, task: str, logits: Tensor, labels: Tensor) -> Tensor:
-    own = problem.likelihoods[task].classes.to(labels.device)
-    mine = torch.isin(labels, own) if labels.ndim == 1 else labels[:, own].sum(1)
-    return -(problem.likelihoods[task](logits, labels) * mine).sum() / mine.sum().clamp(min=1e-6)
+def _over_its_own(problem: Problem, task: str, logits: Tensor, part: Part) -> Tensor:
+    """Over the images of the batch that are of the task's classes, however it is cut into parts; of a mixture of two images each
+    label counts by its share."""
+    likelihood = problem.likelihoods[task]
+    classes = likelihood.classes.to(logits.device)
+    own, other, share = part.two_labels()
+    each = [part_of * torch.isin(y, classes) * likelihood(logits, y) for part_of, y in ((share, own), (1 - share, other))]
+    return -sum(each).sum() / torch.isin(part.batch, classes).sum().clamp(min=1) / part.share
 
 
 def joint(problem: Problem, head_weight: float) -> Phase:

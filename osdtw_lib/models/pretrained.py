@@ -168,6 +168,11 @@ def _pretrained(model: cfg.Model, vit: ViT) -> Tensors:
             f"model.init '{model.init}': the blocks of model.architecture '{model.architecture}' compute otherwise "
             f"({', '.join(sorted(odd))}; nothing was fetched); set model.architecture: {architecture}"
         )
+    if outline.embed_dim == vit.embed_dim and _heads(outline) != _heads(vit):  # which no tensor's shape tells
+        raise UserError(
+            f"model.init '{model.init}': it has {_heads(outline)} heads and the model {_heads(vit)} (nothing was fetched); "
+            f"set model.heads: {_heads(outline)}"
+        )
     print(f"start: fetches '{model.init}' unless it was fetched before", flush=True)
     try:
         with _quiet("huggingface_hub"):
@@ -189,6 +194,10 @@ def _kinds(vit: ViT) -> set[str]:
     leaves = [m for m in vit.blocks[0].modules() if not any(m.children())]
     told = {f"{type(m).__name__}{f' of eps {m.eps:g}' if hasattr(m, 'eps') else ''}" for m in leaves}
     return told - {"Dropout", "DropPath", "Identity"}
+
+
+def _heads(vit: ViT) -> int:
+    return next((m.num_heads for m in vit.blocks[0].modules() if hasattr(m, "num_heads")), 0)
 
 
 @contextlib.contextmanager

@@ -79,6 +79,9 @@ def _indivisible(vit: torch.nn.Module) -> str:
     """In words, why a network cannot be divided into depths; nothing where it can."""
     if not isinstance(vit, ViT):
         return "is no timm VisionTransformer or Eva"
+    for name, _ in vit.named_parameters(recurse=False):
+        if not is_embedding(name):
+            return f"has a parameter {name}, of which no depth is known"
     rope = getattr(vit, "rope", None)
     if list(rope.parameters() if rope is not None else ()):
         return "learns the rotary positions of all its blocks in one tensor, which cannot be shared up to a depth"
@@ -115,8 +118,12 @@ def _depth(name: str, last: int) -> int:
     block = re.match(r"blocks\.(\d+)\.", name)
     if block:
         return int(block.group(1)) + 1
-    embedding = re.match(r"(patch_embed|pos_embed|cls_token|reg_token|norm_pre)(\.|$)", name)
-    return 1 if embedding else last + 1
+    return 1 if is_embedding(name) else last + 1
+
+
+def is_embedding(name: str) -> bool:
+    """Whether a parameter, of a network or of a module that holds it, comes before the first block."""
+    return re.search(r"(^|\.)(patch_embed|pos_embed|cls_token|reg_token|norm_pre)(\.|$)", name) is not None
 
 
 def embed(vit: ViT, images: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ import pandas as pd
 from ..artifacts.artifact import Writer
 from ..evaluation import calibration, conformal
 from ..evaluation.class_mix import moved
-from .networks import rows
+from .networks import rows, share_ratios
 from .run import Run
 from .scores import scores_of
 from .selection import chosen
@@ -26,7 +26,7 @@ MISSING = "no calibration part; set calibration.images, for instance 0.2, for te
 
 
 def parameters(run: Run) -> dict:
-    return {"methods": list(rows(run)), "coverages": list(COVERAGES), "judged_under": "the test set's mix"}
+    return {"methods": list(rows(run)), "coverages": list(COVERAGES), "largest_share_to_smallest": share_ratios(run)}
 
 
 def make(run: Run, write: Writer) -> None:

@@ -6,15 +6,14 @@ import pandas as pd
 
 from ..artifacts.artifact import Writer
 from ..evaluation.class_mix import accuracies_under, shifted_mixes
-from .networks import rows
+from .networks import rows, share_ratios
 from .run import Run
 from .scores import scores_of
 from .selection import chosen
 
 
 def parameters(run: Run) -> dict:
-    strength = run.config.logit_adjustment  # scores answer for other shares where it is not 1, which was once overlooked
-    return {"methods": list(rows(run))} | ({"logit_adjustment": strength} if strength != 1 else {})
+    return {"methods": list(rows(run)), "largest_share_to_smallest": share_ratios(run)}
 
 
 def make(run: Run, write: Writer) -> None:

@@ -41,3 +41,8 @@ def titles_of(run: Run) -> dict[str, str]:
 def rows(run: Run, shared_depth: int | None = None) -> dict[str, Row]:
     """The rows of the accuracy table, in order, by name: the baselines asked for, then OSDTW's at a shared depth."""
     return run.methods | {name: row(run.problem, shared_depth) for name, row in osdtw.ROWS.items()}
+
+
+def share_ratios(run: Run) -> dict[str, float]:
+    """{method: the largest class share to the smallest for which its scores stand}, to three digits: for a key."""
+    return {name: float(f"{row.shares.max() / row.shares.min():.3g}") for name, row in rows(run).items()}

@@ -250,6 +250,8 @@ class Run:
         values = self.config.model_dump(mode="json", include=set(sections))
         if values.get("data", {}).get("interpolation") == "bicubic":  # as it always was before it could be chosen
             del values["data"]["interpolation"]
+        if values.get("recipe", {}).get("layer_decay", 1) != 1:  # it was none on the embedding beyond the first block's
+            values["recipe"]["layer_decay_of"] = "the embedding too"
         return {section: values[section] for section in sections}
 
 

@@ -12,7 +12,8 @@ from .run import Run
 
 
 def parameters(run: Run) -> dict:
-    return run.dump("stage1", "likelihood", "logit_adjustment", "recipe")
+    own = {"own_over": "the whole batch"} if run.config.stage1.samples == "own" else {}
+    return run.dump("stage1", "likelihood", "logit_adjustment", "recipe") | own
 
 
 def make(run: Run, write: Writer) -> None:

@@ -7,6 +7,7 @@ import math
 from torch import nn
 
 from ..config.schema import Recipe, Training
+from ..models.vit import is_embedding
 
 
 def learning_rate(epoch: float, length: Training, peak: float, final: float) -> float:
@@ -18,8 +19,9 @@ def learning_rate(epoch: float, length: Training, peak: float, final: float) -> 
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe, depths: dict[str, int]) -> list[dict]:
-    """Parameter groups: layer decay by depth; no weight decay on vectors, tokens, position embedding, and where a parameter
-    has `undecayed` set; one that has `rate` set learns at so many times the others' rate."""
+    """Parameter groups: layer decay by depth, the embedding one step below the first block, as MAE's and LiVT's; no weight decay
+    on vectors, tokens, position embedding, and where a parameter has `undecayed` set; one that has `rate` set learns at so many
+    times the others' rate."""
     last = max(depths.values())
     groups: dict[tuple, dict] = {}
     for name, parameter in model.named_parameters():
@@ -27,7 +29,8 @@ def parameter_groups(model: nn.Module, recipe: Recipe, depths: dict[str, int]) -
             continue
         flat = parameter.ndim <= 1 or name.split(".")[-1] in ("pos_embed", "cls_token", "reg_token")
         flat = flat or getattr(parameter, "undecayed", False)
-        scale = recipe.layer_decay ** (last - depths[name]) * getattr(parameter, "rate", 1.0)
+        below = last - depths[name] + is_embedding(name)
+        scale = recipe.layer_decay**below * getattr(parameter, "rate", 1.0)
         decay = 0.0 if flat else recipe.weight_decay
         key = (scale, decay)
         groups.setdefault(key, {"params": [], "scale": scale, "weight_decay": decay})["params"].append(parameter)

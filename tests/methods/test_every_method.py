@@ -87,6 +87,25 @@ def test_its_scores_stand_for_class_shares(trained, name):
         assert np.allclose(row.shares, counts / counts.sum() if row.prior == "training" else 0.1)
 
 
+@pytest.mark.parametrize("name, parameters", [("disalign", {"rho": 0.8}), ("class_balanced", {"beta": 0.9})])
+def test_class_weights_leave_the_shares_that_the_loss_is_least_at(trained, name, parameters):
+    """One softmax for all images, so that nothing but class frequencies is learned: gradient descent on the weighted loss."""
+    kind = methods.load(name)
+    row = kind(trained.problem, kind.Parameters(**parameters))
+    weights = row.phases()[-1].class_weights(10**6).double().cpu()
+    priors, z = torch.as_tensor(trained.problem.priors), torch.zeros(10, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([z], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-14)
+
+    def loss():
+        optimizer.zero_grad()
+        value = -(priors * weights * z.log_softmax(0)).sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    np.testing.assert_allclose(row.shares, z.detach().softmax(0), rtol=1e-3)
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 2.0])
 def test_scores_stand_for_what_the_logit_adjustment_leaves_of_the_priors(trained, strength):
     config = trained.config.model_copy(update={"logit_adjustment": strength})

@@ -419,6 +419,15 @@ def test_a_tag_of_another_architecture_is_refused_before_anything_is_fetched(mon
     assert "fetches" not in capsys.readouterr().out
 
 
+def test_another_number_of_heads_is_refused_before_anything_is_fetched(monkeypatch):
+    """The tensors would fit, and compute something else."""
+    network = build_vit(Model(width=192, depth=12, heads=4, image_size=16, patch_size=16), 3)
+    with monkeypatch.context() as patched:
+        patched.setattr(library.timm, "create_model", lambda *_, **__: pytest.fail("fetched"))
+        said = refused(Model(init="vit_tiny_patch16_224.augreg_in21k"), network)
+    assert "it has 3 heads and the model 4 (nothing was fetched); set model.heads: 3" in said
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [

@@ -133,7 +133,13 @@ def test_weights_that_do_not_fit_are_refused_and_named(change):
 
 
 @pytest.mark.parametrize(
-    "model", [{"architecture": "vit_base_patch16_225"}, {"architecture": "resnet18"}, {"width": 13, "heads": 4}]
+    "model",
+    [
+        {"architecture": "vit_base_patch16_225"},
+        {"architecture": "resnet18"},
+        {"width": 13, "heads": 4},
+        {"architecture": "deit_tiny_distilled_patch16_224"},
+    ],
 )
 def test_a_model_that_cannot_be_built_is_one_line(model):
     with pytest.raises(UserError, match="model.architecture") as caught:

@@ -27,7 +27,8 @@ def problem(folder, **changes):
 
 def part(share=0.5):
     images = torch.randn(16, 1, 28, 28, generator=torch.Generator().manual_seed(1))
-    return Part(images, torch.arange(16) % 10, share, 0)
+    labels = torch.arange(16) % 10
+    return Part(images, labels, share, 0, own=labels, batch=labels.repeat(2))
 
 
 def at_once(phase, networks, shown):
@@ -93,3 +94,33 @@ def test_the_plan_counts_one_network_at_a_time(tmp_path):
     alone, plain = (steps.memory_of(stages[name], config, 8, None) for name in ("stage1", "baselines"))
     assert alone["activations of 8 images"] < 1.1 * plain["activations of 8 images"]
     assert alone["weights"] > 1.9 * plain["weights"]
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_own_samples_are_weighed_over_the_batch_however_it_is_cut(tmp_path, mixed):
+    made = problem(tmp_path, **{"stage1.samples": "own", "recipe.drop_path": 0.0})
+    torch.manual_seed(0)
+    networks, phase = osdtw.two_networks(made).eval(), osdtw.alone(made)
+    images, own = torch.randn(16, 1, 28, 28), torch.tensor([0, 1, 2, 9, 0, 1, 3, 0, 8, 2, 1, 0, 9, 9, 0, 1])
+    labels, other = own, own.flip(0)
+    if mixed:
+        one_hot = torch.eye(10)
+        labels = 0.7 * one_hot[own] + 0.3 * one_hot[other]
+
+    def cut(*sizes):
+        found, start = dict.fromkeys(TASKS, 0.0), 0
+        for n in sizes:
+            at = slice(start, start + n)
+            one = Part(images[at], labels[at], n / 16, 0, own=own[at], batch=own)
+            found = {t: found[t] + one.share * float(loss) for t, loss in means(phase, networks, one).items()}
+            start += n
+        return found
+
+    whole = cut(16)
+    assert cut(3, 1, 7, 5) == pytest.approx(whole, rel=1e-5)
+    for task in TASKS:
+        likelihood = made.likelihoods[task]
+        logits, mine = networks[task](images).detach(), [torch.isin(y, likelihood.classes) for y in (own, other)]
+        each = [likelihood(logits, y) * inside for y, inside in zip((own, other), mine)]
+        expected = -(0.7 * each[0] + 0.3 * each[1] if mixed else each[0]).sum() / mine[0].sum()
+        assert whole[task] == pytest.approx(float(expected), rel=1e-5)

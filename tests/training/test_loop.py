@@ -11,7 +11,7 @@ from osdtw_lib.config.schema import Config, Digits, Model, Recipe, Training
 from osdtw_lib.data.batches import Batches
 from osdtw_lib.data.source import LabelledImages
 from osdtw_lib.errors import UserError
-from osdtw_lib.models.vit import build_vit, depth_of
+from osdtw_lib.models.vit import build_vit, depth_of, is_embedding
 from osdtw_lib.models.weights import weights
 from osdtw_lib.training import loop
 from osdtw_lib.training.loop import fit
@@ -188,7 +188,11 @@ def test_the_rate_decays_with_every_depth_below_the_head():
     groups = parameter_groups(model, Recipe(layer_decay=0.5, weight_decay=0.05), depths)
     scale = {id(p): group["scale"] for group in groups for p in group["params"]}
     for name, p in model.named_parameters():
-        assert scale[id(p)] == 0.5 ** (3 - depths[name]), name
+        below = 3 if is_embedding(name) else 3 - depths[name]
+        assert scale[id(p)] == 0.5**below, name
+    named = dict(model.named_parameters())
+    first, last = named["blocks.0.attn.qkv.weight"], named["head.weight"]
+    assert (scale[id(named["patch_embed.proj.weight"])], scale[id(first)], scale[id(last)]) == (1 / 8, 1 / 4, 1)
     assert len(scale) == len(depths)
 
 
