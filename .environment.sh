@@ -1,14 +1,14 @@
 # Sourced by run_all.sh and run_tests.sh: sets PYTHON to an interpreter that has the project installed.
 # The active environment (conda or other) where it imports osdtw_lib from here; else .venv, made on first use.
 
-here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"  # not through a link: as Python names it
 
 has_project() {  # is osdtw_lib of this folder importable, with what it needs, from anywhere?
     (cd / && "$1" - "$here" <<'PY' >/dev/null 2>&1
 import importlib.util as util, pathlib, sys
 spec = util.find_spec("osdtw_lib")
 needs = ("torch", "torchvision", "timm", "papermill", "nbconvert", "jupyterlab", "plotly", "mlxtend", "latex2mathml")
-found = spec and pathlib.Path(spec.origin).parents[1] == pathlib.Path(sys.argv[1]) and all(map(util.find_spec, needs))
+found = spec and pathlib.Path(spec.origin).resolve().parents[1] == pathlib.Path(sys.argv[1]).resolve() and all(map(util.find_spec, needs))
 sys.exit(0 if found else 1)
 PY
     )
@@ -17,21 +17,24 @@ PY
 wanted_install() { cat "$here/pyproject.toml" "$here/constraints.txt" | cksum; }
 
 make_environment() {
-    local venv="$here/.venv" mark="$here/.venv/.installed"
+    local venv="$here/.venv" mark="$here/.venv/.installed" whole=""
     PYTHON="$venv/bin/python"
     if [ -f "$mark" ] && [ "$(cat "$mark")" = "$(wanted_install)" ] && has_project "$PYTHON"; then return 0; fi
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
         echo "error: python3 of version 3.11 or newer is needed, found: $(python3 --version 2>&1)" >&2; return 2; }
     echo "setting up .venv (a few minutes, once) ..."
+    if [ -f "$mark" ]; then whole=yes; fi
     rm -f "$mark"
     if [ ! -x "$PYTHON" ] || ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
         rm -rf "$venv"
+        whole=""
         python3 -m venv "$venv" || { rm -rf "$venv"; echo "error: python3 -m venv failed (Debian: install python3-venv)" >&2; return 2; }
     fi
     if ! (cd "$here" && "$PYTHON" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]' 2>"$venv/install.log"); then
         grep -E '^ *ERROR' "$venv/install.log" >&2 || tail -n 5 "$venv/install.log" >&2
-        echo "error: the installation failed (above); nothing is kept of it, run the command again when it is mended" >&2
-        rm -rf "$venv"
+        local left="nothing is kept of it"
+        if [ "$whole" ]; then echo stale > "$mark"; left="the environment that was there stays"; else rm -rf "$venv"; fi
+        echo "error: the installation failed (above); $left, run the command again when it is mended" >&2
         return 2
     fi
     wanted_install > "$mark"

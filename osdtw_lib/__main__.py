@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 
 from .config.paths import PROJECT
@@ -26,6 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
         return chosen.function(chosen) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("osdtw_lib"):
+            raise
+        print(f"error: this Python has no {error.name}; after ./run_all.sh: .venv/bin/python -m osdtw_lib ...", file=sys.stderr)
         return 2
     except BrokenPipeError:  # predict ... | head: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -156,9 +162,29 @@ def _run(chosen) -> int:
     if (chosen.quick or chosen.others) and not chosen.verdict:
         raise UserError("--quick and --with are of the verdict; add --verdict")
     overrides = chosen.overrides + (["verdict.quick=true"] if chosen.quick else [])
-    overrides += [f"verdict.others={json.dumps(chosen.others)}"] if chosen.others else []
+    if chosen.others:
+        _refuse_two_places(chosen.params, overrides)
+        overrides += [f"verdict.others={_in_yaml(chosen.others)}"]
     optional = (["08"] if chosen.ablations else []) + (["09"] if chosen.verdict else [])
     return run_all(chosen.params, overrides, chosen.first, tuple(optional), chosen.wait, chosen.verify, chosen.gpus_per_run)
+
+
+def _refuse_two_places(params: list[str], overrides: list[str]) -> None:
+    """Raises UserError where verdict.others is said already, which --with would replace."""
+    from .config.load import load_config
+
+    for file in params:
+        with contextlib.suppress(UserError):  # said where the file's turn comes
+            if named := load_config(file, overrides).verdict.others:
+                break
+    else:
+        return
+    raise UserError(f"--with: {file} has verdict.others already, {', '.join(named)}; name all of them in one place")
+
+
+def _in_yaml(texts: list[str]) -> str:
+    """A list for --set: letters as they are, bytes of a path that are no UTF-8 escaped."""
+    return re.sub(r"[\ud800-\udfff]", lambda lone: f"\\u{ord(lone[0]):04x}", json.dumps(texts, ensure_ascii=False))
 
 
 def _config_to_compute(chosen):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
+from ..config.paths import PROJECT
 from ..longtail import TASKS
 from ..models.vit import costs_by_depth
 from ..stages.pipeline import require
@@ -35,4 +38,10 @@ def load_landscape(run: Run) -> Landscape:
         proposed=proposed(run),
         costs=costs,
         single=(sum(single[0]), sum(single[1])),
+        params_file=_from_here(run.folder / "params.yaml"),
     )
+
+
+def _from_here(file: Path) -> str:
+    """As one would name it in the project's folder."""
+    return str(file.relative_to(PROJECT)) if file.is_relative_to(PROJECT) else str(file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
+import shlex
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,7 +26,7 @@ DECADES = 4  # the damping slider spans so many powers of ten on either side of 
 class Landscape:
     """summary: the binned proxy; measured_bias: shared_depth, head_weight, bias (nats); by_depth: Proxy.by_depth;
     selected, proposed: the choice Stage 2 uses and the proxy's own; costs: shared_depth 0..L, parameters, flops (an
-    image) of the two-branch network; single: the same of one network with all classes.
+    image) of the two-branch network; single: the same of one network with all classes; params_file: of the run, for a command.
     """
 
     summary: ProxySummary
@@ -35,6 +36,7 @@ class Landscape:
     proposed: dict
     costs: pd.DataFrame
     single: tuple[int, int]
+    params_file: str = ""
 
     @property
     def n_depths(self) -> int:
@@ -72,6 +74,7 @@ class Landscape:
         return {
             "n_depths": self.n_depths,
             "n_samples": summary.n_samples,
+            "command": " ".join(["./run_all.sh", *filter(None, [self.params_file and shlex.quote(self.params_file)])]),
             "evidence": summary.evidence(),
             "decades": DECADES,
             "start_damping": self.start_damping,

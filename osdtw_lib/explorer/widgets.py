@@ -50,10 +50,11 @@ class ProxyExplorer(widgets.VBox):
         buttons = {"style": wide["style"] | {"button_width": "85px"}, "layout": wide["layout"]}
         self.form = widgets.ToggleButtons(options=FORMS, value=selected["form"], description="form", **buttons)
         middle = math.log10(evidence)
+        start = landscape.start_damping or evidence / 10**DECADES  # a slider of powers has no 0
         self.damping = widgets.FloatLogSlider(
-            max(landscape.start_damping, evidence / 10**DECADES),
-            min=middle - DECADES,
-            max=middle + DECADES,
+            start,
+            min=min(middle - DECADES, math.log10(start)),
+            max=max(middle + DECADES, math.log10(start)),
             step=0.05,
             description="damping λ",
             readout_format=".3g",

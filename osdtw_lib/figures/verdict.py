@@ -71,7 +71,7 @@ def who_wins(wins: pd.DataFrame, titles: dict[str, str], title: str, caption: st
     text = [[""] * len(order) for _ in order]
     for i, row in enumerate(order):
         for j, other in enumerate(order):
-            if i != j:
+            if (row, other) in cells.index:  # two without a common seed are not compared
                 cell = cells.loc[(row, other)]
                 difference[i, j], shade[i, j] = cell["difference"], SHADES[cell["verdict"]]
                 text[i][j] = f"{round(cell['difference'], 1) + 0.0:+.1f}"

@@ -62,6 +62,7 @@ def make_plan(
         raise UserError(f"plan: --gpus is 0 or more and --mfu above 0 and at most 1, got {gpus} and {mfu}")
     here = torch.cuda.device_count() if config.device != "cpu" else 0
     gpus = here if gpus is None else gpus
+    gpus = gpus if config.workers == "auto" else min(gpus, config.workers)
     processes = gpus or 1
     device = torch.device("cuda" if gpus and here else "cpu")
     assumed_gpu = throughput.known_gpu(gpu) if gpus and not here else None

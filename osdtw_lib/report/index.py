@@ -29,7 +29,7 @@ from ..methods.osdtw import ROWS
 from ..stages import NOTEBOOKS, OPTIONAL
 from ..stages.selection import origin, remarks
 from .page import formulas, page_script, plotly_script, static, style, template
-from .written import was_run, what_changed
+from .written import is_of_another_run, was_run, what_changed
 
 RUNTIME = (
     "Where time and compute go, measured here. A pass is a forward and a backward of one plain network over every training "
@@ -180,6 +180,11 @@ def _story(folder: Path) -> list[str]:
             print(f"{path}: left out of the report, {changed}", flush=True)
             parts.append(f'<p class="quiet">{html.escape(f"{path.name} {changed}, so what it tells is left out.")}</p>')
             continue
+        if book in OPTIONAL and is_of_another_run(path):
+            print(f"{path}: left out of the report, of other settings; run it again", flush=True)
+            said = "is of other settings than this run has now, so what it tells is left out."
+            parts.append(f'<p class="quiet">{path.name} {said}</p>')
+            continue
         for cell in nbformat.read(path, as_version=4).cells:
             if "story" not in cell.metadata.get("tags", []):
                 continue
@@ -189,4 +194,6 @@ def _story(folder: Path) -> list[str]:
                 data = static(output.get("data", {}))
                 if "text/html" in data:
                     parts.append(f'<div class="scroll">{data["text/html"]}</div>')
+                elif "text/markdown" in data:  # a sentence, with titles that others may have given
+                    parts.append(markdown2html(html.escape(data["text/markdown"], quote=False)))
     return parts

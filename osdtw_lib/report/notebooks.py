@@ -98,10 +98,11 @@ def _run_one(run: Run, first: str | None, optional: tuple[str, ...], verify: boo
     started, config = time.monotonic(), run.config
     if verify:
         run.verify()
+    verdict = CONTENTS["verdict"].notebook
+    if verdict.startswith(optional) or (first and verdict.startswith(first)):
+        taken_from_elsewhere(run)  # what cannot be taken is said before anything is removed or trained
     books = _books_from(run, first, optional)
     resolved = run.folder / "params.yaml"
-    if CONTENTS["verdict"].notebook in books:
-        taken_from_elsewhere(run)  # what cannot be taken is said before anything is trained
     make_folder(run.folder)
     write_text(resolved, dump_config(config))
     for number, book in enumerate(books, start=1):
@@ -124,11 +125,12 @@ def _books_from(run: Run, first: str | None, optional: tuple[str, ...]) -> list[
     books = list(stages_of)
     if first is None:
         return books
-    chosen = [book for book in books if book.startswith(first)]
+    chosen = [book for book in books if book.startswith(first) and len(first) > 1]  # 1 is not 10
     if len(chosen) != 1:
         raise UserError(f"--from {first}: no such notebook; one of {', '.join(b[:2] for b in books)}")
     position = books.index(chosen[0])
-    for book in [] if named else books[:position]:  # an optional one makes what it lacks
+    before = [book for book in books[:position] if book not in OPTIONAL]
+    for book in [] if named else before:  # an optional one makes what it lacks
         for stage in stages_of[book]:
             for name in run.artifacts_of(stage):
                 execute(run, name, quiet=True) if CONTENTS[stage].light else require(run, name)
@@ -137,7 +139,8 @@ def _books_from(run: Run, first: str | None, optional: tuple[str, ...]) -> list[
     for book in books[position:]:
         for stage in stages_of[book] if book in named or book not in OPTIONAL else ():  # hours: they know what is stale
             remove(run.folder / stage / MANIFEST if CONTENTS[stage].keeps else run.folder / stage)
-    return books[position:]
+    asked = [book for book in books[:position] if book in OPTIONAL]  # by their own option
+    return asked + books[position:]
 
 
 def _execute(book: str, resolved: Path, folder: Path, forked: bool = True) -> None:

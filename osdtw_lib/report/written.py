@@ -6,19 +6,32 @@ import json
 from pathlib import Path
 
 from ..artifacts.files import checksum, write_text
+from ..artifacts.manifest import read_manifest
 
 LISTING = "notebooks.json"
 
 
 def remember(notebook: Path) -> None:
-    """Keep the checksum of an executed notebook as it lies there."""
-    known = {name: value for name, value in _known(notebook.parent).items() if (notebook.parent / name).exists()}
-    write_text(notebook.parent / LISTING, json.dumps(known | {notebook.name: checksum(notebook)}, indent=1))
+    """Keep the checksum of an executed notebook as it lies there, and which Stage 3 the run had then."""
+    folder = notebook.parent
+    known = {name: value for name, value in _known(folder).items() if (folder / name).exists()}
+    known |= {notebook.name: {"sha256": checksum(notebook), "stage3": _stage3(folder)}}
+    write_text(folder / LISTING, json.dumps(known, indent=1))
+
+
+def is_of_another_run(notebook: Path) -> bool:
+    """Whether Stage 3 has been made otherwise since the notebook was run: what it tells is then of other settings."""
+    of = _entry(notebook).get("stage3")
+    return of is not None and of != _stage3(notebook.parent)
+
+
+def _stage3(folder: Path) -> str | None:
+    return (read_manifest(folder / "stage3") or {}).get("key")
 
 
 def what_changed(notebook: Path) -> str | None:
     """None where the notebook is as `remember` found it; else what is wrong, fit to follow its name."""
-    expected = _known(notebook.parent).get(notebook.name)
+    expected = _entry(notebook).get("sha256")
     if expected is None:
         return "has no checksum; run it again"
     try:
@@ -30,6 +43,11 @@ def what_changed(notebook: Path) -> str | None:
 def was_run(notebook: Path) -> bool:
     """Whether `remember` has found it, whatever lies there now."""
     return notebook.name in _known(notebook.parent)
+
+
+def _entry(notebook: Path) -> dict:
+    found = _known(notebook.parent).get(notebook.name)
+    return found if isinstance(found, dict) else {"sha256": found}  # of an older version: the checksum alone
 
 
 def _known(folder: Path) -> dict:

@@ -10,6 +10,7 @@ import pandas as pd
 from .. import methods
 from ..artifacts.artifact import Artifact
 from ..artifacts.files import make_folder, write_text
+from ..artifacts.manifest import version_changes, versions
 from ..errors import UserError
 from ..methods import osdtw
 from ..methods._base import Row
@@ -73,13 +74,13 @@ class Cell:
         try:
             artifact = self.artifact()
             noted = json.loads((artifact.folder / FAILED).read_text(encoding="utf-8"))
-            return noted["why"] if noted["key"] == artifact.key else None
+            return noted["why"] if noted["key"] == artifact.key and not version_changes(noted) else None
         except (OSError, ValueError, KeyError, TypeError, UserError):
             return None
 
     def note_failure(self, why: str) -> None:
         artifact = self.artifact()
-        write_text(make_folder(artifact.folder) / FAILED, json.dumps({"key": artifact.key, "why": why}))
+        write_text(make_folder(artifact.folder) / FAILED, json.dumps({"key": artifact.key, "why": why, "versions": versions()}))
 
     def result(self) -> dict:
         """What was measured, as rows.measured says it."""

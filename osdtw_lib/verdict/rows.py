@@ -21,7 +21,7 @@ from ..evaluation.metrics import metrics_of
 from ..evaluation.scores import predict, scores_over
 from ..inference.cost import processor
 from ..methods._base import Row
-from ..methods.osdtw import ROWS
+from ..methods.osdtw import ROWS, Stage1
 from ..models.flops import counted, device_name, passes, training_flops
 from ..stages.run import Run
 from ..stages.selection import chosen
@@ -182,12 +182,24 @@ def taken_from_elsewhere(run: Run) -> dict[tuple[str, str, int], dict]:
     asked = {name: own_parameters(first, name) for name in first.asked}
     own = {seed: fingerprints(one) for seed, one in runs.items()}
     found: dict[tuple, dict] = {}
+    by_hand = _chosen_by_hand(run)
+    chosen_for = {name for name in (*ROWS, "osdtw_joint", "osdtw_separate") if name != Stage1.name}
     for path in run.config.verdict.others:
         for row in taken(path, own, asked):
+            if by_hand and row["seed"] == run.config.seed and (row["budget"] == "osdtw" or row["row"] in chosen_for):
+                continue  # of another C and w_A, or as long as those take
             if (at := place_of(row)) in found:
                 raise UserError(f"verdict.others: {path}: {row['row']} at seed {row['seed']} is given twice")
             found[at] = row
     return found
+
+
+def _chosen_by_hand(run: Run) -> bool:
+    """Whether C and w_A were chosen in this run's explorer; False where nothing is chosen yet."""
+    try:
+        return chosen(run).get("chosen_by") == "hand"
+    except UserError:
+        return False
 
 
 def place_of(row: dict) -> tuple[str, str, int]:

@@ -7,6 +7,7 @@ from osdtw_lib.evaluation.metrics import accuracy_by_group
 from osdtw_lib.figures.data import class_counts
 from osdtw_lib.figures.results import accuracy, confusion
 from osdtw_lib.figures.style import plain
+from osdtw_lib.figures.verdict import who_wins
 
 
 def test_the_caption_says_which_share_is_shown():
@@ -34,3 +35,12 @@ def test_of_many_classes_the_commonest_confusions_are_shown():
     rows = [(names[k], names[k], 90) for k in range(60)] + [(names[k], names[59 - k], k + 1) for k in range(55)]
     (bars,) = confusion(pd.DataFrame(rows, columns=["true", "predicted", "count"]), names).data
     assert len(bars.y) == 50 and bars.y[0] == "class 54 → class 5" and list(bars.x) == list(range(55, 5, -1))
+
+
+def test_two_rows_without_a_common_seed_have_no_cell_and_no_error():
+    pairs = [(a, b, 1.0, 0.5, 1.5, "wins") for a, b in ("ao", "bo")] + [
+        (b, a, -1.0, -1.5, -0.5, "loses") for a, b in ("ao", "bo")
+    ]
+    wins = pd.DataFrame(pairs, columns=["row", "other", "difference", "low", "high", "verdict"])
+    (cells,) = who_wins(wins, {"a": "A", "b": "B", "o": "OSDTW"}, "title", "caption").data
+    assert list(cells.text[0]) == ["", "", "+1.0"] and np.isnan(cells.z[0][1])

@@ -97,8 +97,17 @@ def test_an_installed_environment_is_used_and_not_installed_again(tree):
 def test_changed_requirements_are_installed(tree, file):
     pretend_installed(tree)
     (tree / file).write_text((tree / file).read_text() + "\n# another\n")
-    done = chosen_python(tree)
-    assert "setting up .venv" in done.stdout
+    for _ in range(2):  # no network, say: what was there stays, and the next try is one again
+        done = chosen_python(tree)
+        assert "setting up .venv" in done.stdout and done.returncode == 2 and (tree / ".venv" / "bin" / "python").exists()
+        assert "the environment that was there stays" in done.stderr
+
+
+def test_a_checkout_reached_through_a_link_finds_its_environment(tree, tmp_path):
+    binary = pretend_installed(tree)
+    (tmp_path / "link").symlink_to(tree)
+    done = chosen_python(tmp_path / "link")
+    assert done.returncode == 0 and done.stdout == f"PYTHON={binary.resolve()}\n", done.stderr
 
 
 def test_an_environment_whose_python_is_gone_is_made_anew(tree):

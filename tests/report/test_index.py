@@ -5,7 +5,7 @@ import shutil
 
 import nbformat
 import pytest
-from nbformat.v4 import new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from osdtw_lib.errors import UserError
 from osdtw_lib.report.index import write_index
@@ -104,6 +104,22 @@ def _told(run):
         nbformat.write(new_notebook(cells=[cell]), run.folder / f"{book}.ipynb")
         (run.folder / f"{book}.html").write_text("a page")
         remember(run.folder / f"{book}.ipynb")
+
+
+def test_an_optional_notebook_of_other_settings_is_not_told_and_a_sentence_is(finished_copy, capsys):
+    run = finished_copy()
+    cell = new_code_cell("said", metadata={"tags": ["story"]})
+    cell.outputs = [new_output("display_data", {"text/markdown": "**It loses** to <b>mine"})]
+    nbformat.write(new_notebook(cells=[cell]), run.folder / "09_verdict.ipynb")
+    remember(run.folder / "09_verdict.ipynb")
+    write_index(run.folder)
+    page = run.folder / "index.html"
+    assert "<strong>It loses</strong> to &lt;b&gt;mine" in page.read_text() and "other settings" not in capsys.readouterr().out
+    manifest = run.folder / "stage3" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(run.artifact("stage3").key, "0" * 64))
+    write_index(run.folder)
+    assert "It loses" not in page.read_text() and "09_verdict.ipynb is of other settings" in page.read_text()
+    assert "left out of the report, of other settings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_from_a_notebook_whose_predecessor_is_damaged_is_refused(finished_copy, 
     assert (run.folder / "stage3" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("first", ["99", "5", "", "0", "stage1"])
+@pytest.mark.parametrize("first", ["99", "5", "1", "", "0", "stage1"])
 def test_from_a_notebook_that_does_not_exist_names_those_that_do(params, refused, first):
     line = refused("run", "--from", first, params())
     assert "01, 02, 03, 04, 05, 06, 07" in line
@@ -63,6 +63,24 @@ def test_without_from_every_notebook_runs_and_nothing_is_removed(finished_copy, 
     status, out, _ = command("run", params())
     assert status == 0 and executed == list(NOTEBOOKS)
     assert f"notebook 01_data_split (1 of {len(NOTEBOOKS)})" in out and (run.folder / "stage3" / "manifest.json").exists()
+
+
+def test_both_optional_notebooks_run_where_both_are_asked_for(finished_copy, executed, params, command):
+    finished_copy()
+    assert command("run", "--from", "09", "--ablations", params())[0] == 0
+    assert executed == ["08_ablations", "09_verdict"]
+
+
+def test_a_row_file_that_is_none_is_said_before_anything_is_removed(finished_copy, refused, params, tmp_path):
+    run = finished_copy()
+    odd = tmp_path / "\U0001f600.json"
+    odd.write_text("{}")
+    for first in ("03", "09"):
+        line = refused("run", "--from", first, "--verdict", params(), "--with", odd)
+        assert "\U0001f600.json: is no row file" in line or "U0001f600.json: is no row file" in line
+        assert (run.folder / "stage1" / "manifest.json").exists()
+    path = params({"verdict.others": ["mine.json"]})
+    assert "has verdict.others already, mine.json" in refused("run", "--verdict", path, "--with", odd)
 
 
 def test_the_ablations_run_only_where_they_are_asked_for(finished_copy, executed, params, command):

@@ -35,10 +35,20 @@ def test_what_is_said_of_a_row_follows_from_what_it_predicted(run):
 def test_the_readme_has_their_table(run, budget):
     rows = list(taken_from_elsewhere(run).values())
     seeds = {row["seed"] for row in rows if row["budget"] == budget}
-    own = [row | {"budget": budget} for row in rows if row["ours"]]  # at OSDTW's compute they stand as they are
+    own = [
+        row | {"budget": budget} for row in rows if row["ours"] and row["budget"] == "epochs"
+    ]  # at OSDTW's compute they stand as they are
     shown = [row for row in rows if not row["ours"]] + own
     table = compare.summary([row for row in shown if row["seed"] in seeds], run.test.labels, run.groups, budget)
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert len(table) > 10
     for line in compare.markdown(table).splitlines()[2:]:
         assert line in readme
+
+
+def test_the_readme_has_the_table_of_what_was_tuned(run):
+    rows = [row for row in taken_from_elsewhere(run).values() if row["budget"] == "tuned"]
+    table = compare.summary(rows, run.test.labels, run.groups, "tuned")
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert len(table) == 7 and (table["seeds"] == 3).all()
+    assert all(line in readme for line in compare.markdown(table).splitlines()[2:])

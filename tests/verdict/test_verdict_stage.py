@@ -11,6 +11,7 @@ from osdtw_lib.config.load import load_config
 from osdtw_lib.errors import DivergedError
 from osdtw_lib.stages import baselines, execute
 from osdtw_lib.stages.run import Run
+from osdtw_lib.stages.selection import choose
 from osdtw_lib.verdict import cells as cells_module
 from osdtw_lib.verdict import measure, stage
 from osdtw_lib.verdict.cells import Cell, at_osdtws_budget, cells, of_method, of_osdtw
@@ -209,6 +210,19 @@ def test_a_row_made_elsewhere_is_not_trained_again_here(measured, finished_copy,
     assert list(taken_from_elsewhere(run)) == [("logit_adjusted_ce", "epochs", 0)]
     jobs = [("method", 0, name) for name in ("ce", "logit_adjusted_ce")]
     assert measure._to_do(opened_with_both(run), jobs) == jobs[:1]
+
+
+def test_rows_of_another_choice_than_the_one_made_by_hand_here_are_left_out(measured, finished_copy):
+    theirs = measured.folder / "tables" / "verdict_rows.json"
+    values = {"verdict.methods": ["ce"], "verdict.seeds": [0, 1], "verdict.others": [str(theirs)], "baselines": ["ce"]}
+    run = finished_copy(values)
+    there = {at[:2] for at in taken_from_elsewhere(run) if at[2] == 0}
+    assert {("osdtw", "epochs"), ("ce", "osdtw")} <= there
+    choose(run, 1, 0.5, "damped", 0.01)
+    again = Run(run.config, source=run.source)
+    left = {at[:2] for at in taken_from_elsewhere(again) if at[2] == 0}
+    assert there - left >= {("osdtw", "epochs"), ("stage2", "epochs"), ("ce", "osdtw")} and ("stage1", "epochs") in left
+    assert ("ce", "epochs") in left and {at for at in taken_from_elsewhere(again) if at[2] == 1 and at[0] == "osdtw"}
 
 
 def test_the_file_of_all_rows_makes_the_same_table_elsewhere(measured, finished_copy, in_one_process):

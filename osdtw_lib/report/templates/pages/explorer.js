@@ -190,7 +190,7 @@
     show("cell", `C = ${state.depth}, w<sub>A</sub> = ${w.toFixed(2)}: ${parts} = <b>${digits(at.total, 4)} nats</b>`);
     show("network", data.schematics[state.depth]);
     show("rule", rule(now, state));
-    show("command", `./run_all.sh --set selection.shared_depth=${state.depth} --set selection.head_weight=${w}`);
+    show("command", `${data.command} --set selection.shared_depth=${state.depth} --set selection.head_weight=${w}`);
     damping.disabled = state.form === "paper";
     root.explorer = { state, cell: at, table: now }; // for whoever wants the numbers, and for the tests
   }
