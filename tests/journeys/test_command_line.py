@@ -111,3 +111,12 @@ def test_an_interrupt_says_that_nothing_is_lost(monkeypatch, params, command, wi
     monkeypatch.setattr(pipeline, "execute", interrupted)
     status, _, err = command("split", params())
     assert status == 130 and "goes on from the last checkpoint" in err and err.count("\n") == 1
+
+
+def test_a_python_without_the_libraries_is_one_line(params, command, monkeypatch):
+    def lacking(*_):
+        raise ModuleNotFoundError("No module named 'pandas'", name="pandas")
+
+    monkeypatch.setattr("osdtw_lib.config.load.load_config", lacking)
+    status, out, err = command("split", params())
+    assert status == 2 and err.startswith("error: this Python has no pandas; after ./run_all.sh: .venv/bin/python -m osdtw_lib")
