@@ -106,8 +106,9 @@ def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
     pairs = f"Pair by pair against the others, all pairs taken together{fewer}: {_counted(held['verdict'])}"
     if len(held):
         pairs += f"; OSDTW's pairs alone taken together: {_counted(verdicts(held['difference'], holm(held['p'])))}"
-    few = " Two seeds are few: what they decide hangs on how alike they happen to be." if own["seeds"] == 2 else ""
-    return f"{words}. {said}. {pairs}.{few}"
+    few = {2: " Two seeds are few: what they decide hangs on how alike they happen to be."}
+    few |= dict.fromkeys((3, 4), f" With {own['seeds']:.0f} seeds intervals are rough.")
+    return f"{words}. {said}. {pairs}.{few.get(own['seeds'], '')}"
 
 
 def _counted(verdicts) -> str:
