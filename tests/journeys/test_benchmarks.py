@@ -163,6 +163,14 @@ def test_growth(quick_here):
     assert (table["ratio"][::2] == 1).all() and (table[["ms_per_image", "ratio"]] > 0).all(axis=None)
 
 
+def test_held_out_bias(quick_here):
+    folder, said = quick_here("held_out_bias")
+    table = pd.read_csv(next(folder.glob("held_out_bias_*.csv")))
+    assert table["where"].nunique() == 4 and table["excess"].notna().all()
+    assert (table.loc[table["shared_depth"] == 0, "excess"] == 0).all() and (table["excess"] != 0).any()
+    assert "nats by merging up to a depth" in said
+
+
 def test_more_images(quick_here):
     folder, said = quick_here("more_images")
     table, judged = (pd.read_csv(folder / f"{name}.csv") for name in ("more_images", "more_images_judged"))
