@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 
-from osdtw_lib.data.batches import Part
 from osdtw_lib.data.splits import index_hash
 from osdtw_lib.evaluation.per_class import dense
 from osdtw_lib.errors import UserError
@@ -95,7 +94,7 @@ def captured_training(monkeypatch, run, stage):
         pass
 
     def take(model, phase, batches, *_):
-        losses = lambda images, labels: means(phase, model, Part(images, labels, 1.0, 0))  # noqa: E731
+        losses = lambda images, labels: means(phase, model, phase.part_of(images, labels))  # noqa: E731
         taken.update(model=model, losses=losses, batches=batches)
         raise Enough
 
