@@ -54,20 +54,22 @@ def over_seeds(table: pd.DataFrame, by: list[str], values: list[str]) -> pd.Data
 
 
 def ceiling(refined: pd.DataFrame) -> pd.DataFrame:
-    """What noise leaves to rank: rank correlation of the grid with itself, measured again. what, spearman, within_reach, pairs.
+    """What noise leaves to rank: rank correlation of the grid with itself, measured again. what, spearman, pairs.
 
     halves: both halves of the test set, same networks (test noise at half the images). seeds: two seeds' grids (all
-    noise, of training and of the split too). within_reach: about what the true order would have with one such grid, the root
-    of spearman (Spearman 1904): noise is in one of the two alone.
+    noise, of training and of the split too).
     """
     grids = [one_cell_at_zero(grid).set_index(CELL) for _, grid in refined.groupby("seed")]
     halves = [spearman(g["half_0"], g["half_1"]) for g in grids]
     pairs = [spearman(a["all"], b["all"].reindex(a.index)) for a, b in itertools.combinations(grids, 2)]
     rows = {"halves of the test set": halves, "two seeds": pairs}
-    found = [{"what": what, "spearman": np.mean(r) if r else np.nan, "pairs": len(r)} for what, r in rows.items()]
-    table = pd.DataFrame(found)
-    table.insert(2, "within_reach", np.sqrt(table["spearman"].clip(lower=0)))
-    return table
+    return pd.DataFrame([{"what": w, "spearman": np.mean(r) if r else np.nan, "pairs": len(r)} for w, r in rows.items()])
+
+
+def within_reach(ceiling: pd.DataFrame) -> pd.DataFrame:
+    """`ceiling` with within_reach: about what the true order would have with one such grid, the root of spearman (Spearman 1904),
+    since noise is in one of the two alone."""
+    return ceiling.assign(within_reach=np.sqrt(ceiling["spearman"].clip(lower=0)))
 
 
 def forms(merges: list, depths, head_weights) -> pd.DataFrame:

@@ -6,7 +6,6 @@ import math
 from functools import cached_property
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,8 +45,7 @@ class ClassBalanced(OneNetwork):
     def shares(self):
         """A cross-entropy weighted by w_k is least at a softmax under shares proportional to n_k w_k: near equal ones for a
         beta near 1."""
-        counts = self.problem.class_counts
-        left = counts * np.asarray(effective_weights(counts, self.parameters.beta), float)
+        left = self.problem.class_counts * self.weights.double().cpu().numpy()
         return left / left.sum()
 
     @cached_property
