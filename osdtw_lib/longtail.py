@@ -29,10 +29,11 @@ def exponential_class_counts(largest: int, imbalance_ratio: float, n_classes: in
     return np.array(counts, dtype=np.int64)
 
 
-def head_tail_partition(class_counts) -> tuple[np.ndarray, np.ndarray]:
+def head_tail_partition(class_counts, head_share: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
     """Section 4: sort the classes by training count; the more frequent half is Task A (head), the rest Task B.
 
-    class_counts (K,). Returns the class indices of head (ceil(K / 2),) and tail (floor(K / 2),), each in
+    class_counts (K,). head_share: how many of the classes are head, where it is not the paper's half; rounded (a half up), and
+    each task keeps a class. Returns the class indices of head and tail (one and the other for K = 2; 3 and 2 for 5), each in
     ascending order. Ties: the smaller class index counts as the more frequent.
     Raises ValueError for fewer than two classes or a negative count.
     """
@@ -40,8 +41,8 @@ def head_tail_partition(class_counts) -> tuple[np.ndarray, np.ndarray]:
     if len(counts) < 2:
         raise ValueError(f"a head and a tail need at least two classes, got {len(counts)}")
     order = np.argsort(-counts, kind="stable")
-    half = (len(counts) + 1) // 2
-    return np.sort(order[:half]), np.sort(order[half:])
+    heads = min(max(int(head_share * len(counts) + 0.5), 1), len(counts) - 1)
+    return np.sort(order[:heads]), np.sort(order[heads:])
 
 
 def shot_groups(class_counts) -> dict[str, np.ndarray]:

@@ -80,6 +80,12 @@ def test_a_tie_goes_to_the_smaller_class_index():
     assert head.tolist() == [1, 2] and tail.tolist() == [0, 3]
 
 
+@pytest.mark.parametrize("share, heads", [(0.3, 3), (0.34, 3), (0.25, 3), (0.7, 7), (0, 1), (1, 9)])
+def test_the_line_can_be_drawn_elsewhere_and_each_task_keeps_a_class(share, heads):
+    head, tail = head_tail_partition(range(10), share)
+    assert head.tolist() == list(range(10 - heads, 10)) and tail.tolist() == list(range(10 - heads))
+
+
 def test_every_class_is_in_exactly_one_half_and_one_group():
     counts = np.random.default_rng(0).integers(1, 300, 57)
     for parts in (head_tail_partition(counts), shot_groups(counts).values()):

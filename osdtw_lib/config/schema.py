@@ -282,6 +282,7 @@ class Config(Section):
     outputs: Text = "outputs"
     likelihood: Likelihood = "bernoulli"
     logit_adjustment: Strength = 1.0
+    head_share: Fraction = since(0.5)  # of the classes, the most frequent ones: the head task's; the paper's half
     data: Data
     model: Model = Model()
     recipe: Recipe = Recipe()

@@ -30,7 +30,7 @@ def inspect(config: Config) -> Iterator[str]:
     train, aside = set_aside(source, train, config.calibration.images, config.seed)
     yield f"data:      {source.caption(train, test, data.evaluate)}"
     yield from (f"note:      {line}" for line in split_notes(source, data, train, test) + calibration_notes(source, aside))
-    yield from _classes(source, source.counts(train), source.counts(test))
+    yield from _classes(source, source.counts(train), source.counts(test), config.head_share)
     if isinstance(source.images, LabelledImages):
         yield f"images:    {source.images.pixels.shape[2]} x {source.images.pixels.shape[1]} pixels, in memory"
         return
@@ -44,13 +44,13 @@ def inspect(config: Config) -> Iterator[str]:
     yield f"fit to train on: ./run_all.sh with this parameter file ({len(images):,} images read to their end)"
 
 
-def _classes(source: Source, train: np.ndarray, test: np.ndarray) -> Iterator[str]:
+def _classes(source: Source, train: np.ndarray, test: np.ndarray, head_share: float) -> Iterator[str]:
     names = source.class_names
     yield f"imbalance: {train.max() / train.min():.1f} (largest class {train.max():,}, smallest {train.min():,} training images)"
     groups = shot_groups(train)
     limits = dict(zip(GROUPS, ("> 100", "20 to 100", "< 20")))
     yield "groups:    " + ", ".join(f"{g} ({limits[g]}) {len(groups[g])} classes" for g in GROUPS)
-    for task, members in zip(("head", "tail"), head_tail_partition(train)):
+    for task, members in zip(("head", "tail"), head_tail_partition(train, head_share)):
         chosen = members[np.argsort(-train[members], kind="stable")]
         yield f"{task}:      {len(members)} classes, {train[members].sum():,} images: {_listed([names[k] for k in chosen])}"
     order = np.argsort(-train, kind="stable")

@@ -53,7 +53,7 @@ class Problem:
     @cached_property
     def partition(self) -> dict[str, np.ndarray]:
         """head / tail."""
-        return dict(zip(TASKS, head_tail_partition(self.class_counts)))
+        return dict(zip(TASKS, head_tail_partition(self.class_counts, self.config.head_share)))
 
     @cached_property
     def likelihoods(self) -> dict:
@@ -73,6 +73,7 @@ class Problem:
             **row,
             "likelihood": self.config.likelihood,
             "logit_adjustment": self.config.logit_adjustment,
+            "head_share": self.config.head_share,
             "class_names": self.class_names,
             "class_counts": self.class_counts.tolist(),
             "mean": data.mean,
@@ -89,6 +90,7 @@ class Problem:
             model=model,
             likelihood=about["likelihood"],
             logit_adjustment=about.get("logit_adjustment", 1.0),
+            head_share=about.get("head_share", 0.5),
             stage3=Stage3.model_validate(about.get("stage3", {})),
         )
         counts = np.asarray(about["class_counts"])

@@ -252,7 +252,7 @@ class Run:
             del values["data"]["interpolation"]
         if values.get("recipe", {}).get("layer_decay", 1) != 1:  # it was none on the embedding beyond the first block's
             values["recipe"]["layer_decay_of"] = "the embedding too"
-        return {section: values[section] for section in sections}
+        return {section: values[section] for section in sections if section in values}
 
 
 def module_of(stage: str) -> ModuleType:

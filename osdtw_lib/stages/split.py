@@ -16,7 +16,7 @@ from .run import Run
 def parameters(run: Run) -> dict:
     aside = run.dump("calibration") if run.config.calibration.images is not None else {}
     names = {"class_names": own_checksum({"names": run.class_names})} if run.source.names_apart else {}
-    return run.dump("seed", "data") | aside | {"images": run.source.fingerprint()} | names
+    return run.dump("seed", "data", "head_share") | aside | {"images": run.source.fingerprint()} | names
 
 
 def before(run: Run) -> None:

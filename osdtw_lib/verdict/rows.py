@@ -89,7 +89,7 @@ def fingerprints(run: SeedRun) -> dict[str, str]:
     return {
         **({"pixels": own_checksum(seen)} if any(seen[key] not in (usual[key], None) for key in seen) else {}),
         "data": source.fingerprint(),
-        "settings": own_checksum(run.of.dump(*SETTINGS, "logit_adjustment")),
+        "settings": own_checksum(run.of.dump(*SETTINGS, "logit_adjustment", "head_share")),
         "test": index_hash(test, run.test.labels),
         "training": index_hash(train, run.train.labels),
         "start": own_checksum(run.artifact("start").parameters),

@@ -10,6 +10,7 @@ import torch
 from osdtw_lib.data.splits import index_hash
 from osdtw_lib.evaluation.per_class import dense
 from osdtw_lib.errors import UserError
+from osdtw_lib import load_predictor
 from osdtw_lib.methods import osdtw
 from osdtw_lib.models.vit import depth_of
 from osdtw_lib.stages import CONTENTS, execute, open_run, pipeline
@@ -281,7 +282,8 @@ VARIANTS = {
         "model.init": "scratch",
         "baselines": ["balanced_bce"],
     },
-    "class token, nothing shared, no baseline": {
+    "class token, three classes in the head, nothing shared, no baseline": {
+        "head_share": 0.3,
         "model.class_token": True,
         "model.pooling": "token",
         "selection.shared_depth": 0,
@@ -305,9 +307,11 @@ def test_every_variant_runs_to_its_tables(variant):
     changes, run = variant
     table = pd.read_csv(run.folder / "tables" / "accuracy.csv").set_index("method")["all"]
     assert tuple(table.index) == (*changes.get("baselines", METHODS[:3]), *METHODS[3:]) and table.notna().all()
-    for task in ("head", "tail"):
+    heads = round(10 * changes.get("head_share", 0.5))
+    for task, classes in (("head", heads), ("tail", 10 - heads)):
         outputs = tensors(run, "stage1")(task)["head.weight"].shape[0]
-        assert outputs == 5 + (changes.get("likelihood") == "categorical")
+        assert outputs == classes + (changes.get("likelihood") == "categorical")
+    assert len(load_predictor(run.folder).row.problem.partition["head"]) == heads
 
 
 @pytest.mark.journey
@@ -372,6 +376,7 @@ STALE = {
     "stage2.epochs": (3, {"stage2", "stage3", "baselines/ce"}),
     "stage1.epochs": (3, {"stage1", "fisher", "direct", "proxy", "selection", "stage3", "label_dependence"}),
     "likelihood": ("categorical", {"stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "label_dependence"}),
+    "head_share": (0.4, set(FOLDERS) - {*FROM_ALL_ROWS, "simulation", "baselines/logit_adjusted_ce", "baselines/balanced_bce"}),
     "stage0.epochs": (
         3,
         set(FOLDERS) - {"split", *FROM_ALL_ROWS, "simulation", "baselines/logit_adjusted_ce", "baselines/balanced_bce"},
