@@ -25,6 +25,7 @@ from ..evaluation import published as paper
 from ..evaluation.accuracy_table import how_to_run_missing, shown
 from ..evaluation.intervals import one_seed
 from ..legible import legible
+from ..longtail import TASKS, head_tail_partition
 from ..methods.osdtw import ROWS
 from ..stages import NOTEBOOKS, OPTIONAL
 from ..stages.selection import origin, remarks
@@ -84,8 +85,9 @@ def _facts(folder: Path) -> dict:
     if len(best):
         headline += f"; the best of the other methods, {titles[best.idxmax()]}, {best.max():.1f} %"
     headline += f". {one_seed(int(read['tested']['test_images'].sum()), score.at['osdtw', 'all'])}"
-    by_task = read["classes"].groupby("task")["training_images"].agg(["size", "sum"])
-    tasks = ", ".join(f"{row['size']} {task} classes with {row['sum']} images" for task, row in by_task.iterrows())
+    trained = (read_manifest(folder / "stage1") or {}).get("parameters", {})
+    parts = zip(TASKS, head_tail_partition(counts, trained.get("head_share", 0.5)))
+    tasks = ", ".join(f"{len(members)} {task} classes with {counts[members].sum()} images" for task, members in parts)
     versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
     seconds = read["runtime"].set_index("stage")["seconds"]["total"]
     return read | {

@@ -16,7 +16,7 @@ from .run import Run
 def parameters(run: Run) -> dict:
     aside = run.dump("calibration") if run.config.calibration.images is not None else {}
     names = {"class_names": own_checksum({"names": run.class_names})} if run.source.names_apart else {}
-    return run.dump("seed", "data", "head_share") | aside | {"images": run.source.fingerprint()} | names
+    return run.dump("seed", "data") | aside | {"images": run.source.fingerprint()} | names
 
 
 def before(run: Run) -> None:
@@ -34,7 +34,6 @@ def make(run: Run, write: Writer) -> None:
     parts = {"train": train, "test": test} | ({"calibration": aside} if len(aside) else {})
     write.tensors("indices", {name: torch.from_numpy(indices) for name, indices in parts.items()})
     group = {int(k): name for name, members in run.groups.items() for k in members}
-    task = {int(k): name for name, members in run.partition.items() for k in members}
     classes = range(len(run.class_names))
     write.table(
         "classes",
@@ -44,7 +43,6 @@ def make(run: Run, write: Writer) -> None:
                 "training_images": run.class_counts,
                 **({"calibration_images": run.source.counts(aside)} if len(aside) else {}),
                 "prior": run.class_counts / run.class_counts.sum(),
-                "task": [task[k] for k in classes],
                 "group": [group[k] for k in classes],
             }
         ),

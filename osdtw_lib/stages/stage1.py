@@ -13,7 +13,7 @@ from .run import Run
 
 def parameters(run: Run) -> dict:
     own = {"own_over": "the whole batch"} if run.config.stage1.samples == "own" else {}
-    return run.dump("stage1", "likelihood", "logit_adjustment", "recipe") | own
+    return run.dump("stage1", "likelihood", "logit_adjustment", "head_share", "recipe") | own
 
 
 def make(run: Run, write: Writer) -> None:

@@ -17,7 +17,8 @@ from .selection import chosen
 def parameters(run: Run) -> dict:
     merge = run.dump("direct")["direct"] if run.config.stage2.from_merge else {}
     how = {"merge": {key: merge[key] for key in ("power", "damping")}} if merge else {}
-    return run.dump("stage2", "likelihood", "logit_adjustment", "recipe") | {"head_weight": chosen(run)["head_weight"]} | how
+    own = run.dump("stage2", "likelihood", "logit_adjustment", "head_share", "recipe")
+    return own | {"head_weight": chosen(run)["head_weight"]} | how
 
 
 def inputs(run: Run) -> tuple[Artifact, ...]:
