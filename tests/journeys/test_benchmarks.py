@@ -171,6 +171,16 @@ def test_held_out_bias(quick_here):
     assert "nats by merging up to a depth" in said
 
 
+def test_sensitivity(quick_here):
+    folder, said = quick_here("sensitivity")
+    table, cells = (pd.read_csv(next(folder.glob(f"sensitivity_*{end}.csv"))) for end in ("lt", "cells"))
+    assert table.groupby("value")["form"].apply(list).tolist() == [["paper", "damped", "direct"]] * 2
+    best = cells.groupby("value")["all"].max()
+    assert (table["best_all"] == table["value"].map(best)).all()
+    assert (table["regret"] - (table["best_all"] - table["pick_all"])).abs().max() < 1e-9
+    assert "MNIST digits" in said and said.count("start: epoch 1/1") == 1  # what the factor does not touch is trained once
+
+
 def test_more_images(quick_here):
     folder, said = quick_here("more_images")
     table, judged = (pd.read_csv(folder / f"{name}.csv") for name in ("more_images", "more_images_judged"))

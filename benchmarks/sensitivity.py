@@ -1,0 +1,184 @@
+"""Does the proxy's pick follow the measured optimum as the data and Stage 1 change? One factor at a time, each with a grid of its own.
+
+    python benchmarks/sensitivity.py [PARAMS.yaml] [--seed N] [--quick] [--out FOLDER]
+
+The factors: imbalance ratio, where the line between head and tail is drawn, Stage 1's length. For each value both tasks are
+trained, the proxy picks, and every cell of the ablation's grid is trained; the parameter file's own values stand in all three.
+A killed run goes on in the cell it was in. Some hours on 2 cores; several cells at once, as notebook 08. Columns:
+benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import osdtw_lib  # noqa: F401, before torch: it sets how torch's threads wait for each other
+
+# isort: split
+import shutil
+
+import pandas as pd
+import plotly.graph_objects as go
+from common import machine, parser, show, write
+from end_to_end import TINY
+from plotly.subplots import make_subplots
+
+from osdtw_lib.ablation import grid_cell, tables
+from osdtw_lib.ablation.ranking import one_cell_at_zero, rank
+from osdtw_lib.ablation.variant import Variant
+from osdtw_lib.artifacts.files import write_text
+from osdtw_lib.artifacts.lock import held
+from osdtw_lib.config.load import load_config
+from osdtw_lib.config.paths import PROJECT
+from osdtw_lib.config.schema import Config
+from osdtw_lib.figures.style import BLUE, RED
+from osdtw_lib.proxy.grid import CELL, Search
+from osdtw_lib.stages.run import Run
+from osdtw_lib.stages.side_by_side import everywhere, opened
+
+FACTORS = {
+    "imbalance ratio": ("data.imbalance_ratio", (10, 50, 100, 200)),
+    "classes in the head": ("head_share", (0.3, 0.5, 0.7)),
+    "epochs of Stage 1": ("stage1.epochs", (20, 40, 80)),
+}
+QUICK = {"classes in the head": ("head_share", (0.3, 0.5))}
+SMALL_GRID = (
+    "ablation.depths=[]",
+    "ablation.head_weights=[0.5]",
+    "ablation.refinement_epochs=1",
+    "stage2.epochs=1",
+    "stage2.warmup_epochs=0",
+)
+SHOWN = ("paper", "damped", "direct")  # at evidence damping, `direct` with the file's own loss and merge
+
+
+def variant_at(config: Config) -> Variant:
+    return Variant(opened(config), config.seed, config.likelihood)
+
+
+def prepare(base: Config, config: Config) -> None:
+    """Everything a proxy is made of; what does not depend on the factor is taken from the run with the file's own values."""
+    made, lender = variant_at(config), Variant(Run(base), base.seed, base.likelihood)
+    for weight in (None, *config.ablation.head_weights):
+        name = "start" if weight is None else "stage2"
+        own, other = (v.artifact(name) if weight is None else v.weighted(weight).artifact(name) for v in (made, lender))
+        if own.why_not_done() and own.key == other.key and not other.why_not_done():
+            shutil.rmtree(own.folder, ignore_errors=True)
+            shutil.copytree(other.folder, own.folder)
+    grid_cell.prepare(made)
+
+
+def measure(_, config: Config, weight: float, depths: list[int]) -> None:
+    grid_cell.measure(variant_at(config), weight, depths)
+
+
+def cells_and_forms(config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The refined networks' rows of `tables.cells`, and what every form says of the cells."""
+    variant, weights = Variant(Run(config), config.seed, config.likelihood), config.ablation.head_weights
+    depths = depths_of(config)
+    cells = tables.cells([variant], weights, depths).query("network == 'refined'")
+    found = tables.forms([variant], depths, weights)
+    wanted = {"paper": ("0", "-"), "damped": ("evidence", "-"), "direct": ("evidence", config.selection.loss)}
+    forms = [found.query("form == @f and damping == @d and loss == @l") for f, (d, l) in wanted.items()]
+    return cells, pd.concat(forms)
+
+
+def depths_of(config: Config) -> list[int]:
+    last = config.model.depth
+    return sorted({0, *(config.ablation.depths or ()), last})
+
+
+def judged(cells: pd.DataFrame, forms: pd.DataFrame) -> list[dict]:
+    """A row a form: where it picks, where the best cell is, and how they compare."""
+    measured = one_cell_at_zero(cells)
+    best = measured.loc[measured["all"].idxmax()]
+    rows = []
+    for form, totals in forms.groupby("form", sort=False):
+        pick = Search.select(totals)
+        at_zero = pick.shared_depth == 0
+        own = measured[(measured["shared_depth"] == pick.shared_depth) & (at_zero | (measured["head_weight"] == pick.head_weight))]
+        rows.append(
+            {"form": form}
+            | {f"pick_{name}": getattr(pick, name) for name in CELL}
+            | {f"best_{name}": best[name] for name in CELL}
+            | {"pick_all": own["all"].iloc[0], "best_all": best["all"]}
+            | rank(cells, totals)
+        )
+    return rows
+
+
+def drawn(cells: pd.DataFrame, table: pd.DataFrame, factors: dict) -> go.Figure:
+    """A column a factor. Above: at each value, what the best weight of every depth loses against the best cell; below: what the
+    best depth of every weight loses. A diamond: `direct`'s pick; a cross: Eq. (18)'s."""
+    figure = make_subplots(2, len(factors), shared_yaxes="rows", vertical_spacing=0.12, row_titles=["shared depth C", "head weight w_A"])
+    for column, (factor, (key, _)) in enumerate(factors.items(), start=1):
+        own = cells[cells["factor"] == factor]
+        for row, name in enumerate(CELL, start=1):
+            shared = own if row == 1 else own[own["shared_depth"] > 0]
+            grid = shared.pivot_table(index=name, columns="value", values="all", aggfunc="max")
+            short = grid - own.groupby("value")["all"].max()
+            x, y = [f"{value:g}" for value in short.columns], [f"{value:g}" for value in short.index]
+            scale = {"colorscale": "Cividis", "zmin": -8, "zmax": 0, "showscale": (row, column) == (1, 1)}
+            bar = {"title": "points<br>behind<br>the best", "len": 0.9}
+            figure.add_heatmap(x=x, y=y, z=short.to_numpy(), colorbar=bar, row=row, col=column, **scale, hovertemplate="%{z:.1f} points")
+            for form, symbol, colour in (("direct", "diamond", BLUE), ("paper", "x", RED)):
+                picks = table[(table["factor"] == factor) & (table["form"] == form)]
+                if row == 2:
+                    picks = picks[picks["pick_shared_depth"] > 0]  # else no weight is picked
+                marker = {"symbol": symbol, "size": 14, "color": colour, "line": {"color": "white", "width": 2}}
+                first = (row, column) == (1, 1)
+                values = [f"{value:g}" for value in picks["value"]], [f"{value:g}" for value in picks[f"pick_{name}"]]
+                name_shown = {"direct": "direct's pick", "paper": "Eq. (18)'s pick"}[form]
+                figure.add_scatter(
+                    x=values[0], y=values[1], mode="markers", marker=marker, name=name_shown, showlegend=first, row=row, col=column
+                )
+            figure.update_xaxes(type="category", title=factor if row == 2 else None, showgrid=False, row=row, col=column)
+            figure.update_yaxes(type="category", categoryarray=y, showgrid=False, row=row, col=column)
+    legend = {"orientation": "h", "y": 1.08}
+    return figure.update_layout(height=640, width=1150, legend=legend, title="Does the pick follow the optimum?")
+
+
+def settings_of(path: str, own: list[str], factors: dict) -> dict[tuple[str, float], Config]:
+    """(factor, value) -> parameters; the file's own values are one run, whatever the factor."""
+    base, found = load_config(path, own), {}
+    for factor, (key, values) in factors.items():
+        for value in values:
+            where = [f"name={key.rpartition('.')[2]}_{value:g}", f"outputs={base.folder / 'sensitivity'}"]
+            same = load_config(path, [*own, f"{key}={value}"]) == base
+            found[factor, value] = load_config(path, [*own, *where, *(["name=as_it_is"] if same else [f"{key}={value}"])])
+    return found
+
+
+def main() -> None:
+    made = parser(__doc__.splitlines()[0])
+    made.add_argument("params", nargs="?", default=str(PROJECT / "params" / "mnist_lt.yaml"))
+    made.add_argument("--seed", type=int, help="another than the parameter file's")
+    asked = made.parse_args()
+    own = [] if asked.seed is None else [f"seed={asked.seed}"]
+    own += [*TINY, *SMALL_GRID, f"outputs={asked.out}"] if asked.quick else []
+    factors, base = QUICK if asked.quick else FACTORS, Run(load_config(asked.params, own))
+    settings = settings_of(asked.params, own, factors)
+    runs = sorted({config.name: config for config in settings.values()}.values(), key=lambda config: config.name != "as_it_is")
+    with held(base.locked):
+        first = Run(runs[0])
+        prepare(runs[0], runs[0])
+        everywhere(first, prepare, [(config,) for config in runs[1:]])
+        jobs = [(c, w, depths_of(c)[i > 0 :]) for c in runs for i, w in enumerate(c.ablation.head_weights)]
+        everywhere(first, measure, jobs)
+    cells, rows, read = [], [], {config.name: cells_and_forms(config) for config in runs}
+    for (factor, value), config in settings.items():
+        measured, forms = read[config.name]
+        cells.append(measured.assign(factor=factor, value=value))
+        rows += [{"factor": factor, "value": value, **row} for row in judged(measured, forms)]
+    table, cells, name = pd.DataFrame(rows), pd.concat(cells), base.config.name
+    print(machine())
+    columns = ["factor", "value", *(f"{which}_{what}" for which in ("pick", "best") for what in CELL), "spearman", "regret"]
+    for form in SHOWN:
+        show(f"{name}, seed {base.config.seed}: {form}", table.loc[table["form"] == form, columns].round(2))
+    write(table, asked.out, f"sensitivity_{name}.csv")
+    write(cells[["factor", "value", *CELL, "few", "all"]], asked.out, f"sensitivity_{name}_cells.csv")
+    page = asked.out / f"sensitivity_{name}.html"
+    write_text(page, drawn(cells, table, factors).to_html(include_plotlyjs=True))
+    print(f"wrote {page}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
