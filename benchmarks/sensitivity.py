@@ -49,6 +49,8 @@ SMALL_GRID = (
 )
 SHOWN = ("paper", "damped", "direct")  # at evidence damping, `direct` with the file's own loss and merge
 
+PICKS = {"direct": ("direct's pick", "diamond", BLUE), "paper": ("Eq. (18)'s pick", "x", RED)}
+
 
 def variant_at(config: Config) -> Variant:
     return Variant(opened(config), config.seed, config.likelihood)
@@ -119,16 +121,19 @@ def drawn(cells: pd.DataFrame, table: pd.DataFrame, factors: dict) -> go.Figure:
             scale = {"colorscale": "Cividis", "zmin": -8, "zmax": 0, "showscale": (row, column) == (1, 1)}
             bar = {"title": "points<br>behind<br>the best", "len": 0.9}
             figure.add_heatmap(x=x, y=y, z=short.to_numpy(), colorbar=bar, row=row, col=column, **scale, hovertemplate="%{z:.1f} points")
-            for form, symbol, colour in (("direct", "diamond", BLUE), ("paper", "x", RED)):
+            for form, (label, symbol, colour) in PICKS.items():
                 picks = table[(table["factor"] == factor) & (table["form"] == form)]
                 if row == 2:
                     picks = picks[picks["pick_shared_depth"] > 0]  # else no weight is picked
-                marker = {"symbol": symbol, "size": 14, "color": colour, "line": {"color": "white", "width": 2}}
-                first = (row, column) == (1, 1)
-                values = [f"{value:g}" for value in picks["value"]], [f"{value:g}" for value in picks[f"pick_{name}"]]
-                name_shown = {"direct": "direct's pick", "paper": "Eq. (18)'s pick"}[form]
                 figure.add_scatter(
-                    x=values[0], y=values[1], mode="markers", marker=marker, name=name_shown, showlegend=first, row=row, col=column
+                    x=[f"{value:g}" for value in picks["value"]],
+                    y=[f"{value:g}" for value in picks[f"pick_{name}"]],
+                    mode="markers",
+                    marker={"symbol": symbol, "size": 14, "color": colour, "line": {"color": "white", "width": 2}},
+                    name=label,
+                    showlegend=(row, column) == (1, 1),
+                    row=row,
+                    col=column,
                 )
             figure.update_xaxes(type="category", title=factor if row == 2 else None, showgrid=False, row=row, col=column)
             figure.update_yaxes(type="category", categoryarray=y, showgrid=False, row=row, col=column)
