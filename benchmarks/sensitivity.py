@@ -1,4 +1,4 @@
-"""Does the proxy's pick follow the measured optimum as the data and Stage 1 change? One factor at a time, each with a grid of its own.
+"""Does the proxy's pick follow the measured optimum as the data and Stage 1 change? One factor at a time, a grid for each value.
 
     python benchmarks/sensitivity.py [PARAMS.yaml] [--seed N] [--quick] [--out FOLDER]
 
@@ -24,6 +24,7 @@ from plotly.subplots import make_subplots
 from osdtw_lib.ablation import grid_cell, tables
 from osdtw_lib.ablation.ranking import one_cell_at_zero, rank
 from osdtw_lib.ablation.variant import Variant
+from osdtw_lib.artifacts.artifact import Artifact
 from osdtw_lib.artifacts.files import write_text
 from osdtw_lib.artifacts.lock import held
 from osdtw_lib.config.load import load_config
@@ -32,7 +33,7 @@ from osdtw_lib.config.schema import Config
 from osdtw_lib.figures.style import BLUE, RED
 from osdtw_lib.proxy.grid import CELL, Search
 from osdtw_lib.stages.run import Run
-from osdtw_lib.stages.side_by_side import everywhere, opened
+from osdtw_lib.stages.side_by_side import everywhere
 
 FACTORS = {
     "imbalance ratio": ("data.imbalance_ratio", (10, 50, 100, 200)),
@@ -53,33 +54,37 @@ PICKS = {"direct": ("direct's pick", "diamond", BLUE), "paper": ("Eq. (18)'s pic
 
 
 def variant_at(config: Config) -> Variant:
-    return Variant(opened(config), config.seed, config.likelihood)
+    return Variant(Run(config), config.seed, config.likelihood)
 
 
 def prepare(base: Config, config: Config) -> None:
-    """Everything a proxy is made of; what does not depend on the factor is taken from the run with the file's own values."""
-    made, lender = variant_at(config), Variant(Run(base), base.seed, base.likelihood)
-    for weight in (None, *config.ablation.head_weights):
-        name = "start" if weight is None else "stage2"
-        own, other = (v.artifact(name) if weight is None else v.weighted(weight).artifact(name) for v in (made, lender))
-        if own.why_not_done() and own.key == other.key and not other.why_not_done():
-            shutil.rmtree(own.folder, ignore_errors=True)
-            shutil.copytree(other.folder, own.folder)
+    """Everything a proxy is made of."""
+    made = variant_at(config)
+    borrow(made.artifact("start"), variant_at(base).artifact("start"))
     grid_cell.prepare(made)
 
 
-def measure(_, config: Config, weight: float, depths: list[int]) -> None:
-    grid_cell.measure(variant_at(config), weight, depths)
+def measure(base: Config, config: Config, weight: float, depths: list[int]) -> None:
+    made = variant_at(config)
+    borrow(made.weighted(weight).artifact("stage2"), variant_at(base).weighted(weight).artifact("stage2"))
+    grid_cell.measure(made, weight, depths)
+
+
+def borrow(own: Artifact, base: Artifact) -> None:
+    """Where the factor does not touch it, what was trained with the file's own values."""
+    if own.why_not_done() and own.key == base.key and not base.why_not_done():
+        shutil.rmtree(own.folder, ignore_errors=True)
+        shutil.copytree(base.folder, own.folder)
 
 
 def cells_and_forms(config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The refined networks' rows of `tables.cells`, and what every form says of the cells."""
-    variant, weights = Variant(Run(config), config.seed, config.likelihood), config.ablation.head_weights
+    variant, weights = variant_at(config), config.ablation.head_weights
     depths = depths_of(config)
     cells = tables.cells([variant], weights, depths).query("network == 'refined'")
     found = tables.forms([variant], depths, weights)
     wanted = {"paper": ("0", "-"), "damped": ("evidence", "-"), "direct": ("evidence", config.selection.loss)}
-    forms = [found.query("form == @f and damping == @d and loss == @l") for f, (d, l) in wanted.items()]
+    forms = [found.query("form == @f and damping == @d and loss == @loss") for f, (d, loss) in wanted.items()]
     return cells, pd.concat(forms)
 
 
@@ -95,8 +100,8 @@ def judged(cells: pd.DataFrame, forms: pd.DataFrame) -> list[dict]:
     rows = []
     for form, totals in forms.groupby("form", sort=False):
         pick = Search.select(totals)
-        at_zero = pick.shared_depth == 0
-        own = measured[(measured["shared_depth"] == pick.shared_depth) & (at_zero | (measured["head_weight"] == pick.head_weight))]
+        weight = pick.head_weight if pick.shared_depth else 0.0  # as one_cell_at_zero has it
+        own = measured[(measured["shared_depth"] == pick.shared_depth) & (measured["head_weight"] == weight)]
         rows.append(
             {"form": form}
             | {f"pick_{name}": getattr(pick, name) for name in CELL}
