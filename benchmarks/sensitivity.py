@@ -115,7 +115,8 @@ def judged(cells: pd.DataFrame, forms: pd.DataFrame) -> list[dict]:
 def drawn(cells: pd.DataFrame, table: pd.DataFrame, factors: dict) -> go.Figure:
     """A column a factor. Above: at each value, what the best weight of every depth loses against the best cell; below: what the
     best depth of every weight loses. A diamond: `direct`'s pick; a cross: Eq. (18)'s."""
-    figure = make_subplots(2, len(factors), shared_yaxes="rows", vertical_spacing=0.12, row_titles=["shared depth C", "head weight w_A"])
+    titles = ["shared depth C", "head weight w_A"]
+    figure = make_subplots(2, len(factors), shared_yaxes="rows", vertical_spacing=0.12, row_titles=titles)
     for column, (factor, (key, _)) in enumerate(factors.items(), start=1):
         own = cells[cells["factor"] == factor]
         for row, name in enumerate(CELL, start=1):
