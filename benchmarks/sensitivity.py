@@ -117,7 +117,7 @@ def drawn(cells: pd.DataFrame, table: pd.DataFrame, factors: dict) -> go.Figure:
     best depth of every weight loses. A diamond: `direct`'s pick; a cross: Eq. (18)'s."""
     titles = ["shared depth C", "head weight w_A"]
     figure = make_subplots(2, len(factors), shared_yaxes="rows", vertical_spacing=0.12, row_titles=titles)
-    for column, (factor, (key, _)) in enumerate(factors.items(), start=1):
+    for column, factor in enumerate(factors, start=1):
         own = cells[cells["factor"] == factor]
         for row, name in enumerate(CELL, start=1):
             shared = own if row == 1 else own[own["shared_depth"] > 0]
