@@ -124,9 +124,9 @@ def drawn(cells: pd.DataFrame, table: pd.DataFrame, factors: dict) -> go.Figure:
             grid = shared.pivot_table(index=name, columns="value", values="all", aggfunc="max")
             short = grid - own.groupby("value")["all"].max()
             x, y = [f"{value:g}" for value in short.columns], [f"{value:g}" for value in short.index]
-            scale = {"colorscale": "Cividis", "zmin": -8, "zmax": 0, "showscale": (row, column) == (1, 1)}
+            shades = go.Heatmap(x=x, y=y, z=short.to_numpy(), colorscale="Cividis", zmin=-8, zmax=0, hovertemplate="%{z:.1f}")
             bar = {"title": "points<br>behind<br>the best", "len": 0.9}
-            figure.add_heatmap(x=x, y=y, z=short.to_numpy(), colorbar=bar, row=row, col=column, **scale, hovertemplate="%{z:.1f} points")
+            figure.add_trace(shades.update(colorbar=bar, showscale=(row, column) == (1, 1)), row=row, col=column)
             for form, (label, symbol, colour) in PICKS.items():
                 picks = table[(table["factor"] == factor) & (table["form"] == form)]
                 if row == 2:
