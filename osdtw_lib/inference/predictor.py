@@ -194,7 +194,8 @@ def _trained(folder: Path, method: str) -> str:
     if method not in trained:
         raise UserError(f"{folder}: no method '{method}' was trained there; there are {', '.join((*ROWS, *trained))}")
     if not (folder / "baselines" / method / "predictor.json").exists():
-        raise UserError(f"{folder / 'baselines' / method}: no predictor.json; remove this folder and run ./run_all.sh --from 06")
+        again = "remove this folder and run ./run_all.sh --from 06 with its parameter file"
+        raise UserError(f"{folder / 'baselines' / method}: no predictor.json; {again}")
     return f"baselines/{method}"
 
 

@@ -122,7 +122,9 @@ def _pictured(folder: Path, tables: str) -> bool:
         return True
     if there:
         print(
-            f"{folder / 'pictures'}: left out of the report, damaged or of other tables; run ./run_all.sh --from 10", flush=True
+            f"{folder / 'pictures'}: left out of the report, damaged or of other tables; run ./run_all.sh --from 10 with its "
+            "parameter file",
+            flush=True,
         )
     return False
 

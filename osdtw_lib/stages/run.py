@@ -286,6 +286,6 @@ def first_make(name: str) -> str:
     stage = name.split("/")[0]
     book = CONTENTS[stage].notebook
     return (
-        f"run notebook {book} first (./run_all.sh --from {book[:2]}), or that stage alone: python -m osdtw_lib "
-        f"{stage} and the same parameter file"
+        f"run notebook {book} first (./run_all.sh --from {book[:2]} and the same parameter file), or that stage alone: "
+        f"python -m osdtw_lib {stage} and the same parameter file"
     )

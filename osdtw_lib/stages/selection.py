@@ -106,7 +106,7 @@ def remarks(selected: dict) -> list[str]:
         task = "tail" if weight else "head"
         said.append(f"At w_A = {weight:g} Stage 2 does not train the {task} classes at all")
         if selected["chosen_by"] == "proxy":
-            said[-1] += "; an earlier version picked that, ./run_all.sh --from 04 picks again"
+            said[-1] += "; an earlier version picked that, ./run_all.sh --from 04 with its parameter file picks again"
     return said
 
 
