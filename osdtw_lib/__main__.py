@@ -11,7 +11,7 @@ import sys
 
 from .config.paths import PROJECT
 from .errors import UserError
-from .legible import speak_legibly
+from .legible import legible, speak_legibly
 from .stages import CONTENTS
 
 DEFAULT = str(PROJECT / "params" / "mnist_lt.yaml")
@@ -39,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BaseException as error:
         if not _interrupted(error):
             raise
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        goes_on = "; the same command goes on from the last checkpoint" if arguments[0] in ("run", *CONTENTS) else ""
+        print(f"interrupted{goes_on}", file=sys.stderr)
         return 130
 
 
@@ -217,7 +218,14 @@ def _inspect(chosen) -> None:
     from .config.load import load_config
     from .data.inspection import inspect
 
-    for line in inspect(load_config(chosen.params, chosen.overrides)):
+    config = load_config(chosen.params, chosen.overrides)
+    side = config.model.image_size
+    if side is None:  # the architecture's, or the start's
+        from .models.start_pixels import with_start_pixels
+        from .models.vit import image_size, outline
+
+        side = max(image_size(outline(with_start_pixels(config).model, 1)))
+    for line in inspect(config, side):
         print(line, flush=True)
 
 
@@ -252,7 +260,7 @@ def _predict(chosen) -> None:
             continue
         good += 1
         for name, probability in found:
-            print(f"{file}\t{name}\t{probability:.4f}", flush=True)
+            print(f"{legible(file)}\t{legible(name)}\t{probability:.4f}", flush=True)
     if bad:
         raise UserError(f"{bad:,} of {good + bad:,} could not be read, as said above; {good:,} were predicted")
 

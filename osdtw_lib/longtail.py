@@ -41,7 +41,7 @@ def head_tail_partition(class_counts, head_share: float = 0.5) -> tuple[np.ndarr
     if len(counts) < 2:
         raise ValueError(f"a head and a tail need at least two classes, got {len(counts)}")
     order = np.argsort(-counts, kind="stable")
-    heads = min(max(int(head_share * len(counts) + 0.5), 1), len(counts) - 1)
+    heads = min(max(int(head_share * len(counts) + 0.5 + 1e-9), 1), len(counts) - 1)
     return np.sort(order[:heads]), np.sort(order[heads:])
 
 

@@ -80,10 +80,14 @@ def test_a_tie_goes_to_the_smaller_class_index():
     assert head.tolist() == [1, 2] and tail.tolist() == [0, 3]
 
 
-@pytest.mark.parametrize("share, heads", [(0.3, 3), (0.34, 3), (0.25, 3), (0.7, 7), (0, 1), (1, 9)])
+@pytest.mark.parametrize("share, heads", [(0.3, 3), (0.34, 3), (0.25, 3), (0.249, 2), (0.7, 7), (0, 1), (1, 9)])
 def test_the_line_can_be_drawn_elsewhere_and_each_task_keeps_a_class(share, heads):
     head, tail = head_tail_partition(range(10), share)
     assert head.tolist() == list(range(10 - heads, 10)) and tail.tolist() == list(range(10 - heads))
+
+
+def test_half_a_class_counts_up_also_where_binary_fractions_fall_short():
+    assert [len(head_tail_partition(range(k), share)[0]) for k, share in ((50, 0.29), (100, 0.145), (50, 0.57))] == [15, 15, 29]
 
 
 def test_every_class_is_in_exactly_one_half_and_one_group():

@@ -55,7 +55,7 @@ def decoded(images: ImageFiles, side: int, folder: Path, interpolation: str = "b
             with contextlib.suppress(OSError):  # a full disk: it is compared once more
                 lock.truncate(0)
                 lock.write(_state(data, journal) or b"")
-    return LabelledImages(np.memmap(data, np.uint8, "r", shape=shape), images.labels)
+        return LabelledImages(np.memmap(data, np.uint8, "r", shape=shape), images.labels)
 
 
 def has_room(parts: list[ImageFiles], side: int, folder: Path, interpolation: str = "bicubic") -> bool:
@@ -75,7 +75,7 @@ def has_room(parts: list[ImageFiles], side: int, folder: Path, interpolation: st
 
 
 def _file(images: ImageFiles, side: int, folder: Path, interpolation: str) -> Path:
-    how = "" if interpolation == "bicubic" else f"{interpolation}_"
+    how = ("" if interpolation == "bicubic" else f"{interpolation}_") + ("grey_" if images.channels == 1 else "")
     return folder / f"decoded_{how}{side}_{images.fingerprint()[:16]}.u8"
 
 

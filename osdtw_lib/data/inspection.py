@@ -22,8 +22,11 @@ UNUSUAL = {"CMYK": "in CMYK", "P": "with a palette", "1": "in black and white", 
 UNUSUAL |= dict.fromkeys(("I", "I;16", "I;16B", "I;16L"), "of 16 bits")
 
 
-def inspect(config: Config) -> Iterator[str]:
-    """The lines of the inspection. Raises UserError, at the end of them where possible, if the data cannot be used."""
+def inspect(config: Config, side: int) -> Iterator[str]:
+    """The lines of the inspection; side: of the images the network sees, in pixels.
+
+    Raises UserError, at the end of them where possible, if the data cannot be used.
+    """
     data = config.data
     source = sets.load_source(data)
     train, test = sets.of(data).split(source, data, config.seed)
@@ -37,7 +40,7 @@ def inspect(config: Config) -> Iterator[str]:
     used = np.sort(np.concatenate((train, test, aside)))
     images = source.images.subset(used)
     found = examine(images)
-    yield from _files(images, found, config.model.image_size or 224)
+    yield from _files(images, found, side)
     yield from _repeated(images, part_of(used, (train, test, aside)))
     refuse_unusable(images, found, config.folder)
     refuse_leaks(source.images, (train, test, aside), data, config.folder)

@@ -26,6 +26,7 @@ READERS = 4  # threads: as many whole photographs are in memory at once
 
 
 Answer = list[tuple[str, float]] | UserError
+Place = tuple[str, UserError | None]  # a file, or the folder where something could not be read
 
 
 def predict_files(
@@ -113,35 +114,31 @@ def shares_in(file: str) -> dict[str, float]:
     return found
 
 
-def _scored(predictor: Predictor, files: Iterator[str | UserError]) -> Iterator[tuple[str, np.ndarray | UserError]]:
+def _scored(predictor: Predictor, files: Iterator[Place]) -> Iterator[tuple[str, np.ndarray | UserError]]:
     """(file, its raw scores (K,)), or the error."""
     with ThreadPoolExecutor(READERS) as pool:
         while batch := list(islice(files, BATCH)):
-            read = list(pool.map(lambda file: _seen(predictor, file), batch))
+            read = list(pool.map(lambda place: place[1] or _seen(predictor, place[0]), batch))
             whole = [pixels for pixels in read if not isinstance(pixels, UserError)]
             rows = iter(predictor.scores_of(np.stack(whole)) if whole else ())
-            for file, pixels in zip(batch, read):
-                yield str(file), pixels if isinstance(pixels, UserError) else next(rows)
+            for (file, _), pixels in zip(batch, read):
+                yield file, pixels if isinstance(pixels, UserError) else next(rows)
 
 
-def _files(places: list[str]) -> Iterator[str | UserError]:
+def _files(places: list[str]) -> Iterator[Place]:
     for place in places:
         if not os.path.isdir(place):
-            yield place
+            yield place, None
             continue
-        try:
-            names = sorted(map(os.path.normpath, Walk(place, Path(place)).images("")))
-        except UserError as error:
-            yield error
-            continue
-        yield from (os.path.join(place, name) for name in names)
-        if not names:
-            yield UserError(f"{place}: no image in this folder")
+        refused: list[UserError] = []
+        names = sorted(map(os.path.normpath, Walk(place, Path(place), refused).images("")))
+        yield from ((os.path.join(place, name), None) for name in names)
+        yield from ((place, error) for error in refused)
+        if not names and not refused:
+            yield place, UserError(f"{place}: no image in this folder")
 
 
-def _seen(predictor: Predictor, file: str | UserError) -> np.ndarray | UserError:
-    if isinstance(file, UserError):
-        return file
+def _seen(predictor: Predictor, file: str) -> np.ndarray | UserError:
     try:
         return predictor.seen(open_image(file))
     except UserError as error:

@@ -126,8 +126,9 @@ def _cost(cost: Cost) -> str:
     return (
         "## Cost of a prediction\n\n"
         + "\n".join(lines)
-        + "\n\nOne network and two are of the same architecture, over all classes "
-        f"and over half of them each, in PyTorch. FLOPs: two a multiply-add. Times are medians, measured on {cost.machine}.\n"
+        + "\n\nOne network and two are of the same architecture, over all classes, "
+        "and over the head's and the tail's, in PyTorch. FLOPs: two a multiply-add. Times are medians, measured on "
+        f"{cost.machine}.\n"
     )
 
 

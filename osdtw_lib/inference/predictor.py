@@ -91,7 +91,7 @@ class Predictor:
         return softmax(corrected if mix is None else moved(corrected, self.shares, mix))
 
     def mix(self, prior) -> np.ndarray | None:
-        """Class shares (K,): "uniform", "training", a mapping {class name: share} or an array (K,); None stays None.
+        """Class shares (K,): "uniform", "training", {class name: share} or a pandas Series, an array (K,); None stays None.
 
         Raises UserError, one line, for shares that name another class or not every one, are negative or do not sum to 1.
         """
@@ -101,7 +101,8 @@ class Predictor:
             if prior not in ("uniform", "training"):
                 raise UserError(f"prior '{prior}': give uniform, training, estimate, or a share a class")
             return np.full(len(self.class_names), 1 / len(self.class_names)) if prior == "uniform" else self.row.problem.priors
-        if isinstance(prior, Mapping):
+        if isinstance(prior, Mapping) or hasattr(prior, "keys"):
+            prior = {name: prior[name] for name in prior.keys()}
             unknown = [name for name in prior if name not in self.class_names]
             missing = [name for name in self.class_names if name not in prior]
             if unknown or missing:
@@ -109,7 +110,10 @@ class Predictor:
                     f"prior: {f'no class is called {unknown[0]!r}' if unknown else f'no share for class {missing[0]!r}'}"
                 )
             prior = [prior[name] for name in self.class_names]
-        shares = np.asarray(prior, float)
+        try:
+            shares = np.asarray(prior, float)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"prior: a share is a number ({error})") from None
         if shares.shape != (len(self.class_names),) or not (shares >= 0).all():
             raise UserError(f"prior: one share, 0 or more, for each of the {len(self.class_names)} classes")
         if abs(shares.sum() - 1) > 1e-3:
@@ -184,7 +188,8 @@ def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
 
 def run_folder(folder: str | Path) -> Path:
     """outputs/NAME, named itself or by its parameter file; a relative path counts from here, then from the project."""
-    folder = load_config(folder).folder if Path(folder).suffix in (".yaml", ".yml") else Path(folder)
+    named = Path(folder).suffix in (".yaml", ".yml") and not os.path.isdir(folder)
+    folder = load_config(folder).folder if named else Path(folder)
     return folder if os.path.isdir(folder) else PROJECT / folder
 
 

@@ -16,7 +16,7 @@ def parameters(run: Run, name: str) -> dict:
     method, parameters = run.asked[name]
     own = {"parameters": parameters.model_dump(mode="json")} if method.Parameters.model_fields else {}
     # a file of one's own may read all that a Problem knows
-    file = {"file": checksum(method.file)} | run.dump("likelihood", "stage1", "stage3") if method.file else {}
+    file = {"file": checksum(method.file)} | run.dump("likelihood", "head_share", "stage1", "stage3") if method.file else {}
     length = run.dump("stage2", "logit_adjustment", "recipe")
     length["stage2"].pop("from_merge", None)  # Stage 2's own
     return {"method": name} | own | file | length

@@ -16,8 +16,9 @@ import numpy as np
 from numpy import ndarray
 
 from .expansion import Information, Linearised
+from .repetitions import in_blocks
 
-Logit = Callable[[ndarray], tuple[ndarray, ndarray]]  # theta (R, P) -> logits (R, S), Jacobian (R, S, P)
+Logit = Callable[[ndarray], tuple[ndarray, Callable[[], ndarray]]]  # theta (R, P) -> logits (R, S); () -> Jacobian (R, S, P)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class BernoulliTasks:
     def _at(self, mismatch: ndarray):
         """Probabilities (S,) and Jacobians (S, P_t) of both tasks at their optima."""
         logits, jacobians = zip(*(f(theta[None]) for f, theta in zip(self.logits, self._truth(mismatch))))
-        return [_sigmoid(z[0]) for z in logits], [j[0] for j in jacobians]
+        return [_sigmoid(z[0]) for z in logits], [jacobian()[0] for jacobian in jacobians]
 
     def information(self, mismatch: ndarray) -> Information:
         """Fishers at each task's own optimum, and E[s_A s_B']: nought unless labels depend on each other given the input."""
@@ -67,10 +68,15 @@ class BernoulliTasks:
 
         refined: the decoders are fitted again under the shared encoder (section 6.2).
         """
-        truth = self._truth(mismatch)
-        probabilities, jacobians = self._at(mismatch)
+        probabilities = self._at(mismatch)[0]
         counts = rng.multinomial(n, self._joint(*probabilities).ravel() / len(probabilities[0]), size=repetitions)
-        counts = counts.reshape(repetitions, -1, 2, 2) / n
+        counts = counts.reshape(repetitions, -1, 2, 2)
+        return in_blocks(lambda some: self._three_stages(some / n, mismatch, head_weight, refined), counts)
+
+    def _three_stages(self, counts: ndarray, mismatch: ndarray, head_weight: float, refined: bool) -> tuple[ndarray, ndarray]:
+        """counts (R, S, 2, 2): the share of the samples with each input and labels."""
+        truth, repetitions = self._truth(mismatch), len(counts)
+        probabilities, jacobians = self._at(mismatch)
         share = counts.sum((2, 3))  # (R, S)
         ones = [counts[:, :, 1].sum(2), counts[:, :, :, 1].sum(2)]
         stage1 = [
@@ -99,7 +105,7 @@ def linear_tasks(ratio: float = 1.0, n_encoder: int = 4, intercepts=(-1.2, -1.2)
     for task, scale in enumerate((ratio**0.25, ratio**-0.25)):
         columns = [scale * inputs[:, :n_encoder], np.ones((len(inputs), 1)), inputs[:, [n_encoder + task]]]
         features = np.concatenate(columns, axis=1)
-        logits.append(lambda theta, f=features: (theta @ f.T, np.broadcast_to(f, (len(theta), *f.shape))))
+        logits.append(lambda theta, f=features: (theta @ f.T, lambda: np.broadcast_to(f, (len(theta), *f.shape))))
     phi = np.array([0.2, -0.15, 0.1, 0.15] * n_encoder)[:n_encoder]
     head, tail = (np.r_[phi, intercept, 0.3] for intercept in intercepts)
     return BernoulliTasks(tuple(logits), head, tail, n_encoder, exclusive)
@@ -112,10 +118,13 @@ def network_tasks(ratio: float = 1.0, exclusive: bool = False) -> BernoulliTasks
     def logit(theta):
         weight, offset, out, bias = theta[:, :4].reshape(-1, 2, 2), theta[:, 4:6], theta[:, 6:8], theta[:, 8:]
         hidden = np.tanh(inputs @ weight.transpose(0, 2, 1) + offset[:, None])  # (R, S, 2)
-        inner = out[:, None] * (1 - hidden**2)
-        by_weight = (inner[..., None] * inputs[:, None]).reshape(len(theta), len(inputs), 4)
-        one = np.ones((*hidden.shape[:2], 1))
-        return (hidden @ out[..., None])[..., 0] + bias, np.concatenate([by_weight, inner, hidden, one], axis=2)
+
+        def jacobian():
+            inner = out[:, None] * (1 - hidden**2)
+            by_weight = (inner[..., None] * inputs[:, None]).reshape(len(theta), len(inputs), 4)
+            return np.concatenate([by_weight, inner, hidden, np.ones((*hidden.shape[:2], 1))], axis=2)
+
+        return (hidden @ out[..., None])[..., 0] + bias, jacobian
 
     phi = np.array([1.0, 0.2, -0.3, 0.8, 0.3, -0.2])
     head, tail = (np.r_[phi, scale * np.array([1.0, -0.9]), -2.0] for scale in (ratio**0.25, ratio**-0.25))
@@ -136,8 +145,8 @@ def _fit(parts, share: ndarray, theta: ndarray, first: int = 0, tolerance: float
         gradient, curvature = np.zeros((len(active), theta.shape[1])), np.zeros((len(active), *theta.shape[1:] * 2))
         for f, places, weight, ones in parts:
             index = np.arange(theta.shape[1])[places]
-            z, jacobian = f(theta[active][:, index])
-            p = _sigmoid(z)
+            z, jacobian_of = f(theta[active][:, index])
+            p, jacobian = _sigmoid(z), jacobian_of()
             gradient[:, index] += weight * ((ones[active] - share[active] * p)[:, None] @ jacobian)[:, 0]
             spread = jacobian * (weight * share[active] * p * (1 - p))[..., None]
             curvature[:, index[:, None], index] += spread.transpose(0, 2, 1) @ jacobian

@@ -11,11 +11,13 @@ Wishart distribution, and X'e = L g with g standard normal. A repetition costs t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy import ndarray
 
 from .expansion import Information, Linearised
+from .repetitions import in_blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,11 @@ def three_stages(fishers, n_decoder: int, square, noise, optima, shares, ridge=0
     fishers, optima (k, d): of the shared parameters; square (R, m, m): X'X / n; noise: of each task X'e / n (R, m); ridge a
     sample, towards `start`.
     """
+    some = partial(_some_repetitions, fishers, n_decoder, optima, shares, ridge, start)
+    return in_blocks(some, square, *noise)
+
+
+def _some_repetitions(fishers, n_decoder, optima, shares, ridge, start, square, *noise) -> tuple[ndarray, ndarray]:
     d, seen = fishers.shape[1], features(fishers, n_decoder)
     inputs = d + len(fishers) * n_decoder
     origin = np.zeros(inputs)

@@ -67,7 +67,9 @@ def test_resizing_keeps_the_shape_and_the_centre():
 
 def test_grey_images_keep_one_channel(images, tmp_path):
     grey = ImageFiles(images.paths[:3], images.labels[:3], images.names[:3], channels=1)
-    found = decoded(grey, SIDE, tmp_path)
+    found, beside = decoded(grey, SIDE, tmp_path), decoded(images.subset(np.arange(3)), SIDE, tmp_path)
+    assert beside.pixels.shape[3] == 3 and decoded(grey, SIDE, tmp_path).pixels.shape[3] == 1
+    assert len(list(tmp_path.glob("*.u8"))) == 2  # neither takes the other's place
     assert found.pixels.shape == (3, SIDE, SIDE, 1)
     assert np.array_equal(found.pixels[1, :, :, 0], np.asarray(resized(grey.read(1), SIDE)))
 

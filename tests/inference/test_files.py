@@ -82,6 +82,20 @@ def test_a_folder_stands_for_all_images_below_it(finished, pictures, tmp_path, c
     ]
 
 
+def test_a_link_that_leads_nowhere_stops_no_other_file(finished, pictures, tmp_path, command):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    shutil.copy(pictures[0], folder / "a\tb\n.png")
+    (folder / "notes").symlink_to("/nowhere")
+    status, out, err = command("predict", finished.folder, folder)
+    assert status == 2 and "notes leads nowhere" in err and "1 of 2 could not be read" in err
+    assert out.count("\n") == 1 and out.startswith(f"{folder}/a\\tb\\n.png\t") and out.count("\t") == 2
+    command("predict", finished.folder, folder, "--output", tmp_path / "p.csv")
+    with open(tmp_path / "p.csv", encoding="utf-8", newline="") as text:
+        good, bad = csv.DictReader(text)
+    assert good["class"] and bad["file"] == str(folder) and "leads nowhere" in bad["error"]
+
+
 def test_a_folder_without_an_image_is_told(finished, tmp_path, command):
     (tmp_path / "none").mkdir()
     status, _, err = command("predict", finished.folder, tmp_path / "none")

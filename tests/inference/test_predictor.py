@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -206,6 +207,10 @@ def test_scores_are_those_of_the_table_and_a_prior_moves_them(predictor, finishe
     np.testing.assert_allclose(predictor(pixels, prior="training"), odds / odds.sum(1, keepdims=True), rtol=1e-6)
     by_name = dict(zip(predictor.class_names, finished.class_counts / finished.class_counts.sum()))
     assert np.array_equal(predictor(pixels, prior=by_name), predictor(pixels, prior=list(by_name.values())))
+    series = pd.Series(by_name).sort_values()  # as value_counts gives it: in an order of its own
+    assert np.array_equal(predictor(pixels, prior=by_name), predictor(pixels, prior=series))
+    with pytest.raises(UserError, match="a share is a number"):
+        predictor(pixels, prior=by_name | {next(iter(by_name)): "a"})
     assert np.array_equal(predictor(pixels, prior="uniform").argmax(1), predictor(pixels).argmax(1))
 
 

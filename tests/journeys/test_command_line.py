@@ -111,6 +111,9 @@ def test_an_interrupt_says_that_nothing_is_lost(monkeypatch, params, command, wi
     monkeypatch.setattr(pipeline, "execute", interrupted)
     status, _, err = command("split", params())
     assert status == 130 and "goes on from the last checkpoint" in err and err.count("\n") == 1
+    monkeypatch.setattr("osdtw_lib.data.inspection.inspect", lambda *_: interrupted(None, None, None))
+    status, _, err = command("inspect", params())
+    assert (status, err) == (130, "interrupted\n")
 
 
 def test_a_python_without_the_libraries_is_one_line(params, command, monkeypatch):

@@ -193,9 +193,11 @@ def test_an_edited_file_runs_its_method_again_and_does_not_predict_what_it_did_n
 
 def test_what_a_file_of_ones_own_may_read_of_the_run_stands_in_its_key(own, opened):
     path = own("brier", BRIER)
-    run, other = opened(["ce", path]), opened(["ce", path], {"stage1.epochs": 7})
-    assert run.artifact("baselines/ce").key == other.artifact("baselines/ce").key
-    assert run.artifact("baselines/brier").key != other.artifact("baselines/brier").key
+    run = opened(["ce", path])
+    for change in ({"stage1.epochs": 7}, {"head_share": 0.3}):
+        other = opened(["ce", path], change)
+        assert run.artifact("baselines/ce").key == other.artifact("baselines/ce").key
+        assert run.artifact("baselines/brier").key != other.artifact("baselines/brier").key
 
 
 def test_class_weights_come_with_the_epoch_and_do_not_depend_on_how_the_batch_is_cut(own, params, finished):

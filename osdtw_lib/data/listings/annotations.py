@@ -18,12 +18,13 @@ KINDS = {(int,): "a whole number", (str,): "a text", (int, str): "a whole number
 
 
 class Annotated(NamedTuple):
-    """names (N,): file_name of each image; labels (N,): its class's number; class_names (K,): in the order of their ids."""
+    """names (N,): file_name of each image; labels (N,): its class's number; class_names, class_ids (K,): by rising id."""
 
     names: list[str]
     labels: list[int]
     class_names: tuple[str, ...]
     notes: tuple[str, ...]
+    class_ids: tuple[int, ...]
 
 
 def read_annotations(where: str, place: Path) -> Annotated:
@@ -55,7 +56,7 @@ def read_annotations(where: str, place: Path) -> Annotated:
             "give them one, or take them out"
         )
     class_names, notes = _class_names(where, categories)
-    return Annotated(list(images.values()), [label_of[image][0] for image in images], class_names, notes)
+    return Annotated(list(images.values()), [label_of[image][0] for image in images], class_names, notes, tuple(number))
 
 
 def _lists(where: str, place: Path) -> dict[str, list]:

@@ -20,7 +20,7 @@ PARTS = {"train", "training", "val", "valid", "validation", "test"}  # names tha
 class Part:
     """names (N,): paths below `root`, as given; labels (N,): all class numbers (int) or all class names (str).
 
-    class_names (K,): what the numbers are called, where the part itself says so.
+    class_names, class_ids (K,): what the numbers are called, and what they are in the file, where the part itself says so.
     """
 
     where: str
@@ -30,6 +30,7 @@ class Part:
     listed: bool  # in a file, so that the paths may be another copy's
     notes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    class_ids: tuple[int, ...] = ()
 
     @property
     def numbered(self) -> bool:
@@ -50,7 +51,7 @@ def read_part(key: str, place: Path, root: Path | None) -> Part:
     root = root or place.parent
     if place.suffix.lower() == ".json":
         found = read_annotations(where, place)
-        return Part(where, root, found.names, found.labels, True, found.notes, found.class_names)
+        return Part(where, root, found.names, found.labels, True, found.notes, found.class_names, found.class_ids)
     return _table(where, root, _csv_rows(where, place) if is_csv else _list_rows(where, place), is_csv)
 
 

@@ -32,7 +32,9 @@ def files_source(data: Files, index: Path | None = None) -> Source:
     parts = {key: read_part(key, _place(value), root) for key, value in given.items() if value}
     if data.protocol:
         require_part(data.protocol, data.evaluate, parts)
-    class_names, labels = _classes(parts, _names_file(data) or _own_names(parts))
+    own, given_names = _own_names(parts), _names_file(data)
+    _one_numbering(parts, own, given_names, data)
+    class_names, labels = _classes(parts, given_names or own)
     folders = _class_folders(parts["train"], labels["train"], len(class_names or np.unique(labels["train"])))
     if data.protocol:
         check_protocol(data.protocol, {k: np.bincount(v, minlength=len(folders)) for k, v in labels.items()})
@@ -87,6 +89,24 @@ def _own_names(parts: dict[str, Part]) -> list[str]:
             differ = next((f"'{one}' and '{other}'" for one, other in both if one != other), "more of them in one")
             raise UserError(f"{part.where}: its categories are not those of {said[0].where} ({differ}); give the same in both")
     return list(said[0].class_names) if said else []
+
+
+def _one_numbering(parts: dict[str, Part], own: list[str], given: list[str], data: Files) -> None:
+    """Raises UserError where numbers may count by two orders: a list beside annotations whose ids are not 0 .. K - 1, or names
+    that the annotations give in another order."""
+    said = next((part for part in parts.values() if part.class_ids), None)
+    plain = next((part for part in parts.values() if part.numbered and not part.class_ids), None)
+    if said and plain and said.class_ids != tuple(range(len(said.class_ids))):
+        raise UserError(
+            f"{plain.where}: has numbers, and the categories of {said.where} have the ids {said.class_ids[0]} to "
+            f"{said.class_ids[-1]}: whether 0 or {said.class_ids[0]} is the first class cannot be told; give annotations for both"
+        )
+    if given and own and given != own and sorted(given) == sorted(own):
+        first = next(one for one, other in zip(given, own) if one != other)
+        raise UserError(
+            f"data.class_names: {data.class_names}: has the names of {said.where}'s categories in another order (the first "
+            f"that differs is '{first}'); names are given by rising id, or leave data.class_names out"
+        )
 
 
 def _classes(parts: dict[str, Part], names: list[str]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
@@ -147,7 +167,8 @@ def _class_folders(part: Part, labels: np.ndarray, classes: int) -> list[str]:
 
 def _names_of(folders: list[str]) -> tuple[str, ...]:
     short = ["/".join(without_letter(folder.split("/"))) for folder in folders]
-    return tuple(short if all(short) and len(set(short)) == len(short) else map(str, range(len(folders))))
+    named = all(short) and "." not in short  # a class in the folder that holds the others' has no name of its own
+    return tuple(short if named and len(set(short)) == len(short) else map(str, range(len(folders))))
 
 
 def _paths(part: Part, labels: np.ndarray, folders: list[str]) -> tuple[list[str], str | None]:

@@ -13,10 +13,13 @@ SHOWN = 3
 
 
 class Walk:
-    """Reads one part's folder; `left_out` {what: names} is what it did not take."""
+    """Reads one part's folder; `left_out` {what: names} is what it did not take.
 
-    def __init__(self, where: str, folder: Path):
-        self.where, self.folder = where, folder
+    refused: where given, what would be raised of a folder or link below this one is put there, and the others are read.
+    """
+
+    def __init__(self, where: str, folder: Path, refused: list[UserError] | None = None):
+        self.where, self.folder, self.refused = where, folder, refused
         self._top = os.path.join(folder, "")
         self.left_out: dict[str, list[str]] = {}
 
@@ -94,9 +97,8 @@ class Walk:
         if may_be_missing:
             return "missing"
         target = f" ({os.readlink(entry.path)})" if entry.is_symlink() else ""
-        raise UserError(
-            f"{self.where}: {self._name(entry.path)} leads nowhere{target}; connect the disk it lies on, or take the link away"
-        )
+        self._refuse(f"{self._name(entry.path)} leads nowhere{target}; connect the disk it lies on, or take the link away")
+        return "other"
 
     def _leave_out_hidden(self, entry: os.DirEntry) -> None:
         is_folder = os.path.isdir(entry.path)
@@ -114,7 +116,14 @@ class Walk:
                 return sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             where = "" if place == self._top else f"{self._name(place)} "
-            raise UserError(f"{self.where}: {where}cannot be read ({error.strerror}); give rights, or take it away") from None
+            self._refuse(f"{where}cannot be read ({error.strerror}); give rights, or take it away")
+            return []
+
+    def _refuse(self, why: str) -> None:
+        error = UserError(f"{self.where}: {why}")
+        if self.refused is None:
+            raise error from None
+        self.refused.append(error)
 
 
 def _lies_in(place: str, folder: str) -> bool:

@@ -109,6 +109,23 @@ def test_the_parts_have_the_same_categories(given, tmp_path):
         load_source(Files(dataset="files", evaluate="val", **given(parts)))
 
 
+def test_numbers_beside_annotations_whose_ids_begin_at_1_are_refused(given, tmp_path, refused, files_params, picture):
+    """Whether a list counts from 0 or by the ids cannot be seen: all labels would be one off."""
+    own = given({"train": content(ids=(1, 2, 3))})
+    picture(tmp_path / "more.jpg")
+    (tmp_path / "test.csv").write_text("path,label\nmore.jpg,1\n")
+    said = refused("split", files_params(**own, test=str(tmp_path / "test.csv"), root=str(tmp_path)))
+    assert "cannot be told; give annotations for both" in said
+
+
+def test_names_given_in_another_order_than_the_ids_are_refused(given, tmp_path, refused, files_params):
+    own = given({"train": content(ids=(1, 2, 3))})
+    names = [f"species {9 - k}" for k in (1, 2, 3)]
+    (tmp_path / "names.txt").write_text("\n".join(names[::-1]))
+    said = refused("split", files_params(**own, class_names=str(tmp_path / "names.txt")))
+    assert "categories in another order" in said
+
+
 def test_a_category_that_no_image_has_is_named(given):
     data = Files(dataset="files", **given({"train": content(counts=(5, 0, 4))}))
     with pytest.raises(UserError, match="no training image of class 'species 8' .1 of 3 classes have none"):

@@ -122,6 +122,9 @@ def test_names_of_classes_are_numbers_where_folders_do_not_tell_them(tmp_path, p
     assert source(train=path).class_names == ("0", "1")
     names = written(tmp_path / "names.txt", "a cat\n\ndog\n")
     assert source(train=path, class_names=names).class_names == ("a cat", "dog")
+    for name in ("img/d.jpg", "img/rare/e.jpg"):  # one in the folder that holds the other's
+        picture(tmp_path / name)
+    assert source(train=written(tmp_path / "in.txt", "img/d.jpg 0\nimg/rare/e.jpg 1\n")).class_names == ("0", "1")
 
 
 def test_a_repeated_line_is_dropped_with_a_note(listed):
