@@ -78,7 +78,11 @@ class Landscape:
             "evidence": summary.evidence(),
             "decades": DECADES,
             "start_damping": self.start_damping,
-            "selected": {k: self.selected[k] for k in ("shared_depth", "head_weight", "form")},
+            "selected": {
+                "shared_depth": self.selected["shared_depth"],
+                "head_weight": round(100 * self.selected["head_weight"]) / 100,  # as the live one's sliders have it
+                "form": self.selected["form"],
+            },
             "encoder": _packed(summary.alive, self.n_depths),
             "decoders": _packed(summary.decoders, self.n_depths + 1),
             "bias": bias,

@@ -50,7 +50,7 @@ class ProxyExplorer(widgets.VBox):
         buttons = {"style": wide["style"] | {"button_width": "85px"}, "layout": wide["layout"]}
         self.form = widgets.ToggleButtons(options=FORMS, value=selected["form"], description="form", **buttons)
         middle = math.log10(evidence)
-        start = landscape.start_damping or evidence / 10**DECADES  # a slider of powers has no 0
+        start = self._start = landscape.start_damping or evidence / 10**DECADES  # a slider of powers has no 0
         self.damping = widgets.FloatLogSlider(
             start,
             min=min(middle - DECADES, math.log10(start)),
@@ -89,8 +89,9 @@ class ProxyExplorer(widgets.VBox):
 
     @property
     def position(self) -> tuple[int, float, str, float]:
-        """(C, w_A, form, damping) of the controls."""
-        return self.depth.value, round(self.weight.value, 2), self.form.value, self.damping.value
+        """(C, w_A, form, damping) of the controls; until it is moved the damping's is that of the choice, which may be 0."""
+        damping = self.landscape.start_damping if self.damping.value == self._start else self.damping.value
+        return self.depth.value, round(self.weight.value, 2), self.form.value, damping
 
     def on_choice(self, use, back) -> None:
         """use((C, w_A, form, damping)) and back() keep a choice and return it."""

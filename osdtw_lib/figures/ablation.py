@@ -17,14 +17,15 @@ GROUP_COLOURS = {"many": BLUE, "medium": SKY, "few": ORANGE, "all": "black"}
 COLUMNS = 3  # maps beside one another
 
 
-def maps(panels: dict[str, tuple[pd.DataFrame, str, bool]], title: str, caption: str) -> go.Figure:
+def maps(panels: dict[str, tuple], title: str, caption: str) -> go.Figure:
     """panels: {title: (table with CELL and a value, the value's column, smaller is better)}; bright is good in each.
 
-    The best cell of a map has a white box, as in the paper's Fig. 4; a cell that was not measured is grey.
+    The best cell of a map has a white box, as in the paper's Fig. 4, or the Choice that stands fourth; at C = 0, where no weight
+    matters, all of the column. A cell that was not measured is grey.
     """
     rows = math.ceil(len(panels) / COLUMNS)
     figure = make_subplots(rows, min(COLUMNS, len(panels)), subplot_titles=list(panels), vertical_spacing=0.5 / rows)
-    for i, (table, value, smaller) in enumerate(panels.values()):
+    for i, (table, value, smaller, *pick) in enumerate(panels.values()):
         row, column = i // COLUMNS + 1, i % COLUMNS + 1
         grid = table.pivot_table(index=CELL[1], columns=CELL[0], values=value)
         z = grid.where(np.isfinite(grid)).to_numpy()
@@ -33,12 +34,15 @@ def maps(panels: dict[str, tuple[pd.DataFrame, str, bool]], title: str, caption:
         hover = f"C %{{x}}, w_A %{{y}}: %{{z:.4g}}<extra>{list(panels)[i]}</extra>"
         figure.add_heatmap(x=depths, y=weights, z=z, colorscale=scale, showscale=False, hovertemplate=hover, row=row, col=column)
         w, c = np.unravel_index(np.nanargmin(z if smaller else -z), z.shape)
+        if pick:
+            w, c = list(grid.index).index(pick[0].head_weight), list(grid.columns).index(pick[0].shared_depth)
+        low_w, high_w, at_weight = (0, len(weights) - 1, "") if grid.columns[c] == 0 else (w, w, f", w_A = {weights[w]}")
         figure.add_shape(
             type="rect",
             x0=c - 0.5,
             x1=c + 0.5,
-            y0=w - 0.5,
-            y1=w + 0.5,
+            y0=low_w - 0.5,
+            y1=high_w + 0.5,
             line={"color": "white", "width": 4},
             row=row,
             col=column,
@@ -46,7 +50,7 @@ def maps(panels: dict[str, tuple[pd.DataFrame, str, bool]], title: str, caption:
         low, high = np.nanmin(z), np.nanmax(z)
         figure.layout.annotations[
             i
-        ].text += f"<br><sup>{low:.3g} to {high:.3g}, best at C = {depths[c]}, w_A = {weights[w]}</sup>"
+        ].text += f"<br><sup>{low:.3g} to {high:.3g}, {'pick' if pick else 'best'}: C = {depths[c]}{at_weight}</sup>"
         figure.update_xaxes(title="C" if row == rows else None, type="category", showgrid=False, row=row, col=column)
         figure.update_yaxes(title="w_A" if column == 1 else None, type="category", showgrid=False, row=row, col=column)
     figure.update_layout(title=title, height=310 * rows + 110, plot_bgcolor="#999999", margin={"t": 140})

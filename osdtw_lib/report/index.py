@@ -184,9 +184,9 @@ def _story(folder: Path) -> list[str]:
             print(f"{path}: left out of the report, {changed}", flush=True)
             parts.append(f'<p class="quiet">{html.escape(f"{path.name} {changed}, so what it tells is left out.")}</p>')
             continue
-        if book in OPTIONAL and is_of_another_run(path):
-            print(f"{path}: left out of the report, of other settings; run it again", flush=True)
-            said = "is of other settings than this run has now, so what it tells is left out."
+        if is_of_another_run(path):
+            print(f"{path}: left out of the report, of other results; run it again", flush=True)
+            said = "is of other results than this run has now, so what it tells is left out; run it again."
             parts.append(f'<p class="quiet">{path.name} {said}</p>')
             continue
         for cell in nbformat.read(path, as_version=4).cells:

@@ -1,4 +1,5 @@
-"""Checksums of the executed notebooks of a run, in outputs/NAME/notebooks.json: the story is told from those files."""
+"""Checksums of the executed notebooks of a run, in outputs/NAME/notebooks.json: the story is told from those files, and from no
+other results than the run has."""
 
 from __future__ import annotations
 
@@ -6,27 +7,37 @@ import json
 from pathlib import Path
 
 from ..artifacts.files import checksum, write_text
-from ..artifacts.manifest import read_manifest
+from ..artifacts.manifest import MANIFEST, own_checksum, read_manifest
+from ..stages import NOTEBOOKS
 
 LISTING = "notebooks.json"
 
 
 def remember(notebook: Path) -> None:
-    """Keep the checksum of an executed notebook as it lies there, and which Stage 3 the run had then."""
+    """Keep the checksum of an executed notebook as it lies there, and of which results it is: those its stages had then, or
+    for one that stands beside the run which Stage 3."""
     folder = notebook.parent
     known = {name: value for name, value in _known(folder).items() if (folder / name).exists()}
-    known |= {notebook.name: {"sha256": checksum(notebook), "stage3": _stage3(folder)}}
+    of = {stage: _results(folder, stage) for stage in NOTEBOOKS.get(notebook.stem, ())} or {"stage3": _key(folder, "stage3")}
+    known |= {notebook.name: {"sha256": checksum(notebook)} | of}
     write_text(folder / LISTING, json.dumps(known, indent=1))
 
 
 def is_of_another_run(notebook: Path) -> bool:
-    """Whether Stage 3 has been made otherwise since the notebook was run: what it tells is then of other settings."""
-    of = _entry(notebook).get("stage3")
-    return of is not None and of != _stage3(notebook.parent)
+    """Whether its stages, or Stage 3, have been made otherwise since the notebook was run: what it tells is then of others."""
+    then, of = _entry(notebook), _results if notebook.stem in NOTEBOOKS else _key
+    stages = NOTEBOOKS.get(notebook.stem, ["stage3"])
+    return any(then[stage] != of(notebook.parent, stage) for stage in stages if then.get(stage))
 
 
-def _stage3(folder: Path) -> str | None:
-    return (read_manifest(folder / "stage3") or {}).get("key")
+def _key(folder: Path, stage: str) -> str | None:
+    return (read_manifest(folder / stage) or {}).get("key")
+
+
+def _results(folder: Path, stage: str) -> str | None:
+    """Of what a stage was made and what came out; of the methods, of each."""
+    found = {path.parent.name: read_manifest(path.parent) or {} for path in (folder / stage).glob(f"**/{MANIFEST}")}
+    return own_checksum({name: [m.get("key"), m.get("files")] for name, m in found.items()}) if found else None
 
 
 def what_changed(notebook: Path) -> str | None:

@@ -23,10 +23,11 @@ def make(run: Run, write: Writer) -> None:
     started = time.monotonic()
     search, wanted = load_proxy(run), run.config.selection
     damping = search.evidence() if wanted.damping == "evidence" else wanted.damping
+    bias = measured_bias(run)
     grids = {
         "paper": search.grid(form="paper"),
         "damped": search.grid(form="damped", damping=damping),
-        "direct": search.grid(form="direct", damping=damping, measured_bias=measured_bias(run)),
+        "direct": search.grid(form="direct", damping=damping, measured_bias=bias),
     }
     used = {form: 0.0 if form == "paper" else damping for form in grids}
     picks = {form: search.select(grid) for form, grid in grids.items()}
@@ -41,7 +42,9 @@ def make(run: Run, write: Writer) -> None:
     if wanted.shared_depth is None:
         pick, chosen_by = picks[wanted.form], "proxy"
     else:
-        total = _total_there(grids[wanted.form], wanted.shared_depth, wanted.head_weight)
+        named = [wanted.shared_depth], [wanted.head_weight]
+        total = float(search.grid(*named, wanted.form, used[wanted.form], bias)["total"].iloc[0])
+        total = total if math.isfinite(total) else None  # JSON has no infinity
         pick, chosen_by = Choice(wanted.shared_depth, wanted.head_weight, total), "parameters"
     write.json("selection", {**vars(pick), "form": wanted.form, "damping": used[wanted.form], "chosen_by": chosen_by})
 
@@ -49,10 +52,3 @@ def make(run: Run, write: Writer) -> None:
 def publish(run: Run, artifact: Artifact) -> None:
     """What it proposes is selected at once, unless the choice is yours."""
     execute(run, "selection", quiet=True)
-
-
-def _total_there(grid: pd.DataFrame, depth: int, weight: float) -> float | None:
-    """The proxy at the cell nearest to a choice that was named; None where it is not finite."""
-    cells = grid[grid["shared_depth"] == depth]
-    total = float(cells.loc[(cells["head_weight"] - weight).abs().idxmin(), "total"])
-    return total if math.isfinite(total) else None

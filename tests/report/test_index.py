@@ -10,6 +10,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from osdtw_lib.errors import UserError
 from osdtw_lib.report.index import write_index
 from osdtw_lib.report.written import remember
+from osdtw_lib.stages import execute
+from osdtw_lib.stages.selection import choose
 
 
 def _edit(path):
@@ -84,6 +86,27 @@ def test_a_notebook_that_was_edited_tells_nothing(finished_copy, capsys):
     assert "03_stage1_fisher.ipynb has no checksum" in text and capsys.readouterr().out.count("left out of the report") == 2
 
 
+def test_a_notebook_of_a_choice_that_was_taken_back_tells_nothing(finished_copy, capsys):
+    """As after a choice by hand and `--from 05`: notebook 04 is as it was run, and the choice is another."""
+    run = finished_copy({"selection.shared_depth": None, "selection.head_weight": None, "selection.form": "damped"})
+    for stage in ("proxy", "selection", "stage2", "stage3", "tables"):
+        execute(run, stage)
+    for book in ("02_starting_point", "04_proxy_explorer"):
+        cell = new_markdown_cell(f"told by {book}", metadata={"tags": ["story"]})
+        nbformat.write(new_notebook(cells=[cell]), run.folder / f"{book}.ipynb")
+        (run.folder / f"{book}.html").write_text("a page")
+        remember(run.folder / f"{book}.ipynb")
+    write_index(run.folder)
+    page = run.folder / "index.html"
+    assert "told by 04" in page.read_text() and "other results" not in capsys.readouterr().out
+    choose(run, 3, 0.25, "damped", 0.01)
+    for stage in ("selection", "stage2", "stage3", "tables"):
+        execute(run, stage)
+    write_index(run.folder)
+    assert "told by 02" in page.read_text() and "told by 04" not in page.read_text()
+    assert "04_proxy_explorer.ipynb is of other results" in page.read_text()
+
+
 def test_this_runs_own_tables_must_be_whole(finished_copy):
     run = finished_copy()
     _edit(run.folder / "split" / "classes.csv")
@@ -114,12 +137,12 @@ def test_an_optional_notebook_of_other_settings_is_not_told_and_a_sentence_is(fi
     remember(run.folder / "09_verdict.ipynb")
     write_index(run.folder)
     page = run.folder / "index.html"
-    assert "<strong>It loses</strong> to &lt;b&gt;mine" in page.read_text() and "other settings" not in capsys.readouterr().out
+    assert "<strong>It loses</strong> to &lt;b&gt;mine" in page.read_text() and "other results" not in capsys.readouterr().out
     manifest = run.folder / "stage3" / "manifest.json"
     manifest.write_text(manifest.read_text().replace(run.artifact("stage3").key, "0" * 64))
     write_index(run.folder)
-    assert "It loses" not in page.read_text() and "09_verdict.ipynb is of other settings" in page.read_text()
-    assert "left out of the report, of other settings" in capsys.readouterr().out
+    assert "It loses" not in page.read_text() and "09_verdict.ipynb is of other results" in page.read_text()
+    assert "left out of the report, of other results" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

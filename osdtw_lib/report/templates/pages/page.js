@@ -35,7 +35,7 @@
     const down = th.getAttribute("aria-sort") === "ascending";
     for (const other of th.parentElement.cells) other.removeAttribute("aria-sort");
     th.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const value = (row) => text(row.cells[column]), number = (v) => (v === "" ? NaN : Number(v.split(" (")[0]));
+    const value = (row) => text(row.cells[column]), number = (v) => (v === "" ? NaN : Number(v.split(/ \(| ±/)[0]));
     const missing = (v) => v === "-" || v === "not run" || v === "";
     const order = (p, q) => {
       const [x, y] = [value(p), value(q)];
