@@ -6,6 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from osdtw_lib.report.page import page_script
+
 
 @pytest.fixture(params=["index.html", "../index.html"])
 def index(request, batch):
@@ -89,3 +91,14 @@ def test_what_is_printed_has_every_figure_whole(batch, tab, tmp_path):
     assert page.evaluate("document.querySelector('.js-plotly-plot .main-svg').getBoundingClientRect().width") > 700
     page.pdf(path=tmp_path / "report.pdf", format="A4")
     assert len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes())) >= 4
+
+
+def test_means_with_their_errors_sort_as_numbers(tmp_path, tab):
+    values = "14.4 ± 1.4", "0.7 ± 0.3", "-", "-0.11 ± 0.06", "2.6 (1.0 to 3.0)"
+    cells = "".join(f"<tr><td>{value}</td></tr>" for value in values)
+    table = f"<table><thead><tr><th>regret</th></tr></thead><tbody>{cells}</tbody></table>"
+    (tmp_path / "t.html").write_text(f'<meta charset="utf-8"><script>{page_script()}</script>{table}', encoding="utf-8")
+    page = tab(tmp_path / "t.html")
+    page.locator("th button").click()
+    order = [text.split()[0] for text in page.locator("tbody td").all_inner_texts()]
+    assert order == ["-0.11", "0.7", "2.6", "14.4", "-"]

@@ -47,6 +47,19 @@ def test_the_paper_form_has_no_damping_and_the_evidence_button_sets_it(live):
     assert shown.damping.value == shown.landscape.summary.evidence() and not shown.damping.disabled
 
 
+def test_a_choice_without_damping_opens_without_it_until_the_slider_is_moved(finished_copy):
+    run = finished_copy({"selection.form": "damped", "selection.damping": 0.0, "selection.head_weight": 0.125})
+    for stage in ("proxy", "selection"):
+        execute(run, stage)
+    at = load_summary(run).grid([2], [0.125], "damped", 0.0).iloc[0]
+    assert selection(run)["total"] == pytest.approx(at["total"], rel=1e-3)  # of this cell, between two of the grid
+    shown = explorer.proxy_explorer(run)
+    page = shown.landscape.page()
+    assert shown.position == (2, page["selected"]["head_weight"], "damped", 0.0) == (2, 0.12, "damped", page["start_damping"])
+    shown.damping.value *= 10
+    assert shown.position[3] == shown.damping.value > 0
+
+
 def test_the_page_gets_the_numbers_and_little_else(live):
     _, shown = live
     data = shown._repr_mimebundle_()
