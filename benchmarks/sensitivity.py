@@ -56,7 +56,9 @@ PICKS = {"direct": ("direct's pick", "diamond", BLUE), "paper": ("Eq. (18)'s pic
 
 
 def variant_at(config: Config) -> Variant:
-    return Variant(Run(config), config.seed, config.likelihood)
+    made = Variant(Run(config), config.seed, config.likelihood)
+    made.locked = made.folder.parents[1]  # the file's own run, whose lock `main` holds: two processes work on one setting
+    return made
 
 
 def prepare(base: Config, config: Config) -> None:

@@ -104,6 +104,21 @@ def shares_left(priors: np.ndarray, strength: float) -> np.ndarray:
     return left / left.sum()
 
 
+def shares_of_weighted(class_counts: np.ndarray, weights: np.ndarray, batch: int) -> np.ndarray:
+    """(K,): for which class shares scores answer that a cross-entropy weighted by w_k trained, each batch's mean being by its own
+    sum of weights. That is least at E[w_k n_k / sum w], n_k of a batch's images being of class k: below n_k w_k for a heavy
+    class, which makes its own batches' sum larger.
+
+    E[1 / (w_k + the others' sum)] is the integral over t of exp(-t w_k) (sum_j pi_j exp(-t w_j))^(batch - 1).
+    """
+    priors, weights = class_priors(class_counts), np.asarray(weights, float)
+    t = np.geomspace(1e-7 / (batch * weights.max()), 60 / (batch * weights.min()), 800)
+    decays = np.exp(-np.outer(weights, t))  # (K, 800)
+    inverse = np.trapezoid(decays * (priors @ decays) ** (batch - 1) * t, np.log(t), axis=1)
+    left = priors * weights * inverse
+    return left / left.sum()
+
+
 class Row(ABC):
     """A row of the accuracy table: a network that was trained, and how it scores."""
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config.schema import Beta, Section, Strength
-from ._base import OneNetwork
+from ._base import OneNetwork, shares_of_weighted
 from ._parts import effective_weights
 
 
@@ -22,8 +22,9 @@ def sigmoid_focal(scores: Tensor, labels: Tensor, gamma: float) -> Tensor:
 
 
 class ClassBalanced(OneNetwork):
-    """Weights by the effective number of images, from the first epoch on. With base "focal" every class is a question of its
-    own, and the head begins at answers of 1/K."""
+    """Weights by the effective number of images, from the first epoch on. A batch's mean is by its own sum of weights, where the
+    paper divides by the number of images: a rare class so counts less than its weight says, in small batches most. With base
+    "focal" every class is a question of its own, and the head begins at answers of 1/K."""
 
     title = "class-balanced loss"
     source = "Cui et al. 2019, arXiv:1901.05555, section 4"
@@ -43,10 +44,9 @@ class ClassBalanced(OneNetwork):
 
     @property
     def shares(self):
-        """A cross-entropy weighted by w_k is least at a softmax under shares proportional to n_k w_k: near equal ones for a
-        beta near 1."""
-        left = self.problem.class_counts * self.weights.double().cpu().numpy()
-        return left / left.sum()
+        """Those that the weights leave; for base "focal", of which that is not derived, the same are taken."""
+        weights = self.weights.double().cpu().numpy()
+        return shares_of_weighted(self.problem.class_counts, weights, self.problem.config.recipe.batch_size)
 
     @cached_property
     def weights(self):

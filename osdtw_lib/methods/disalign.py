@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.values import Batch, Rate, Strength
-from ._base import shares_left
+from ._base import shares_of_weighted
 from ._second_stage import AfterCE, OverLinear, SecondStage, cross_entropy, second_stage
 
 
@@ -38,7 +38,7 @@ class AlignedHead(OverLinear):
 
 class DisAlign(AfterCE):
     """The scores are trained to be those of balanced classes, more where the gate, an image's own, says so; head and features
-    stay. rho depends on the data set: 1.2 is ImageNet-LT's."""
+    stay. rho depends on the data set: 1.2 is ImageNet-LT's. A batch's mean is by its own sum of weights."""
 
     title = "DisAlign"
     source = "Zhang et al. 2021, arXiv:2103.16370, section 3"
@@ -53,8 +53,9 @@ class DisAlign(AfterCE):
 
     @property
     def shares(self):
-        """A cross-entropy weighted by w_k is least at a softmax under shares proportional to pi_k w_k."""
-        return shares_left(self.problem.priors, self.parameters.rho)
+        """Those that the weights leave."""
+        weights = rarity_weights(self.problem.priors, self.parameters.rho)
+        return shares_of_weighted(self.problem.class_counts, weights.numpy(), self.phases()[0].recipe["batch_size"])
 
     def phases(self):
         weights = self.problem.constant(rarity_weights(self.problem.priors, self.parameters.rho))

@@ -37,7 +37,8 @@ class Members(nn.ModuleDict):
 
 class Ensemble(Method):
     """Networks of one method, one after the other, each with another random head and on other batches and augmentations; the
-    first is the one that method trains. What it gains over one network is no better loss: it takes as many trainings."""
+    first is the one that method trains (of several phases: its first phase). What it gains over one network is no better loss: it
+    takes as many trainings."""
 
     title = "ensemble"
     source = "control: as many networks as a method of several, one loss"

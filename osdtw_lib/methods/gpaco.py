@@ -16,7 +16,7 @@ from ._contrast import Contrasted, parametric_contrast
 class GPaco(Method):
     """One network gives anchors and keys. Of one view each image is compared with the others of its part and the queue; of two
     it meets itself, augmented anew, at twice the cost. The authors' ViT code, for balanced data, leaves log pi out; here it
-    stands."""
+    stands. Images are not mixed."""
 
     title = "GPaCo"
     source = "Cui et al. 2023, arXiv:2209.12400"

@@ -24,7 +24,7 @@ def disentangled(scores: Tensor, labels: Tensor, priors: Tensor, decay: float) -
 
 class Lade(PlainNetwork):
     """The balanced softmax, and a bound that takes the training priors out of every score by itself. How well B is known
-    depends on how many images it is taken over: on the part's size."""
+    depends on how many images it is taken over: on the part's size. Images are not mixed."""
 
     title = "LADE"
     source = "Hong et al. 2021, arXiv:2012.00321, Eq. 15, 16, 18 to 20"

@@ -14,7 +14,7 @@ from ._contrast import Contrasted, parametric_contrast
 class Paco(Method):
     """Classes and images of the same class side by side in one softmax: the other images of the part, each image augmented
     anew as a moving average of the network sees it, and a queue of those, which begins empty and not at random. In a training
-    of few steps the average hardly leaves the start."""
+    of few steps the average hardly leaves the start. Images are not mixed."""
 
     title = "PaCo"
     source = "Cui et al. 2021, arXiv:2107.12028, section 3.5"

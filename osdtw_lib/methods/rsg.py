@@ -88,7 +88,8 @@ class Generator(nn.Module):
 class RSG(Method):
     """Maps are the patch tokens after three quarters of the blocks, the paper's those before a CNN's last stage; a class token
     passes as it is. New maps point where the rare one does by the cosine, as the text has it: the authors' code compares element
-    by element, and mixes channels with positions. Pairs are a part's own; what new maps take is not in the counted FLOPs."""
+    by element, and mixes channels with positions. Pairs are a part's own; what new maps take is not in the counted FLOPs.
+    Images are not mixed."""
 
     title = "RSG over LDAM, on a ViT's tokens"
     source = "Wang et al. 2021, CVPR"

@@ -18,7 +18,8 @@ def normalised(weight: Tensor, tau: float) -> Tensor:
 
 class TauNormalised(AfterCE):
     """The bias is left out. It helps where frequent classes have the longer weights, which AdamW need not give them (Menon et
-    al. 2021); tau is to be chosen on a validation part, which the paper's code did on the test set in places."""
+    al. 2021); tau is to be chosen on a validation part, which the paper's code did on the test set in places.
+    That its scores stand for equal shares is what it is for, and not derived."""
 
     title = "tau-normalised classifier"
     source = "Kang et al. 2020, arXiv:1910.09217, section 4"

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config.values import Batch, Fraction, Rate, Strength
+from ._base import shares_of_weighted
 from ._parts import effective_weights
 from ._second_stage import AfterCE, OverLinear, SecondStage, cross_entropy, second_stage
 
@@ -34,8 +35,8 @@ class MaxNormHead(OverLinear):
 
 class WeightBalanced(AfterCE):
     """Features are cross-entropy's, with the run's decay, which is to be tuned; the class-balanced loss is cross-entropy with
-    weights (1 - beta) / (1 - beta^n). The published code projects once an epoch, where its authors mean every step, and its
-    loss is a binary one of softmax probabilities."""
+    weights (1 - beta) / (1 - beta^n), a batch's mean by its own sum of weights. The published code projects once an epoch, where
+    its authors mean every step, and its loss is a binary one of softmax probabilities."""
 
     title = "weight balancing (decay and MaxNorm)"
     source = "Alshammari et al. 2022, arXiv:2203.14197"
@@ -48,6 +49,12 @@ class WeightBalanced(AfterCE):
         threshold: Fraction = 0.1  # where between the shortest row and the longest
 
     head = staticmethod(MaxNormHead)
+
+    @property
+    def shares(self):
+        """Those that the weights leave; what the decay and the shortened rows do to them is not known."""
+        weights = effective_weights(self.problem.class_counts).double().cpu().numpy()
+        return shares_of_weighted(self.problem.class_counts, weights, self.phases()[0].recipe["batch_size"])
 
     def begin(self, network: nn.Module, trained: dict[str, Tensor]) -> None:
         super().begin(network, trained)

@@ -152,7 +152,7 @@ def _trained(run: Run, write: Writer, network: nn.Module, phase: Phase, seed: in
         batches = Views(shown, batches, lambda images: phase.seen(network, images), phase.views, recipe.precision)
     if recipe.compile:
         compile_networks(network)
-    count_flops(write, len(run.train) * (flops * phase.length.epochs + before * phase.views))
+    count_flops(write, len(run.train) * (flops * phase.length.epochs + before * min(phase.views, phase.length.epochs)))
     return fit(network, phase, batches, recipe, write.checkpoint(phase.name), seed, label, flops)
 
 

@@ -20,8 +20,8 @@ def learning_rate(epoch: float, length: Training, peak: float, final: float) -> 
 
 def parameter_groups(model: nn.Module, recipe: Recipe, depths: dict[str, int]) -> list[dict]:
     """Parameter groups: layer decay by depth, the embedding one step below the first block, as MAE's and LiVT's; no weight decay
-    on vectors, tokens, position embedding, and where a parameter has `undecayed` set; one that has `rate` set learns at so many
-    times the others' rate."""
+    on vectors and the network's own tokens and position embedding (Stage 0's decoder has its own), and where a parameter has
+    `undecayed` set; one that has `rate` set learns at so many times the others' rate."""
     last = max(depths.values())
     groups: dict[tuple, dict] = {}
     for name, parameter in model.named_parameters():

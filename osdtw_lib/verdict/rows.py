@@ -112,9 +112,17 @@ def _cost(run: SeedRun, row: Row, network, made_of: tuple[str, ...]) -> dict:
         "passes": None if total is None else round(passes(total, run.config.model, len(run.class_names), len(run.train)), 4),
         "seconds": round(sum(artifact.seconds() for artifact in artifacts), 3),
         "device": device_name(run.device) or f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
-        "parameters": sum(p.numel() for p in network.parameters()),
+        "parameters": _predicting(row, network, images),
         "forwards": round(counter.get_total_flops() / 2 / (one / 3), 4),
     }
+
+
+@torch.enable_grad()
+def _predicting(row: Row, network, images: torch.Tensor) -> int:
+    """Parameters that the scores depend on: without a teacher, a projector, a moving average."""
+    every = [p.requires_grad_() for p in network.parameters()]
+    found = torch.autograd.grad(row.scores(network, images).sum(), every, allow_unused=True)
+    return sum(p.numel() for p, gradient in zip(every, found) if gradient is not None)
 
 
 # rows from elsewhere --------------------------------------------------------------------------------------------
