@@ -16,10 +16,34 @@ PY
 
 wanted_install() { cat "$here/pyproject.toml" "$here/constraints.txt" | cksum; }
 
-make_environment() {
+is_set_up() {
+    [ -f "$here/.venv/.installed" ] && [ "$(cat "$here/.venv/.installed")" = "$(wanted_install)" ] && has_project "$here/.venv/bin/python"
+}
+
+make_environment() {  # one at a time: a second command would take away what the first has begun
+    local lock="$here/.venv.lock" said="" status=0
+    PYTHON="$here/.venv/bin/python"
+    if is_set_up; then return 0; fi
+    until mkdir "$lock" 2>/dev/null; do
+        if [ ! -d "$lock" ]; then break; fi  # a folder nothing can be made in: pip says so
+        if ! kill -0 "$(cat "$lock/pid" 2>/dev/null || echo nobody)" 2>/dev/null && [ -n "$(find "$lock" -prune -mmin +1)" ]; then
+            rm -rf "$lock"  # whoever had it was killed
+            continue
+        fi
+        if [ -z "$said" ]; then echo "waits for another command that sets up .venv ..."; said=yes; fi
+        sleep 1
+    done
+    echo $$ > "$lock/pid" 2>/dev/null || true
+    trap 'rm -rf "$here/.venv.lock"; exit 130' INT TERM
+    set_up_environment || status=$?
+    rm -rf "$lock"
+    trap - INT TERM
+    return $status
+}
+
+set_up_environment() {
     local venv="$here/.venv" mark="$here/.venv/.installed" whole=""
-    PYTHON="$venv/bin/python"
-    if [ -f "$mark" ] && [ "$(cat "$mark")" = "$(wanted_install)" ] && has_project "$PYTHON"; then return 0; fi
+    if is_set_up; then return 0; fi  # by the command that was waited for
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
         echo "error: python3 of version 3.11 or newer is needed, found: $(python3 --version 2>&1)" >&2; return 2; }
     echo "setting up .venv (a few minutes, once) ..."

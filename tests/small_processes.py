@@ -51,6 +51,7 @@ def exchange(folder):
         assert (distributed.world_size(), distributed.rank(), distributed.sum_over_processes([own], 3)) == (1, 0, 3)
     assert distributed.world_size() == 3
     share_features(folder)
+    assert distributed.same_everywhere("a key") and not distributed.same_everywhere("other" if rank == 2 else "a key")
     looked = []
     distributed.by_first(lambda: looked.append(rank))
     assert looked == ([0] if rank == 0 else [])

@@ -90,7 +90,8 @@ def _measure_everything(run: Run) -> None:
     wanted, depths = run.config.ablation, _depths(run)
     everywhere(run, _prepare, [(seed,) for seed in wanted.seeds])
     # C = 0 has no weight: it is measured with the first
-    shares = [(weight, depths if weight == wanted.head_weights[0] else depths[1:]) for weight in wanted.head_weights]
+    first = wanted.head_weights if run.config.stage3.decoders == "stage2" else wanted.head_weights[:1]
+    shares = [(weight, depths if weight in first else depths[1:]) for weight in wanted.head_weights]
     everywhere(run, _measure, [(seed, *share) for share in shares for seed in wanted.seeds])
     everywhere(run, _pipeline, [(seed,) for seed in wanted.seeds])
 

@@ -46,14 +46,20 @@ class Variant(Run):
         choice = {"shared_depth": self.n_depths, "head_weight": head_weight}
         return self.at(choice, lambda name: stage2 if name == "stage2" else self.place(name))
 
+    @property
+    def weighs_at_zero(self) -> bool:
+        """Whether a network that shares nothing depends on the head weight all the same."""
+        return self.config.stage3.decoders == "stage2"
+
     def cell(self, head_weight: float, shared_depth: int | None) -> Artifact:
-        """The measurement of one cell; shared_depth None: Stage 2's own network. At C = 0 there is no weight."""
+        """The measurement of one cell; shared_depth None: Stage 2's own network. At C = 0 there is no weight, unless the
+        decoders are Stage 2's."""
         stage1, c = self.artifact("stage1"), self.config
         parameters = {"shared_depth": shared_depth} | c.stage3.model_dump(mode="json", include={"likelihood"})
         if shared_depth is not None:
             stage3 = c.stage3.model_dump(mode="json") | {"epochs": c.ablation.refinement_epochs or c.stage3.epochs}
             parameters |= {"stage3": stage3, "recipe": c.recipe.model_dump(mode="json")}
-        if shared_depth == 0:
+        if shared_depth == 0 and not self.weighs_at_zero:
             return Artifact("cell C=0", self.cells / "cells" / "C0", parameters, (stage1,))
         name = "joint" if shared_depth is None else f"C{shared_depth}"
         folder = self.cells / "cells" / f"w{head_weight:g}_{name}"

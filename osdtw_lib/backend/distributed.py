@@ -125,6 +125,13 @@ def require_alike(what: str, tensors: Iterable[torch.Tensor]) -> None:
         )
 
 
+def same_everywhere(value: str) -> bool:
+    """Whether all processes have this value; the answer is the same in all of them."""
+    differs = torch.tensor(float(from_first(value) != value), dtype=torch.float64)
+    sum_over_processes([differs], 0)
+    return not differs
+
+
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from .measurements import Ablation, Calibration, Methods, Theory, Verdict
 from .paths import PROJECT
 from .proxy import Direct, Fisher, Selection
-from .values import Depth as Depth, NonNegative as NonNegative  # for methods' own sections, as those below
+from .trainings import MaskedAutoencoding, Stage1, Stage2, Stage3, Training as Training
+from .values import Depth as Depth, Epochs as Epochs, Layers as Layers, NonNegative as NonNegative  # for methods' own sections
+from .values import Side as Side, Warmup as Warmup
 from .values import (
     Batch,
     Beta,
     Count,
     Deviations,
-    Epochs,
     Fraction,
-    Layers,
     Likelihood,
     Magnitude,
     Means,
@@ -28,10 +28,8 @@ from .values import (
     Section,
     Seed,
     Shares,
-    Side,
     Strength,
     Text,
-    Warmup,
     since,
 )
 
@@ -221,54 +219,6 @@ class Recipe(Section):
     random_erasing: Fraction = 0.0
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False  # torch.compile
-
-
-class Training(Section):
-    """Length of one training; its learning rate where it differs from the recipe's."""
-
-    epochs: Epochs
-    warmup_epochs: Warmup = 0.0
-    learning_rate: Rate | None = None
-
-    def lasting(self, epochs: int) -> Self:
-        """The same over so many epochs, the warm-up in proportion."""
-        return self.model_copy(update={"epochs": epochs, "warmup_epochs": self.warmup_epochs * epochs / self.epochs})
-
-
-class MaskedAutoencoding(Training):
-    """Stage 0. The paper's start: 800 epochs at mask ratio 0.75."""
-
-    epochs: Epochs = 800
-    warmup_epochs: Warmup = 40.0
-    mask_ratio: Annotated[Number, Field(gt=0, lt=1)] = 0.75
-    decoder_width: Side = 512
-    decoder_depth: Layers = 8
-    decoder_heads: Side = 16
-    normalize_patches: bool = True
-
-
-class Stage1(Training):
-    epochs: Epochs = 100
-    warmup_epochs: Warmup = 10.0
-    samples: Literal["all", "own"] = "all"
-
-
-class Stage2(Training):
-    """The joint network, from the starting point as the paper has it; from_merge: instead so many epochs (ours) from Stage 1's
-    encoders, merged by their Fishers as the measured bias has them. `epochs` is also how long a method of one training trains."""
-
-    epochs: Epochs = 100
-    warmup_epochs: Warmup = 10.0
-    from_merge: Epochs | None = since(None)
-
-
-class Stage3(Training):
-    """The refinement: decoders only, shared encoder frozen; by each task's likelihood (the paper's), or one over all classes."""
-
-    epochs: Epochs = 30
-    warmup_epochs: Warmup = 0.0
-    decoders: Literal["stage1", "stage2"] = "stage1"
-    likelihood: Literal["separate", "joint"] = since("separate")
 
 
 class Config(Section):

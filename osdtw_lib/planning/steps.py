@@ -87,15 +87,14 @@ def _of_methods(config: Config, problem: Problem) -> list[Step]:
         for phase in method.phases():
             step = Step("baselines", phase.length.epochs, method.build, phase)
             alike.setdefault(step.flops, []).append((name, step))
-    return [
-        Step(
-            "baselines" if len(alike) == 1 else f"baselines ({', '.join(dict.fromkeys(name for name, _ in found))})",
-            sum(step.epochs for _, step in found),
-            found[0][1].build,
-            found[0][1].phase,
-        )
-        for found in alike.values()
-    ]
+    steps: dict[str, Step] = {}
+    for found in alike.values():
+        phase = found[0][1].phase
+        label = "baselines" if len(alike) == 1 else f"baselines ({', '.join(dict.fromkeys(name for name, _ in found))})"
+        if label in steps:  # one more phase of the same methods
+            label = f"{label}, {phase.name.replace('_', ' ')}"
+        steps[label] = Step(label, sum(step.epochs for _, step in found), found[0][1].build, phase)
+    return list(steps.values())
 
 
 def synthetic(network: nn.Module, size: int, device) -> tuple[torch.Tensor, torch.Tensor]:

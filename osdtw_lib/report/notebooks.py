@@ -22,7 +22,7 @@ from ..legible import legible
 from ..stages import CONTENTS, NOTEBOOKS, OPTIONAL, execute
 from ..stages.networks import titles_of
 from ..stages.pipeline import require
-from ..stages.run import Run
+from ..stages.run import Run, module_of
 from ..verdict.rows import taken_from_elsewhere
 from . import index as overview
 from . import page as report
@@ -98,9 +98,12 @@ def _run_one(run: Run, first: str | None, optional: tuple[str, ...], verify: boo
     started, config = time.monotonic(), run.config
     if verify:
         run.verify()
-    verdict = CONTENTS["verdict"].notebook
-    if verdict.startswith(optional) or (first and verdict.startswith(first)):
+    asked = [book for book in OPTIONAL if book.startswith(optional) or (first and book.startswith(first))]
+    if CONTENTS["verdict"].notebook in asked:
         taken_from_elsewhere(run)  # what cannot be taken is said before anything is removed or trained
+    if CONTENTS["ablation"].notebook in asked:
+        module_of("ablation").parameters(run)  # and depths that the model has not
+    module_of("baselines").before(run)  # and what cannot be trained
     books = _books_from(run, first, optional)
     resolved = run.folder / "params.yaml"
     make_folder(run.folder)

@@ -28,12 +28,11 @@ def inputs(run: Run, name: str) -> tuple[Artifact, ...]:
 
 
 def before(run: Run) -> None:
-    """Raises UserError where several processes would train something else than one."""
-    if max(run.workers, distributed.world_size()) > 1:
-        coupled = [name for name, method in run.methods.items() if any(phase.coupled for phase in method.phases())]
-        if coupled:
-            why = "what one image costs depends on its batch; train in one process: workers: 1, without torchrun"
-            raise UserError(f"baselines: {', '.join(coupled)}: {why}")
+    """Raises UserError for what cannot be trained, and where several processes would train something else than one."""
+    coupled = [name for name, method in run.methods.items() if any(phase.coupled for phase in method.phases())]
+    if coupled and max(run.workers, distributed.world_size()) > 1:
+        why = "what one image costs depends on its batch; train in one process: workers: 1, without torchrun"
+        raise UserError(f"baselines: {', '.join(coupled)}: {why}")
 
 
 def make(run: Run, write: Writer) -> None:

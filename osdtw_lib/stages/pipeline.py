@@ -54,6 +54,11 @@ def _found_or_made(run: Run, name: str, quiet: bool = False) -> Artifact:
     if hasattr(module, "before"):
         module.before(run)
     artifact = run.artifact(name)
+    if not distributed.same_everywhere(artifact.key):
+        raise UserError(
+            f"{name}: the processes have different parameters, choices or data; start all of them with the same parameter file "
+            "and --set, from one version of the code, on files that all share"
+        )
     if _why_not_done(artifact) is not None:
         with held(run.locked):
             _make(run, artifact, module)

@@ -268,6 +268,15 @@ def test_another_grid_is_stale_and_keeps_the_cells_it_has(measured, capsys):
 
 def test_a_depth_the_model_has_not_is_one_line(params, refused):
     assert "3 blocks, got 4" in refused("ablation", params({"ablation.depths": [4]}))
+    assert "3 blocks, got 4" in refused("run", params({"ablation.depths": [4]}), "--ablations")  # before anything is trained
+
+
+def test_decoders_of_stage_2_have_a_weight_where_nothing_is_shared_too(finished_copy):
+    def key(weight, **changes):
+        run = finished_copy({f"stage3.{name}": value for name, value in changes.items()})
+        return Variant(run, 0, "bernoulli").cell(weight, 0).key
+
+    assert key(0.4) == key(0.6) and key(0.4, decoders="stage2") != key(0.6, decoders="stage2")
 
 
 # claims -----------------------------------------------------------------------------------------------------

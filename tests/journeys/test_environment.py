@@ -143,3 +143,20 @@ def test_the_tests_ask_for_pytest_where_it_is_missing(tree):
     stand_in(binary, '*"import pytest, xdist"*', "exit 1")
     done = shell(tree, tree / "run_tests.sh")
     assert done.returncode == 2 and "pytest" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_two_commands_do_not_set_up_at_once(tree):
+    """The second waits for a process that lives, and takes over from one that was killed."""
+    held = tree / ".venv.lock"
+    held.mkdir()
+    (held / "pid").write_text(str(os.getpid()))
+    with pytest.raises(subprocess.TimeoutExpired) as waited:
+        subprocess.run(["bash", tree / "run_tests.sh"], cwd="/", env={"PATH": "/usr/bin:/bin"}, capture_output=True, timeout=3)
+    assert b"waits for another command that sets up .venv" in waited.value.stdout and not (tree / ".venv").exists()
+    (held / "pid").write_text("999999999")
+    os.utime(held, (0, 0))
+    stale = shell(tree, "bash", "-c", f'. "{tree}/.environment.sh"', PATH="/usr/bin:/bin", PIP_NO_INDEX="1")
+    assert stale.returncode == 2 and "waits" not in stale.stdout and not held.exists()  # it goes on, to fail without an index
+    pretend_installed(tree)
+    held.mkdir()  # whatever holds it: what is set up needs none
+    assert "PYTHON=" in chosen_python(tree).stdout and held.exists()

@@ -54,6 +54,13 @@ def test_on_a_cpu_every_training_is_measured(config):
         assert row["epochs"] == epochs and row["hours"] * 3600 * row["images/s"] == pytest.approx(epochs * counted)
 
 
+def test_each_phase_of_a_method_has_a_time_of_its_own(config):
+    """A head on kept features takes a small part of what training the network does."""
+    stages = make_plan(config({"baselines": ["mislas"]}), gpus=0).stages.set_index("stage")
+    first, second = (stages.loc[name] for name in ("baselines (mislas)", "baselines (mislas), second stage"))
+    assert second["GFLOP an image"] < first["GFLOP an image"] / 10 and second["images/s"] > 2 * first["images/s"]
+
+
 def test_a_stage_that_is_not_run_is_not_planned(config):
     plan = make_plan(config({"model.init": "scratch", "baselines": []}), gpus=4)
     assert not {"start", "baselines"} & set(plan.stages["stage"])
