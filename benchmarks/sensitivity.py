@@ -1,6 +1,6 @@
 """Does the proxy's pick follow the measured optimum as the data and Stage 1 change? One factor at a time, a grid for each value.
 
-    python benchmarks/sensitivity.py [PARAMS.yaml] [--seed N] [--quick] [--out FOLDER]
+    python benchmarks/sensitivity.py [PARAMS.yaml] [--set KEY=VALUE]... [--quick] [--out FOLDER]
 
 The factors: imbalance ratio, where the line between head and tail is drawn, Stage 1's length (half and twice). For each value
 both tasks are trained, the proxy picks, and every cell of the ablation's grid is trained; the parameter file's own values stand
@@ -172,9 +172,9 @@ def settings_of(path: str, own: list[str], factors: dict) -> dict[tuple[str, flo
 def main() -> None:
     made = parser(__doc__.splitlines()[0])
     made.add_argument("params", nargs="?", default=str(PROJECT / "params" / "mnist_lt.yaml"))
-    made.add_argument("--seed", type=int, help="another than the parameter file's")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="replace one key, for instance seed=3")
     asked = made.parse_args()
-    own = [] if asked.seed is None else [f"seed={asked.seed}"]
+    own = asked.set
     own += [*TINY, *SMALL_GRID, f"outputs={asked.out}"] if asked.quick else []
     factors, base = QUICK if asked.quick else FACTORS, Run(load_config(asked.params, own))
     settings = settings_of(asked.params, own, factors)

@@ -18,7 +18,7 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _warm_up_ends(self):
-        if self.warmup_epochs >= self.epochs:
+        if self.warmup_epochs > self.epochs:
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs} epochs, so the whole rate is never reached; give fewer"
             )

@@ -130,7 +130,7 @@ SETS = {
     "not YAML": ("data.mean=[0.1", ["YAML"]),
     "section": ("stage1=3", ["stage1"]),
     "out of range": ("selection.head_weight=2", ["selection.head_weight"]),
-    "warm-up without an end": ("stage1.warmup_epochs=2", ["stage1", "warmup_epochs is 2 of 2 epochs"]),
+    "warm-up without an end": ("stage1.warmup_epochs=3", ["stage1", "warmup_epochs is 3 of 2 epochs"]),
 }
 
 
