@@ -12,6 +12,8 @@ from osdtw_lib.backend.threads import SPINS, cores, quota
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.stages import CONTENTS
 
+pytestmark = pytest.mark.journey  # long
+
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
 SAY = f"import os; print(*map(os.environ.get, {VARIABLES}))"
 SAY_THREADS = SAY + "; import torch; print(torch.get_num_threads())"

@@ -18,6 +18,8 @@ from osdtw_lib.models.vit import build_vit
 from osdtw_lib.training.loop import fit
 from osdtw_lib.training.phase import Phase
 
+pytestmark = pytest.mark.journey  # long
+
 COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler here (Debian: g++)")
 SIZES = {"image_size": 16, "patch_size": 4, "width": 12, "depth": 2, "heads": 2, "channels": 1}
 RECIPE = Recipe(batch_size=5, learning_rate=1e-2, compile=True)

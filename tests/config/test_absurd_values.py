@@ -80,6 +80,7 @@ def accepted():
     return {}
 
 
+@pytest.mark.journey  # a thousand values
 @pytest.mark.parametrize("dataset, key", OWN, ids=[f"{dataset}-{key}" for dataset, key in OWN])
 def test_a_value_nobody_means_is_refused_in_one_line_or_opens(opened, accepted, dataset, key):
     took = [value for value in ABSURD + MORE if opened(dataset, {key: value})]

@@ -16,6 +16,8 @@ from osdtw_lib.data.image_files import ImageFiles
 from osdtw_lib.data.rand_augment import OPERATIONS, Strength, draw_layers, rand_augment, strength_maps
 from osdtw_lib.data.source import LabelledImages
 
+pytestmark = pytest.mark.journey  # long
+
 INCREASING = timm.data.auto_augment.rand_augment_choices("rand", increasing=True)
 MAGNITUDES = [*np.arange(0, 10.5, 0.5).tolist(), 9.999, 12.0, 100.0]
 MOVES = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")  # interpolated differently: compared in test_augment.py

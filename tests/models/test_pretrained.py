@@ -359,7 +359,7 @@ def test_the_tensors_of_a_file_are_read_as_they_are(given):
 
 
 def test_of_the_whole_masked_autoencoder_of_a_run_the_encoder_is_taken_and_the_rest_named(given):
-    settings, network = MaskedAutoencoding(epochs=1, decoder_width=8, decoder_depth=1, decoder_heads=2), small()
+    settings, network = MaskedAutoencoding(epochs=1, warmup_epochs=0, decoder_width=8, decoder_depth=1, decoder_heads=2), small()
     whole = MaskedAutoencoder(small(seed=4), settings)
     said = given_start(given(weights(whole)), network).origin
     assert "28 tensors under 'encoder.'" in said and "left out (decoder.0" in said

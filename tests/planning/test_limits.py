@@ -12,6 +12,8 @@ from osdtw_lib.planning import limits
 from osdtw_lib.planning.limits import CARDS, JPEGS_A_CORE, fp32_flops, memory_line
 from osdtw_lib.planning.plan import make_plan
 
+pytestmark = pytest.mark.journey  # long: whole networks, measured or counted
+
 IMAGES = 115_846
 
 

@@ -13,6 +13,8 @@ from osdtw_lib.models.vit import build_vit
 from osdtw_lib.planning import plan as library
 from osdtw_lib.planning.plan import make_plan
 
+pytestmark = pytest.mark.journey  # long: whole networks, measured or counted
+
 
 @pytest.fixture
 def config(params):

@@ -24,6 +24,8 @@ from osdtw_lib.models.vit import build_vit
 from osdtw_lib.training.frozen_features import Views
 from osdtw_lib.training.phase import means
 
+pytestmark = pytest.mark.journey  # long: every data path and method
+
 META = torch.device("meta")
 COUNTS = np.array([40, 36, 32, 28, 24, 20, 16, 12, 8, 4])
 FULL = {"random_crop": (0.08, 1.0), "flip": True, "rand_augment": (9.0, 0.5), "mixup": 0.8, "cutmix": 1.0, "random_erasing": 0.5}

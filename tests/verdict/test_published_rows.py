@@ -9,6 +9,8 @@ from osdtw_lib.stages.run import Run
 from osdtw_lib.verdict import compare
 from osdtw_lib.verdict.rows import read, taken_from_elsewhere
 
+pytestmark = pytest.mark.journey  # long
+
 ROWS = PROJECT / "docs" / "verdict_rows_mnist_lt.json"
 
 
