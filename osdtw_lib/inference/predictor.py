@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -101,7 +101,7 @@ class Predictor:
             if prior not in ("uniform", "training"):
                 raise UserError(f"prior '{prior}': give uniform, training, estimate, or a share a class")
             return np.full(len(self.class_names), 1 / len(self.class_names)) if prior == "uniform" else self.row.problem.priors
-        if isinstance(prior, Mapping) or hasattr(prior, "keys"):
+        if hasattr(prior, "keys"):
             prior = {name: prior[name] for name in prior.keys()}
             unknown = [name for name in prior if name not in self.class_names]
             missing = [name for name in self.class_names if name not in prior]

@@ -98,7 +98,7 @@ def _run_one(run: Run, first: str | None, optional: tuple[str, ...], verify: boo
     started, config = time.monotonic(), run.config
     if verify:
         run.verify()
-    asked = [book for book in OPTIONAL if book.startswith(optional) or (first and book.startswith(first))]
+    asked = _optional(first, optional)
     if CONTENTS["verdict"].notebook in asked:
         taken_from_elsewhere(run)  # what cannot be taken is said before anything is removed or trained
     if CONTENTS["ablation"].notebook in asked:
@@ -120,11 +120,15 @@ def _run_one(run: Run, first: str | None, optional: tuple[str, ...], verify: boo
     print(f"report: {index}", flush=True)
 
 
+def _optional(first: str | None, optional: tuple[str, ...]) -> list[str]:
+    """The notebooks beside the run that are asked for, by their own options or as the first of --from."""
+    return [book for book in OPTIONAL if book.startswith((*optional, *([first] if first else ())))]
+
+
 def _books_from(run: Run, first: str | None, optional: tuple[str, ...]) -> list[str]:
     """The notebooks to run; with `first`, checks what it stands on and removes what it will make anew."""
-    named = [book for book in OPTIONAL if first and book.startswith(first)]
-    wanted = [book for book in OPTIONAL if book in named or book.startswith(optional)]
-    stages_of = NOTEBOOKS | {book: OPTIONAL[book] for book in wanted}
+    named = _optional(first, ())
+    stages_of = NOTEBOOKS | {book: OPTIONAL[book] for book in _optional(first, optional)}
     books = list(stages_of)
     if first is None:
         return books

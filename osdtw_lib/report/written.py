@@ -18,20 +18,22 @@ def remember(notebook: Path) -> None:
     for one that stands beside the run which Stage 3."""
     folder = notebook.parent
     known = {name: value for name, value in _known(folder).items() if (folder / name).exists()}
-    of = {stage: _results(folder, stage) for stage in NOTEBOOKS.get(notebook.stem, ())} or {"stage3": _key(folder, "stage3")}
-    known |= {notebook.name: {"sha256": checksum(notebook)} | of}
+    known |= {notebook.name: {"sha256": checksum(notebook)} | _told(notebook)}
     write_text(folder / LISTING, json.dumps(known, indent=1))
 
 
 def is_of_another_run(notebook: Path) -> bool:
     """Whether its stages, or Stage 3, have been made otherwise since the notebook was run: what it tells is then of others."""
-    then, of = _entry(notebook), _results if notebook.stem in NOTEBOOKS else _key
-    stages = NOTEBOOKS.get(notebook.stem, ["stage3"])
-    return any(then[stage] != of(notebook.parent, stage) for stage in stages if then.get(stage))
+    then = _entry(notebook)
+    return any(then.get(stage) not in (None, now) for stage, now in _told(notebook).items())
 
 
-def _key(folder: Path, stage: str) -> str | None:
-    return (read_manifest(folder / stage) or {}).get("key")
+def _told(notebook: Path) -> dict[str, str | None]:
+    """What a notebook tells of, as it is now: the results of its stages; of one that stands beside the run Stage 3's key."""
+    folder = notebook.parent
+    if notebook.stem in NOTEBOOKS:
+        return {stage: _results(folder, stage) for stage in NOTEBOOKS[notebook.stem]}
+    return {"stage3": (read_manifest(folder / "stage3") or {}).get("key")}
 
 
 def _results(folder: Path, stage: str) -> str | None:
