@@ -84,17 +84,12 @@ def borrow(own: Artifact, base: Artifact) -> None:
 def cells_and_forms(config: Config) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The refined networks' rows of `tables.cells`, and what every form says of the cells."""
     variant, weights = variant_at(config), config.ablation.head_weights
-    depths = depths_of(config)
+    depths = grid_cell.depths_of(variant)
     cells = tables.cells([variant], weights, depths).query("network == 'refined'")
     found = tables.forms([variant], depths, weights)
     wanted = {"paper": ("0", "-"), "damped": ("evidence", "-"), "direct": ("evidence", config.selection.loss)}
     forms = [found.query("form == @f and damping == @d and loss == @loss") for f, (d, loss) in wanted.items()]
     return cells, pd.concat(forms)
-
-
-def depths_of(config: Config) -> list[int]:
-    last = config.model.depth
-    return sorted({0, *(config.ablation.depths or ()), last})
 
 
 def judged(cells: pd.DataFrame, forms: pd.DataFrame) -> list[dict]:
@@ -156,7 +151,10 @@ def settings_of(path: str, own: list[str], factors: dict) -> dict[tuple[str, flo
     base, found = load_config(path, own), {}
     for factor, (key, values) in factors.items():
         section, _, last = key.rpartition(".")
-        here = getattr(getattr(base, section) if section else base, last)
+        here = getattr(getattr(base, section) if section else base, last, None)
+        if here is None:
+            print(f"not run: {factor}: this data set has no {key}", flush=True)
+            continue
         for value in sorted({here, *((round(here * v) for v in values) if key == "stage1.epochs" else values)}):
             try:
                 Run(load_config(path, [*own, f"{key}={value}"])).indices  # noqa: B018  drawn, to see whether they can be
@@ -183,8 +181,7 @@ def main() -> None:
         first = Run(runs[0])
         prepare(runs[0], runs[0])
         everywhere(first, prepare, [(config,) for config in runs[1:]])
-        jobs = [(c, w, depths_of(c)[i > 0 :]) for c in runs for i, w in enumerate(c.ablation.head_weights)]
-        everywhere(first, measure, jobs)
+        everywhere(first, measure, [(c, *share) for c in runs for share in grid_cell.shares_of(variant_at(c))])
     cells, rows, read = [], [], {config.name: cells_and_forms(config) for config in runs}
     for (factor, value), config in settings.items():
         measured, forms = read[config.name]

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..errors import UserError
 from ..evaluation.scores import class_scores, predict
 from ..methods import osdtw
 from ..models.two_branch import TwoBranchViT
@@ -21,7 +22,22 @@ from ..stages.networks import stage1_networks, stage2_network
 from ..stages.run import Run
 from ..training.frozen_features import Decoders, Features
 from ..training.loop import fit
-from .variant import Variant
+from .variant import Variant, weighs_at_zero
+
+
+def depths_of(run: Run) -> list[int]:
+    """The shared depths to measure, ascending; 0 and L are always among them: the ends of what can be shared."""
+    asked = run.config.ablation.depths
+    depths = range(run.n_depths + 1) if asked is None else {0, *asked, run.n_depths}
+    if max(depths) > run.n_depths:
+        raise UserError(f"ablation.depths: the model has {run.n_depths} blocks, got {max(depths)}")
+    return sorted(depths)
+
+
+def shares_of(run: Run) -> list[tuple[float, list[int]]]:
+    """(head weight, the depths to measure at it), so that every cell comes once: where C = 0 has no weight it is of the first."""
+    depths, always = depths_of(run), weighs_at_zero(run.config)
+    return [(w, depths if i == 0 or always else depths[1:]) for i, w in enumerate(run.config.ablation.head_weights)]
 
 
 def prepare(variant: Variant) -> None:

@@ -12,7 +12,6 @@ import pandas as pd
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import make_folder, write_text
 from ..config.schema import Config
-from ..errors import UserError
 from ..evaluation.metrics import accuracy_by_group
 from ..evaluation.scores import predict, scores_over
 from ..proxy.grid import Choice
@@ -22,19 +21,19 @@ from ..stages.run import Run
 from ..stages.side_by_side import by_itself, everywhere, opened
 from . import paper_claims as claims
 from . import tables as tabled
-from .grid_cell import measure, prepare
+from .grid_cell import depths_of, measure, prepare, shares_of
 from .variant import Variant
 
 SHOWN = {"ablation": "ablation", "ranking": "proxy_ranking"}  # these lie in outputs/NAME/tables too
 
 
 def parameters(run: Run) -> dict:
-    return run.dump("ablation", "selection") | {"depths": _depths(run)}
+    return run.dump("ablation", "selection") | {"depths": depths_of(run)}
 
 
 def inputs(run: Run) -> tuple[Artifact, ...]:
     """Every cell, the measured biases and the baselines; names repeat from seed to seed, so each goes by its folder."""
-    wanted, depths = run.config.ablation, _depths(run)
+    wanted, depths = run.config.ablation, depths_of(run)
     own = [Variant(run, seed, run.config.likelihood) for seed in wanted.seeds]
     others = [Variant(run, seed, likelihood) for seed in wanted.seeds for likelihood in _other_likelihoods(run)]
     found = [v.cell(weight, depth) for v in own for weight in wanted.head_weights for depth in (None, *depths)]
@@ -63,15 +62,6 @@ def publish(run: Run, artifact: Artifact) -> None:
         write_text(folder / f"{shown}.csv", (artifact.folder / f"{name}.csv").read_text(encoding="utf-8"))
 
 
-def _depths(run: Run) -> list[int]:
-    """The shared depths to measure, ascending; 0 and L are always among them: the ends of what can be shared."""
-    asked = run.config.ablation.depths
-    depths = range(run.n_depths + 1) if asked is None else {0, *asked, run.n_depths}
-    if max(depths) > run.n_depths:
-        raise UserError(f"ablation.depths: the model has {run.n_depths} blocks, got {max(depths)}")
-    return sorted(depths)
-
-
 def _merges(variant: Variant) -> list[Variant]:
     """The variant, and the same with the other ways to merge the encoders that the ranking compares."""
     own = variant.config.direct
@@ -87,13 +77,10 @@ def _other_likelihoods(run: Run) -> list[str]:
 
 
 def _measure_everything(run: Run) -> None:
-    wanted, depths = run.config.ablation, _depths(run)
-    everywhere(run, _prepare, [(seed,) for seed in wanted.seeds])
-    # C = 0 has no weight: it is measured with the first
-    first = wanted.head_weights if run.config.stage3.decoders == "stage2" else wanted.head_weights[:1]
-    shares = [(weight, depths if weight in first else depths[1:]) for weight in wanted.head_weights]
-    everywhere(run, _measure, [(seed, *share) for share in shares for seed in wanted.seeds])
-    everywhere(run, _pipeline, [(seed,) for seed in wanted.seeds])
+    seeds = run.config.ablation.seeds
+    everywhere(run, _prepare, [(seed,) for seed in seeds])
+    everywhere(run, _measure, [(seed, *share) for share in shares_of(run) for seed in seeds])
+    everywhere(run, _pipeline, [(seed,) for seed in seeds])
 
 
 def _prepare(config: Config, seed: int) -> None:
@@ -126,14 +113,14 @@ def picked(variant: Variant) -> Choice:
         options["damping"] = selecting.damping
     if selecting.form == "direct":
         options["measured_bias"] = measured_bias(variant)
-    return search.select(search.grid(_depths(variant), wanted.head_weights, selecting.form, **options))
+    return search.select(search.grid(depths_of(variant), wanted.head_weights, selecting.form, **options))
 
 
 # tables -----------------------------------------------------------------------------------------------------
 
 
 def _write_tables(run: Run, write: Writer) -> None:
-    wanted, depths = run.config.ablation, _depths(run)
+    wanted, depths = run.config.ablation, depths_of(run)
     own = [Variant(run, seed, run.config.likelihood) for seed in wanted.seeds]
     cells = tabled.cells(own, wanted.head_weights, depths)
     refined = cells[cells["network"] == "refined"]

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 
 from ..artifacts.artifact import Artifact
+from ..config.schema import Config
 from ..stages.run import Run
 
 
@@ -46,11 +47,6 @@ class Variant(Run):
         choice = {"shared_depth": self.n_depths, "head_weight": head_weight}
         return self.at(choice, lambda name: stage2 if name == "stage2" else self.place(name))
 
-    @property
-    def weighs_at_zero(self) -> bool:
-        """Whether a network that shares nothing depends on the head weight all the same."""
-        return self.config.stage3.decoders == "stage2"
-
     def cell(self, head_weight: float, shared_depth: int | None) -> Artifact:
         """The measurement of one cell; shared_depth None: Stage 2's own network. At C = 0 there is no weight, unless the
         decoders are Stage 2's."""
@@ -59,9 +55,14 @@ class Variant(Run):
         if shared_depth is not None:
             stage3 = c.stage3.model_dump(mode="json") | {"epochs": c.ablation.refinement_epochs or c.stage3.epochs}
             parameters |= {"stage3": stage3, "recipe": c.recipe.model_dump(mode="json")}
-        if shared_depth == 0 and not self.weighs_at_zero:
+        if shared_depth == 0 and not weighs_at_zero(c):
             return Artifact("cell C=0", self.cells / "cells" / "C0", parameters, (stage1,))
         name = "joint" if shared_depth is None else f"C{shared_depth}"
         folder = self.cells / "cells" / f"w{head_weight:g}_{name}"
         stage2 = self.weighted(head_weight).artifact("stage2")
         return Artifact(f"cell w_A={head_weight:g}, {name}", folder, parameters, (stage1, stage2))
+
+
+def weighs_at_zero(config: Config) -> bool:
+    """Whether a network that shares nothing depends on the head weight all the same: its decoders are Stage 2's."""
+    return config.stage3.decoders == "stage2"

@@ -7,8 +7,10 @@ alone and have no parameters: every block is given them, on whichever side of th
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -171,8 +173,15 @@ class _Undrawn(TorchFunctionMode):
 
 def outline(model: cfg.Model, n_outputs: int) -> ViT:
     """The network without memory for its weights. Raises as build_vit."""
-    with torch.device("meta"), _Undrawn():
+    with without_memory():
         return build_vit(model, n_outputs)
+
+
+@contextlib.contextmanager
+def without_memory() -> Iterator[None]:
+    """What is made inside has shapes and no contents."""
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 def costs_by_depth(model: cfg.Model, n_outputs: int) -> tuple[list[int], list[int]]:

@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..methods import osdtw
 from ..methods._base import Problem
 from ..models.masked_autoencoder import MaskedAutoencoder
-from ..models.vit import ViT, build_vit
+from ..models.vit import ViT, build_vit, without_memory
 from ..stages.start import painting
 from ..training.phase import Phase, backward, in_turn, means
 
@@ -44,7 +44,7 @@ class Step:
     @cached_property
     def flops(self) -> float:
         """An image's, of a training step: forward, and backward where there is something to train. No memory is taken."""
-        with torch.device("meta"):
+        with without_memory():
             network = self.prepared().train()
             images, labels = synthetic(network, 1, "meta")
             seen = self.phase.seen(network, images)
@@ -112,7 +112,7 @@ def memory_of(step: Step, config: Config, micro: int, measured: Measured | None)
 
     On tensors that have shapes and no contents: nothing is computed, no memory is taken.
     """
-    with torch.device("meta"):
+    with without_memory():
         network = step.prepared().train()
     everything = sum(p.numel() for p in network.parameters())
     trained = sum(p.numel() for p in network.parameters() if p.requires_grad)

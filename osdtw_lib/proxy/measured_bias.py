@@ -68,7 +68,7 @@ def direct_bias(
     Values are nats a sample. Several processes share the head weights; a killed run goes on from `checkpoint`.
     """
     last = n_depths(networks["head"])
-    own = torch.cat([_losses(networks, likelihoods, images, labels, 0) for images, labels in batches])
+    own = torch.cat([losses_at(networks, likelihoods, images, labels, 0) for images, labels in batches])
     labels = torch.cat([labels for _, labels in batches]).cpu().numpy()
     sums = torch.zeros(len(head_weights), last + 1, 2 * len(LOSSES), dtype=torch.float64)
     done = 0
@@ -81,15 +81,8 @@ def direct_bias(
         if i < done or i % distributed.world_size() != distributed.rank():
             continue
         merged = merged_encoder(networks, fishers, weight, damping, power)
-        depths = [[] for _ in range(last + 1)]
-        for images, target in batches:
-            hidden = images
-            for depth in range(1, last + 1):
-                hidden = _one_depth(merged, hidden, depth)
-                depths[depth].append(_losses(networks, likelihoods, hidden, target, depth))
-            progress.step(len(target))
-        for depth in range(1, last + 1):
-            sums[i, depth] = torch.as_tensor(_estimates(torch.cat(depths[depth]) - own, labels, class_counts))
+        for depth, losses in enumerate(losses_under(merged, networks, likelihoods, _counted(batches, progress)), start=1):
+            sums[i, depth] = torch.as_tensor(estimates(losses - own, labels, class_counts))
         progress.epoch({})
         if checkpoint is not None:
             checkpoint.save({"sums": sums}, {"weights": i + 1})
@@ -121,6 +114,23 @@ def merged_encoder(networks: dict, fishers: dict, weight: float, damping: float,
     return merged
 
 
+def losses_under(merged: ViT, networks: dict, likelihoods: dict, batches) -> list[Tensor]:
+    """`losses_at` of every image (N, 2) with the first 1, 2 .. L depths of all networks those of `merged`, which is run once."""
+    depths = [[] for _ in range(n_depths(merged))]
+    for images, target in batches:
+        hidden = images
+        for depth, found in enumerate(depths, start=1):
+            hidden = _one_depth(merged, hidden, depth)
+            found.append(losses_at(networks, likelihoods, hidden, target, depth))
+    return [torch.cat(found) for found in depths]
+
+
+def _counted(batches, progress: Progress):
+    for images, target in batches:
+        yield images, target
+        progress.step(len(target))
+
+
 @torch.no_grad()
 def _one_depth(network: ViT, hidden: Tensor, depth: int) -> Tensor:
     """From depth - 1 to depth; images go in at depth 1."""
@@ -129,8 +139,8 @@ def _one_depth(network: ViT, hidden: Tensor, depth: int) -> Tensor:
 
 
 @torch.no_grad()
-def _losses(networks: dict, likelihoods: dict, hidden: Tensor, labels: Tensor, depth: int) -> Tensor:
-    """When the decoders take over at `depth`: both tasks' negative log-likelihood, summed, and the cross-entropy of the
+def losses_at(networks: dict, likelihoods: dict, hidden: Tensor, labels: Tensor, depth: int) -> Tensor:
+    """When the decoders take over at `depth`: all tasks' negative log-likelihood, summed, and the cross-entropy of the
     prediction (B, 2), float64."""
     logits = {t: decode(networks[t], hidden, depth) for t in networks}
     tasks = -sum(likelihoods[t](logits[t], labels).double() for t in networks)
@@ -138,8 +148,8 @@ def _losses(networks: dict, likelihoods: dict, hidden: Tensor, labels: Tensor, d
     return torch.stack([tasks, prediction], dim=1).cpu()
 
 
-def _estimates(excess: Tensor, labels: np.ndarray, class_counts) -> np.ndarray:
-    """(mean, standard error) of each of LOSSES, float64 (6,), of a sample stratified by class (n, 2) as `_losses` has it."""
+def estimates(excess: Tensor, labels: np.ndarray, class_counts) -> np.ndarray:
+    """(mean, standard error) of each of LOSSES, float64 (6,), of a sample stratified by class (n, 2) as `losses_at` has it."""
     excess, counts = excess.numpy(), np.asarray(class_counts, dtype=float)
     present = np.unique(labels)
     means = np.array([excess[labels == k].mean(0) for k in present])  # (classes, 2)

@@ -29,10 +29,11 @@ def shares(fishers: ndarray, weights: ndarray) -> ndarray:
     return weighted / weighted.sum(0)
 
 
-def variance(fishers: ndarray, weights: ndarray, n: int) -> float:
-    """Of the shared encoder, in nats, block-diagonal."""
+def variance(fishers: ndarray, weights: ndarray, n: int, damping: float = 0.0) -> float:
+    """Of the shared encoder, in nats, block-diagonal; damping: a ridge under H, which `shares` of fishers + damping go with."""
     w = np.asarray(weights)[:, None]
-    return float((fishers.sum(0) * (w * w * fishers).sum(0) / (w * fishers).sum(0) ** 2).sum() / (2 * n))
+    ridged = (w * fishers).sum(0) + damping * w.sum()
+    return float((fishers.sum(0) * (w * w * fishers).sum(0) / ridged**2).sum() / (2 * n))
 
 
 def bias(fishers: ndarray, optima: ndarray, counted: ndarray) -> float:

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from several_processes import together
 from small_processes import exchange, refused_by
 from small_run import write_small
 
@@ -92,7 +93,7 @@ def test_a_training_goes_on_with_another_number_of_processes(tmp_path):
         execute(opened, stage)
     for processes in (2, 3, 4, 1):
         with pytest.raises(UserError, match="an epoch more"):
-            distributed.launch(one_epoch_more, (path,), processes, "cpu")
+            together(one_epoch_more, (path,), processes)
     assert execute(run, "start").key == expected.artifact("start").key
     one, two = (r.artifact("start") for r in (expected, run))
     pd.testing.assert_frame_equal(one.table("curves"), two.table("curves"), rtol=1e-4, atol=1e-7)

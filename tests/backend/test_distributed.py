@@ -11,6 +11,7 @@ import pytest
 import torch
 from ended_processes import still_alive
 from reliability.trials import fork, wait
+from several_processes import together
 from small_photographs import RECIPE, write_photographs
 from small_processes import refuse, stumble, vanish
 from small_run import write_small
@@ -40,9 +41,9 @@ def alone_and_together(chain, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
     files = {"data": write_photographs(folder), "recipe": RECIPE, "model.channels": 3, "loader_workers": 1}
     files |= {"fisher.batch_size": 8, "baselines": ["ce"]}
-    together = write_small(folder, files | {"workers": 2})
-    distributed.launch(every_shared_stage, (together,), 2, "cpu")
-    return chain(files | {"workers": 1}), Run(load_config(together))
+    path = write_small(folder, files | {"workers": 2})
+    together(every_shared_stage, (path,), 2)
+    return chain(files | {"workers": 1}), Run(load_config(path))
 
 
 @pytest.mark.parametrize("stage", SHARED)

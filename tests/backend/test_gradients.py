@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from several_processes import together
 from torch import nn
 
 from osdtw_lib.backend import distributed, gradients as module
@@ -76,7 +77,7 @@ def a_parameter_of_two_losses_is_refused():
 @pytest.mark.parametrize("check", [sums_are_those_of_one_process, a_parameter_of_two_losses_is_refused])
 @pytest.mark.journey
 def test_in_two_processes(check):
-    distributed.launch(check, (), 2, "cpu")
+    together(check, (), 2)
 
 
 def test_alone_nothing_is_watched_and_what_was_not_used_has_a_gradient_of_nought():

@@ -4,9 +4,11 @@ import warnings
 
 import pytest
 import torch
+from several_processes import together
 from small_networks import likelihood, small_vit, some_batches
 from torch import nn
 
+from osdtw_lib.backend import distributed
 from osdtw_lib.backend.timm_import import timm
 from osdtw_lib.errors import UserError
 from osdtw_lib.fisher.diagonal import diagonal_fisher, diagonal_fishers
@@ -389,18 +391,14 @@ def test_several_models_have_what_each_has_alone_by_one_reading_of_the_batches(m
             assert torch.equal(found[task][name], total) and torch.equal(resumed[task][name], total), (task, name)
 
 
-def _one_of_two(rank, folder):
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def _save(folder):
     result = diagonal_fisher(small_vit(**KINDS["class token"]), some_batches((3, 2, 3)), likelihood())
-    torch.save(result, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    torch.save(result, folder / f"{distributed.rank()}.pt")
 
 
 @pytest.mark.journey
 def test_two_processes_give_what_one_gives(tmp_path):
-    torch.multiprocessing.start_processes(_one_of_two, (str(tmp_path),), nprocs=2, start_method="spawn")
+    together(_save, (tmp_path,), 2)
     expected = diagonal_fisher(small_vit(**KINDS["class token"]), some_batches((3, 2, 3)), likelihood())
     for rank in range(2):
         assert_equal_on_every_tensor(torch.load(tmp_path / f"{rank}.pt"), expected)

@@ -181,6 +181,37 @@ def test_sensitivity(quick_here):
     assert "MNIST digits" in said and said.count("start: epoch 1/1") == 1  # what the factor does not touch is trained once
 
 
+def test_several_groups(quick_here):
+    from osdtw_lib.config.load import load_config
+    from osdtw_lib.stages import execute
+    from osdtw_lib.stages.proxy_inputs import load_proxy, measured_bias
+    from osdtw_lib.stages.run import Run
+
+    folder, said = quick_here("several_groups")
+    cells, table = (pd.read_csv(folder / f"several_groups_mnist_lt{end}.csv") for end in ("_cells", ""))
+    assert table.groupby("groups")["form"].apply(list).tolist() == [["eq18", "exact", "damped", "direct"]] * 2
+    assert (table["regret"] - (table["best_all"] - table["pick_all"])).abs().max() < 1e-9 and "Machine: " in said
+    assert sorted(cells.groupby("groups").size()) == [3 * 2 + 1, 4 * 2 + 1]
+
+    # with two groups it is the method, to the last form of its proxy
+    quick = runpy.run_path("benchmarks/several_groups.py")["QUICK"]
+    run = Run(load_config("params/mnist_lt.yaml", [*quick, f"outputs={folder}"]))
+    for stage in ("stage1", "fisher", "direct"):
+        execute(run, stage, quiet=True)
+    two = cells[cells["groups"] == 2]
+    head = two["weights"].str.split(" : ").str[0].astype(float).map(lambda w: round(6 * w) / 6)
+    for ours, form, damping in (("eq18", "paper", 0), ("exact", "damped", 0), ("damped", "damped", "evidence")):
+        grid = load_proxy(run).grid(two["shared_depth"].unique(), sorted(head.unique()), form, damping)
+        there = grid.set_index(["shared_depth", "head_weight"])["total"]
+        wanted = [there[depth].iloc[abs(there[depth].index - w).argmin()] for depth, w in zip(two["shared_depth"], head)]
+        assert two[ours].tolist() == pytest.approx(wanted, rel=1e-6), ours
+    half = two[head == 0.5]
+    assert (half["direct"] - half["damped"]).abs().max() > 0
+    proxy = load_proxy(run).grid(form="direct", damping="evidence", measured_bias=measured_bias(run))
+    there = proxy[proxy["head_weight"] == 0.5].set_index("shared_depth")["total"]
+    assert half["direct"].tolist() == pytest.approx(there[half["shared_depth"]].tolist(), rel=1e-5)
+
+
 def test_more_images(quick_here):
     folder, said = quick_here("more_images")
     table, judged = (pd.read_csv(folder / f"{name}.csv") for name in ("more_images", "more_images_judged"))

@@ -6,7 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from several_processes import together
 
+from osdtw_lib.backend import distributed
 from osdtw_lib.backend.timm_import import timm
 from osdtw_lib.models.likelihoods import task_likelihoods
 from osdtw_lib.models.vit import depth_of
@@ -78,13 +80,13 @@ def test_the_standard_error_covers_the_spread_of_samples_drawn_again():
     rng = np.random.default_rng(0)
     population = [rng.normal(k, 1 + k, 400) for k in range(3)]
     counts = np.array([400, 400, 400])
-    from osdtw_lib.proxy.measured_bias import _estimates
+    from osdtw_lib.proxy.measured_bias import estimates
 
     draws = []
     for _ in range(400):
         excess = np.concatenate([rng.choice(p, 40, replace=False) for p in population])
         both = torch.from_numpy(np.stack([excess, 3 * excess], axis=1))  # (n, 2): of the tasks, of the prediction
-        draws.append(_estimates(both, np.repeat(np.arange(3), 40), counts))
+        draws.append(estimates(both, np.repeat(np.arange(3), 40), counts))
     draws = np.array(draws)
     # 400 draws: the spread is known to about 1 / sqrt(800) = 3.5 %
     assert math.isclose(draws[:, 2].std(), draws[:, 3].mean(), rel_tol=0.12)
@@ -92,15 +94,15 @@ def test_the_standard_error_covers_the_spread_of_samples_drawn_again():
 
 
 def test_one_image_of_a_class_leaves_its_spread_to_the_others():
-    from osdtw_lib.proxy.measured_bias import _estimates
+    from osdtw_lib.proxy.measured_bias import estimates
 
     counts = np.array([500, 500, 1])
     labels = np.array([0] * 20 + [1, 2])
     excess = torch.randn(22, 2, generator=torch.Generator().manual_seed(0)).double()
     variance = float(excess[:20, 0].var())
     wanted = math.sqrt(sum(variance / n * (1 - n / 500) / 9 for n in (20, 1)))  # of the third class, nothing is left out
-    assert math.isclose(_estimates(excess, labels, counts)[3], wanted, rel_tol=1e-12)
-    assert np.isnan(_estimates(excess[19:], labels[19:], counts)[[1, 3, 5]]).all()  # one image each: nobody knows
+    assert math.isclose(estimates(excess, labels, counts)[3], wanted, rel_tol=1e-12)
+    assert np.isnan(estimates(excess[19:], labels[19:], counts)[[1, 3, 5]]).all()  # one image each: nobody knows
 
 
 def test_the_sample_is_even_over_classes_and_fixed_by_its_seed():
@@ -135,17 +137,13 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same():
     assert direct_bias(*setting(), COUNTS, LAM, 1, (0.1, 0.5, 0.9), checkpoint=memory).equals(whole)
 
 
-def _one_of_two(rank, folder):
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    direct_bias(*setting(), COUNTS, LAM, 1, (0.1, 0.5, 0.9)).to_csv(f"{folder}/{rank}.csv", index=False)
-    dist.destroy_process_group()
+def _write(folder):
+    direct_bias(*setting(), COUNTS, LAM, 1, (0.1, 0.5, 0.9)).to_csv(f"{folder}/{distributed.rank()}.csv", index=False)
 
 
 @pytest.mark.journey
 def test_two_processes_give_what_one_gives(tmp_path):
-    torch.multiprocessing.start_processes(_one_of_two, (str(tmp_path),), nprocs=2, start_method="spawn")
+    together(_write, (tmp_path,), 2)
     expected = direct_bias(*setting(), COUNTS, LAM, 1, (0.1, 0.5, 0.9)).to_csv(index=False)
     assert all((tmp_path / f"{rank}.csv").read_text() == expected for rank in range(2))
 

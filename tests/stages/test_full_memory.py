@@ -18,7 +18,7 @@ from osdtw_lib.training import loop
 PLACES = {  # what runs out of memory, at which call, and what the line names
     "stage1": (loop, "backward", 8, "lower recipe.micro_batch (now null: a batch's 32 at once, "),
     "fisher": (diagonal._Pass, "batch", 2, "lower fisher.batch_size (now 64); the same command then begins this pass anew"),
-    "direct": (measured_bias, "_losses", 2, "lower direct.batch_size (now 64); the same command then goes on"),
+    "direct": (measured_bias, "losses_at", 2, "lower direct.batch_size (now 64); the same command then goes on"),
     "baselines": (loop, "backward", 3, "lower recipe.micro_batch (now null"),
     "tables": (scores, "scores_over", 3, "end what else runs on the GPU"),
 }
