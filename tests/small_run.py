@@ -21,7 +21,7 @@ SMALL = {
     "stage1": {"epochs": 2, "warmup_epochs": 1},
     "stage2": {"epochs": 2, "warmup_epochs": 1},
     "stage3": {"epochs": 2},
-    "theory": {"repetitions": 400, "images": 40},
+    "theory": {"repetitions": 100, "images": 40},
     "selection": {"form": "damped", "shared_depth": 2, "head_weight": 0.4},
 }
 

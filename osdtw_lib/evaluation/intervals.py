@@ -20,6 +20,7 @@ from .metrics import accuracies_of_counts
 LEVEL = 0.95
 SIGNIFICANT = 0.05
 LEAST_DOF = 6  # of the seeds' noise, from which on images may lend theirs
+PRIOR_DOF = 4  # that the median of all rows' noise counts for, beside a row's own
 OTHER_WAY = {"wins": "loses", "loses": "wins", "undecided": "undecided"}
 _CELLS = 4_000_000  # numbers held at once while resampling
 
@@ -51,20 +52,6 @@ def two_way_bootstrap(right, labels, groups=None, minus=None, resamples: int = 1
     return _bootstrap(right, labels, groups, minus, resamples, seed, seeds_too=True)
 
 
-def noise_of_one_seed(n_images: int, accuracy: float = 50.0, disagreement: float | None = None) -> float:
-    """Points under which a difference of two rows, one seed each, says nothing: 95 % half-width from images alone.
-
-    n_images: test images the accuracy is over, of a group where it is a group's. accuracy: of both rows, in %; 50 is
-    the widest. Unpaired: 1.96 standard errors of two independent binomial shares. disagreement: % of images that one
-    of the rows had right and the other wrong; where it is known, the paired half-width at no difference (McNemar 1947).
-    Seeds vary too, so a difference beyond it may still be one of seeds. Raises ValueError for values out of range.
-    """
-    if n_images < 1 or not 0 <= accuracy <= 100 or not 0 <= (disagreement or 0) <= 100:
-        raise ValueError(f"needs an image and shares in %, got {n_images}, accuracy {accuracy}, disagreement {disagreement}")
-    variance = 2 * accuracy * (100 - accuracy) if disagreement is None else 100 * disagreement
-    return float(special.ndtri((1 + LEVEL) / 2) * np.sqrt(variance / n_images))
-
-
 def wilson(right: int, n_images: int) -> tuple[float, float]:
     """95 % interval in % of a share, `right` of n_images (Wilson 1927): within 0 and 100, of some width also at either end.
 
@@ -76,12 +63,6 @@ def wilson(right: int, n_images: int) -> tuple[float, float]:
     middle, half = share + z**2 / (2 * n_images), z * np.sqrt(share * (1 - share) / n_images + (z / (2 * n_images)) ** 2)
     low, high = (100 * (middle + side * half) / (1 + z**2 / n_images) for side in (-1, 1))
     return max(0.0, float(low)), min(100.0, float(high))
-
-
-def one_seed(n_images: int, accuracy: float) -> str:
-    """What a table of one seed cannot tell, in a sentence."""
-    points = noise_of_one_seed(n_images, accuracy)
-    return f"One seed: differences under {points:.1f} points mean nothing ({n_images:,} test images alone; seeds vary too)."
 
 
 class PairedTest(NamedTuple):
@@ -97,37 +78,54 @@ class PairedTest(NamedTuple):
 
 
 class SeedNoise(NamedTuple):
-    """Of a table's rows: the variance (points squared) of a row at one seed about what row and seed add up to; its dof."""
+    """How much one more seed moves a row's accuracy: the variance (points squared) at one seed, and its degrees of freedom."""
 
     variance: float
-    dof: int
+    dof: float
 
 
-def seed_noise(rows, labels, metric: str = "class_mean", groups=None) -> SeedNoise:
-    """What all rows tell together of how much one more seed moves one of them: the residual of rows and seeds (two-way analysis
-    of variance), with (R - 1)(S - 1) degrees of freedom.
+def seed_noise(rows, labels, metric: str = "class_mean", groups=None) -> list[SeedNoise]:
+    """Of every row of a table (R, S, N): its variance about what row and seed add up to, drawn towards the median of all rows'.
 
-    rows bool (R, S, N), all with the same seeds and images; labels (N,); metric, groups as for paired_test. Raises as it does.
+    A few seeds agree by luck, and rows differ in noise a hundredfold: neither its own alone nor the mean of all will do. The
+    median counts as PRIOR_DOF degrees of freedom, if the other rows have as many (after Smyth 2004; a median, so that a few
+    noisy rows decide nothing about others). Arguments as for paired_test.
     """
     rows = np.asarray(rows)
+    n_rows, n_seeds = rows.shape[:2]
     _, labels, sizes = _checked(rows[0], labels, groups)
     counts = [[np.bincount(labels, seed, minlength=len(sizes)) for seed in row] for row in rows]
     accuracy = 100 * (np.array(counts) @ _weights(metric, sizes, groups))
-    rest = accuracy - accuracy.mean(1, keepdims=True) - accuracy.mean(0) + accuracy.mean()
-    dof = (rows.shape[0] - 1) * (rows.shape[1] - 1)
-    return SeedNoise(float((rest**2).sum() / dof) if dof else np.nan, dof)
+    own_dof = n_seeds - 1
+    if not own_dof or n_rows < 2:
+        return [SeedNoise(np.nan, 0)] * n_rows
+    prior, bias = min(PRIOR_DOF, (n_rows - 2) * own_dof), (1 - 2 / (9 * own_dof)) ** 3  # chi squared's median by its mean
+    of_row, variance = accuracy - accuracy.mean(1, keepdims=True), np.ones(n_rows)
+    for _ in range(4):  # what a seed does to all rows is told best by those with little noise
+        share = (1 / variance) / (1 / variance).sum()
+        own = ((of_row - share @ of_row) ** 2).sum(1) / own_dof / (1 - share)
+        variance = (prior * np.median(own) / bias + own_dof * own) / (prior + own_dof)
+        if not variance.all():
+            break
+    return [SeedNoise(float(one), prior + own_dof) for one in variance]
+
+
+def noise_of_two(one: SeedNoise, other: SeedNoise) -> SeedNoise:
+    """The mean of two rows' variances, which their difference has twice, with its dof (Satterthwaite 1946)."""
+    both = one.variance + other.variance
+    parts = sum(noise.variance**2 / noise.dof for noise in (one, other) if noise.variance > 0)
+    return SeedNoise(both / 2, both**2 / parts if parts else one.dof)
 
 
 def paired_test(right, other, labels, metric: str = "class_mean", groups=None, noise: SeedNoise | None = None) -> PairedTest:
     """Two-sided test that two rows are equally accurate, over other seeds and other test images, in closed form.
 
     right, other bool (S, N), paired by seed and image; labels (N,); metric: class_mean, all, or a name in groups.
-    u is the variance of the seeds' differences over S, or where it is larger that which `noise`, of the table both stand in,
-    lets expect: few seeds agree by luck too often to be taken at their word. v is the variance over images, within each class,
+    u is the variance of the seeds' differences over S, or where it is larger that which `noise` of the two (noise_of_two) lets
+    expect: few seeds agree by luck too often to be taken at their word. v is the variance over images, within each class,
     of the difference averaged over seeds, each class by its weight; a class of one image takes the pooled variance.
     t = mean / sqrt(u + v) with (u + v)^2 / (u^2 / d + v^2 / (n - K)) degrees of freedom (Satterthwaite 1946), d those of u,
-    n and K the images and classes the metric counts; where the table has fewer than LEAST_DOF, at most those. With as many rows
-    and as unlike ones as the verdict's, and three seeds, one of some ten tables without any difference shows one all the same.
+    n and K the images and classes the metric counts; where `noise` has fewer than LEAST_DOF, at most those.
     Where nothing varies, dof is NaN and p that of the sign test over images.
     One seed, or one image in each class: what cannot be known is NaN, p too. Raises as image_bootstrap, and ValueError
     for an unknown metric or one that counts no image.
@@ -189,7 +187,7 @@ def who_wins(
 
     right: {row: bool (S, N)}, all with the same seeds and images; labels (N,); metric, groups as for paired_test.
     Columns row, other, difference, low, high (points; the two-way interval, for one seed that of images alone), p
-    (paired_test, with all rows' seed_noise), p_adjusted (holm over all pairs, each counted once), verdict: wins or loses
+    (paired_test, with both rows' seed_noise), p_adjusted (holm over all pairs, each counted once), verdict: wins or loses
     where p_adjusted is below 0.05, else undecided; one seed decides nothing, there p is NaN. The images are redrawn once for
     all rows.
     The same arguments give the same numbers, in any order of rows and images. Raises as paired_test.
@@ -209,7 +207,7 @@ def who_wins(
 
     pairs = list(combinations(range(len(names)), 2))
     noise = seed_noise(rows, labels, metric, groups)
-    tests = [paired_test(rows[a], rows[b], labels, metric, groups, noise) for a, b in pairs]
+    tests = [paired_test(rows[a], rows[b], labels, metric, groups, noise_of_two(noise[a], noise[b])) for a, b in pairs]
     adjusted = holm([test.p for test in tests])
     found = {}
     words = verdicts([test.mean for test in tests], adjusted)

@@ -23,7 +23,7 @@ from ..artifacts.tables import read_table
 from ..errors import UserError
 from ..evaluation import published as paper
 from ..evaluation.accuracy_table import how_to_run_missing, shown
-from ..evaluation.intervals import one_seed
+from ..evaluation.one_seed import one_seed
 from ..legible import legible
 from ..longtail import TASKS, head_tail_partition
 from ..methods.osdtw import ROWS

@@ -88,24 +88,22 @@ def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
     said += f" (95 % interval {own['class_mean_low']:.1f} to {own['class_mean_high']:.1f}, {seeds_in_words(own['seeds'])})"
     if not len(others):
         return f"{said}; no other method has a row yet."
-    best = others["class_mean"].idxmax()
-    above = int((others["class_mean"] > own["class_mean"]).sum())
-    against = wins[wins["row"] == OSDTW].set_index("other") if len(wins) else pd.DataFrame(columns=["verdict", "difference"])
-    if above:
-        words = f"OSDTW loses: {above} of {len(others)} other methods {'is' if above == 1 else 'are'} ahead of it, "
-        words += f"first {titles[best]} with {others.at[best, 'class_mean']:.1f} %"
-    else:
-        words = f"OSDTW is ahead of all {len(others)} other methods, the next being {titles[best]} "
-        words += f"with {others.at[best, 'class_mean']:.1f} %"
-    if best in against.index:
-        pair = against.loc[best]
-        clear = {"wins": "a clear win", "loses": "a clear loss", "undecided": "undecided"}[pair["verdict"]]
-        words += f" ({pair['difference']:+.1f} points for OSDTW, {pair['low']:+.1f} to {pair['high']:+.1f}: {clear})"
+    against = wins[wins["row"] == OSDTW].set_index("other") if len(wins) else pd.DataFrame(columns=["verdict", "difference", "p"])
     held = against.loc[against.index.intersection(others.index)]
-    fewer = ", each over the seeds both have" if len(held) and (held["seeds"] < own["seeds"]).any() else ""
+    if not len(held):
+        return f"{said}; no other method has a seed of it yet."
+    behind, first = int((held["difference"] < 0).sum()), held["difference"].astype(float).idxmin()
+    if behind:
+        words = f"OSDTW {'loses' if 'loses' in set(held['verdict']) else 'is behind'}: {behind} of {len(held)} other methods "
+        words += f"{'is' if behind == 1 else 'are'} ahead of it, first {titles[first]}"
+    else:
+        words = f"OSDTW is ahead of all {len(held)} other methods, the next being {titles[first]}"
+    pair, clear = held.loc[first], {"wins": "a clear win", "loses": "a clear loss", "undecided": "undecided"}
+    words += f" with {others.at[first, 'class_mean']:.1f} % ({pair['difference']:+.1f} points for OSDTW, {pair['low']:+.1f} to "
+    words += f"{pair['high']:+.1f}: {clear[pair['verdict']]})"
+    fewer = ", each over the seeds both have" if (held["seeds"] < own["seeds"]).any() else ""
     pairs = f"Pair by pair against the others, all pairs taken together{fewer}: {_counted(held['verdict'])}"
-    if len(held):
-        pairs += f"; OSDTW's pairs alone taken together: {_counted(verdicts(held['difference'], holm(held['p'])))}"
+    pairs += f"; OSDTW's pairs alone taken together: {_counted(verdicts(held['difference'], holm(held['p'])))}"
     few = {2: " Two seeds are few: what they decide hangs on how alike they happen to be."}
     few |= dict.fromkeys((3, 4), f" With {own['seeds']:.0f} seeds intervals are rough.")
     return f"{words}. {said}. {pairs}.{few.get(own['seeds'], '')}"

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.journey
 
 def test_the_first_process_speaks_for_all_and_a_last_bit_is_seen(tmp_path):
     with pytest.raises(UserError, match="^process 0 says no$"):
-        distributed.launch(exchange, (tmp_path,), 3, "cpu")
+        together(exchange, (tmp_path,), 3)
 
 
 def test_an_error_on_a_gpu_does_not_wait_for_the_others(monkeypatch):

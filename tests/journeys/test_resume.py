@@ -1,33 +1,39 @@
 """kill -9 during every long stage: the same command goes on, and ends where an uninterrupted run does."""
 
+import os
 import shutil
 import signal
 
 import pytest
+from reliability.trials import fork, wait
 
-from osdtw_lib.fisher import diagonal as fisher
-from osdtw_lib.training import loop as training
-
-KILLED = """
-import os, signal, sys
-from osdtw_lib import __main__
+from osdtw_lib.__main__ import main
 from osdtw_lib.artifacts.checkpoint import Checkpoint
 from osdtw_lib.fisher import diagonal as fisher
 from osdtw_lib.training import loop as training
 
-training.CHECKPOINT_SECONDS, fisher.CHECKPOINT_SECONDS, fisher.CHECK_EVERY = 0, 0, 1
-save, left = Checkpoint.save, int(sys.argv[1])
 
-def save_and_die(self, tensors, state):
-    global left
-    save(self, tensors, state)
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+def killed(tmp_path, saves, *command):
+    """What the command has said, in a process of its own, until it was killed after so many checkpoints."""
 
-Checkpoint.save = save_and_die
-sys.exit(__main__.main(sys.argv[2:]))
-"""
+    def dies():
+        save, left = Checkpoint.save, saves
+
+        def save_and_die(self, tensors, state):
+            nonlocal left
+            save(self, tensors, state)
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Checkpoint.save = save_and_die
+        return main([str(word) for word in command])
+
+    log = tmp_path / "killed.txt"
+    status = wait(fork(dies, log), 120)
+    assert status == -signal.SIGKILL, log.read_text()
+    return log.read_text()
+
 
 STAGES = {
     "start": (1, "start: resumes after epoch 1 of 2"),
@@ -52,14 +58,13 @@ def checkpoint_always(monkeypatch):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_stage_goes_on_and_ends_bit_for_bit_the_same(stage, finished, finished_copy, params, python, command):
+def test_a_killed_stage_goes_on_and_ends_bit_for_bit_the_same(stage, finished, finished_copy, params, command, tmp_path):
     saves, resumes = STAGES[stage]
     run, path = finished_copy(), params()
     shutil.rmtree(run.folder / stage)
-    killed = python("-c", KILLED, saves, stage, path)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    said = killed(tmp_path, saves, stage, path)
     folder = run.folder / stage
-    assert list(folder.rglob("*.checkpoint")) and "resumes" not in killed.stdout
+    assert list(folder.rglob("*.checkpoint")) and stage in said and "resumes" not in said
     status, out, err = command(stage, path)
     assert status == 0 and resumes in out, out + err
     assert results(folder) == results(finished.folder / stage)
@@ -73,10 +78,10 @@ def test_a_stage_killed_before_its_manifest_is_not_believed(finished, finished_c
     assert results(run.folder / "stage3") == results(finished.folder / "stage3")
 
 
-def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(finished_copy, params, python, command):
+def test_a_checkpoint_of_other_parameters_is_not_gone_on_from(finished_copy, params, command, tmp_path):
     run, path = finished_copy(), params()
     shutil.rmtree(run.folder / "stage2")
-    assert python("-c", KILLED, 1, "stage2", path).returncode == -signal.SIGKILL
+    killed(tmp_path, 1, "stage2", path)
     status, out, _ = command("stage2", path, "--set", "recipe.weight_decay=0.1")
     assert status == 2 or "resumes" not in out  # the start depends on the recipe too
     status, out, _ = command("stage2", path, "--set", "stage2.learning_rate=1e-4")

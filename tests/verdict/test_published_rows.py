@@ -5,12 +5,15 @@ import pytest
 
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
+from osdtw_lib.evaluation.intervals import holm, seed_noise, verdicts
+from osdtw_lib.evaluation.one_seed import SEED_DEVIATION
 from osdtw_lib.stages.run import Run
 from osdtw_lib.verdict import compare
 from osdtw_lib.verdict.rows import read, taken_from_elsewhere
 
 pytestmark = pytest.mark.journey  # long
 
+SAID = {"wins": "won", "loses": "lost", "undecided": "undecided"}
 ROWS = PROJECT / "docs" / "verdict_rows_mnist_lt.json"
 
 
@@ -46,6 +49,37 @@ def test_the_readme_has_their_table(run, budget):
     assert len(table) > 10
     for line in compare.markdown(table).splitlines()[2:]:
         assert line in readme
+
+
+def tables(run, budget):
+    """summary and matrix of a budget's rows, OSDTW's own beside them as they stand."""
+    rows = list(taken_from_elsewhere(run).values())
+    seeds = {row["seed"] for row in rows if row["budget"] == budget}
+    ours = [row | {"budget": budget} for row in rows if row["ours"] and row["budget"] == "epochs" and budget == "osdtw"]
+    shown = [row for row in [*rows, *ours] if row["budget"] == budget and row["seed"] in seeds]
+    made = compare.summary, compare.matrix
+    return tuple(make(shown, run.test.labels, run.groups, budget) for make in made)
+
+
+@pytest.mark.parametrize("budget", ["epochs", "osdtw", "tuned"])
+def test_the_readme_says_who_wins(run, budget):
+    """The sentences that count: of the others won, lost, undecided, all pairs taken together and OSDTW's alone."""
+    table, wins = tables(run, budget)
+    own = wins[(wins["row"] == "osdtw") & wins["other"].isin(table.loc[~table["ours"].astype(bool), "row"])]
+    alone = verdicts(own["difference"], holm(own["p"]))
+    named = table.set_index("row")["title"]
+    counts = [f"{list(of).count(word)} {said}" for of in (own["verdict"], alone) for word, said in SAID.items()]
+    decided = f"{(wins['verdict'] != 'undecided').sum() // 2} of {len(wins) // 2} pairs are decided"
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    sentence = f"(all pairs taken together: {', '.join(counts[:3])}; OSDTW's alone: {', '.join(counts[3:])}; in all {decided})"
+    assert sentence in readme, sentence
+    assert named["osdtw"] == "OSDTW refined"
+
+
+def test_what_another_seed_moves_a_method_by(run):
+    rows = compare.by_name(list(taken_from_elsewhere(run).values()), "epochs")
+    noise = seed_noise(np.stack([compare.right(own, run.test.labels) for own in rows.values()]), run.test.labels)
+    assert len(noise) == 33 and round(float(np.sqrt(np.median([one.variance for one in noise]))), 1) == SEED_DEVIATION
 
 
 def test_the_readme_has_the_table_of_what_was_tuned(run):
