@@ -149,7 +149,7 @@ def _trained(run: Run, write: Writer, network: nn.Module, phase: Phase, seed: in
     recipe = run.config.recipe.model_copy(update=phase.recipe)
     how = {"sampling": phase.sampling, "streams": phase.streams, "draw": phase.draw, "unmixed_from": phase.unmixed_from}
     batches = run.batches(run.train, recipe=recipe, epochs=phase.length.epochs, **how)
-    flops, before = _flops(run, network, phase)
+    flops, whole = phase_flops(run, network, phase)
     if phase.frozen:
         plain = recipe.model_copy(update=UNMIXED)
         shown = run.batches(run.train, recipe=plain, draw=phase.draw, epochs=phase.views)
@@ -157,12 +157,13 @@ def _trained(run: Run, write: Writer, network: nn.Module, phase: Phase, seed: in
         batches = Views(shown, batches, lambda images: phase.seen(network, images), phase.views, recipe.precision)
     if recipe.compile:
         compile_networks(network)
-    count_flops(write, len(run.train) * (flops * phase.length.epochs + before * min(phase.views, phase.length.epochs)))
+    count_flops(write, whole)
     return fit(network, phase, batches, recipe, write.checkpoint(phase.name), seed, label, flops)
 
 
-def _flops(run: Run, network: nn.Module, phase: Phase) -> tuple[float, float]:
-    """FLOPs an image of a training step, and of what is made of a view of it before; counted over two black images."""
+def phase_flops(run: Run, network: nn.Module, phase: Phase) -> tuple[float, float]:
+    """FLOPs an image of a training step, and of the whole phase, what is made of a view of an image before it included; counted
+    over two black images."""
     images = torch.zeros(2, run.config.model.channels, *run.image_size, device=run.device)
     with counted() as counter:
         black = phase.seen(network, images)
@@ -170,7 +171,8 @@ def _flops(run: Run, network: nn.Module, phase: Phase) -> tuple[float, float]:
     def losses(images, labels):
         return means(phase, network, phase.part_of(images, labels))
 
-    return step_flops(network, losses, tuple(black.shape[1:]), run.device), counter.get_total_flops() / 2
+    step, epochs = step_flops(network, losses, tuple(black.shape[1:]), run.device), phase.length.epochs
+    return step, len(run.train) * (step * epochs + counter.get_total_flops() / 2 * min(phase.views, epochs))
 
 
 def count_flops(write: Writer, flops: float) -> None:

@@ -114,7 +114,7 @@ def of_osdtw(run: SeedRun, budget: str = "epochs") -> list[Cell]:
         named = [(name, run, name) for name in osdtw.ROWS] + [(f"osdtw_{other.config.stage3.likelihood}", other, "osdtw")]
         return [Cell(n, osdtw.ROWS[row](at.problem).title, budget, at, row, MADE_OF[row]) for n, at, row in named]
     shown = (osdtw.Stage1, osdtw.Refined)
-    cells = [(f"{row.name}_{likelihood}", f"{row.title}, {likelihood} likelihood", row.name) for row in shown]
+    cells = [(f"{row.name}_{likelihood}", f"{row(run.problem).title}, {likelihood} likelihood", row.name) for row in shown]
     return [Cell(name, title, budget, run, row, MADE_OF[row]) for name, title, row in cells]
 
 

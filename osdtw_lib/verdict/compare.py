@@ -52,6 +52,8 @@ def summary(rows: list[dict], labels: np.ndarray, groups: dict, budget: str) -> 
             line[cost] = np.mean([np.nan if row["cost"][cost] is None else row["cost"][cost] for row in seeds])
         lines.append(line)
     table = pd.DataFrame(lines, columns=COLUMNS)
+    twice = table["title"].duplicated(keep=False)  # a copied file that kept its title
+    table.loc[twice, "title"] += " (" + table.loc[twice, "row"] + ")"
     return table.sort_values("class_mean", ascending=False, ignore_index=True)
 
 

@@ -9,11 +9,12 @@ from ..artifacts.files import make_folder
 from ..config.schema import Config
 from ..errors import DivergedError, UserError
 from ..stages import execute
+from ..stages.pipeline import phase_flops
 from ..stages.run import Run
 from ..stages.side_by_side import everywhere, opened
-from .cells import LIKELIHOODS, Cell, at_osdtws_budget, of_method, of_osdtw, trials, tuned
+from .cells import CHAIN, LIKELIHOODS, Cell, at_osdtws_budget, of_method, of_osdtw, trials, tuned
 from .rows import taken_from_elsewhere
-from .seed_run import seed_run, seeds_of
+from .seed_run import SeedRun, seed_run, seeds_of
 from .tuning import TRIALS, tuning_run
 
 Job = tuple[str, int, str]  # kind, seed, name: a row's, or of "chain" a likelihood's
@@ -28,7 +29,12 @@ def measure(run: Run) -> None:
     chains = [("chain", seed, likelihood) for seed in seeds for likelihood in LIKELIHOODS]
     asked = [("epochs", "method", kinds), ("osdtw", "longer", kinds), ("tuned", "tuned", ("osdtw", *kinds))]
     jobs = [(kind, seed, name) for budget, kind, names in asked if budget in budgets for seed in seeds for name in names]
-    needed = {seed for _, seed, _ in _to_do(run, chains + jobs)}  # rows from elsewhere need no start
+    to_do = _to_do(run, chains + jobs)
+    needed = {seed for _, seed, _ in to_do}  # rows from elsewhere need no start
+    if (hours := hours_of(run, to_do)) >= 0.1:
+        print(
+            f"verdict: {len(to_do)} trainings and the starts they need: some {hours:.1f} hours at Stage 2's pace here", flush=True
+        )
     everywhere(run, _start, [(s,) for s in seeds if s in needed and seed_run(run, s).artifact("start").why_not_done()])
     _all(run, chains + [("method", seed, name) for seed in seeds for name in alone])
     _on_their_ground(run, [("method", seed, name) for seed in seeds for name in standing])
@@ -37,12 +43,37 @@ def measure(run: Run) -> None:
         missing = _to_do(run, [("longer", seed, name) for seed in seeds for name in standing])
         everywhere(run, _longer, [(s, own) for s in seeds if (own := [name for _, seed, name in missing if seed == s])])
     if "tuned" in budgets:
-        everywhere(run, _start, [(None,)] if tuning_run(run).artifact("start").why_not_done() else [])
+        lacking = {name for _, _, name in _to_do(run, [("tuned", seed, name) for seed in seeds for name in ("osdtw", *kinds)])}
+        everywhere(run, _start, [(None,)] if lacking and tuning_run(run).artifact("start").why_not_done() else [])
         numbers, seed = [f"trial{i}" for i in range(TRIALS)], run.config.seed
-        _all(run, [(number, seed, name) for name in ("osdtw", *alone) for number in numbers])
-        _all(run, [(number, seed, name) for name in standing for number in numbers])
+        _all(run, [(number, seed, name) for name in ("osdtw", *alone) if name in lacking for number in numbers])
+        _all(run, [(number, seed, name) for name in standing if name in lacking for number in numbers])
         _all(run, [("tuned", seed, name) for seed in seeds for name in ("osdtw", *alone)])
         _on_their_ground(run, [("tuned", seed, name) for seed in seeds for name in standing])
+
+
+def hours_of(run: Run, jobs: list[Job]) -> float:
+    """How long they will take, about: by the FLOPs of what is to be trained, and the time Stage 2 took for its own here. NaN
+    where Stage 2 is not there."""
+    stage2, own = run.artifact("stage2"), seed_run(run, run.config.seed)
+    if stage2.why_not_done():
+        return float("nan")
+    costs = {name: _flops_of(own, name) for name in {name for _, _, name in jobs} if name in own.asked}
+    done = [run.artifact(stage) for stage in CHAIN if stage != "start"]
+    osdtw = sum(made.notes().get("flops", 0) for made in done if made.why_not_done() is None)
+    rows = sum(osdtw if kind == "longer" else costs.get(name, osdtw) for kind, _, name in jobs)
+    tuned = TRIALS * sum(costs.get(name, osdtw) for name in {name for kind, _, name in jobs if kind == "tuned"})
+    starts = len({seed for _, seed, _ in jobs} - {run.config.seed}) + bool(tuned)
+    whole = rows + tuned + starts * run.artifact("start").notes().get("flops", 0)
+    return whole / stage2.notes()["flops"] * stage2.seconds() / 3600
+
+
+def _flops_of(run: SeedRun, name: str) -> float:
+    """Of a method's training as `baselines` trains it, counted without training."""
+    kind, parameters = run.asked[name]
+    method = kind(run.problem, parameters)
+    network = method.build()
+    return sum(phase_flops(run, phase.prepared(network), phase)[1] for phase in method.phases())
 
 
 def _on_their_ground(run: Run, jobs: list[Job]) -> None:
@@ -69,7 +100,8 @@ def _to_do(run: Run, jobs: list[Job]) -> list[Job]:
             return False
         return cell.place in given or bool(cell.done() or cell.failed())
 
-    return [job for job in jobs if not all(map(is_there, _made_by(run, *job)))]
+    brought = {("tuned", seed, name) for name, budget, seed in given if budget == "tuned"}  # their trials were made elsewhere too
+    return [job for job in jobs if job not in brought and not all(map(is_there, _made_by(run, *job)))]
 
 
 def _made_by(run: Run, kind: str, seed: int, name: str) -> list[Cell | None]:

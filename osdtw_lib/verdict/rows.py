@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from .. import methods
 from ..artifacts.files import checksum
 from ..artifacts.manifest import own_checksum
 from ..config.paths import PROJECT
@@ -187,7 +188,8 @@ def taken_from_elsewhere(run: Run) -> dict[tuple[str, str, int], dict]:
         return {}
     runs = {seed: seed_run(run, seed) for seed in seeds_of(run)}
     first = next(iter(runs.values()))
-    asked = {name: own_parameters(first, name) for name in first.asked}
+    asked = {name: methods.load(name).Parameters().model_dump(mode="json") for name in methods.names()}  # beside those named here
+    asked |= {name: own_parameters(first, name) for name in first.asked}
     own = {seed: fingerprints(one) for seed, one in runs.items()}
     found: dict[tuple, dict] = {}
     by_hand = _chosen_by_hand(run)

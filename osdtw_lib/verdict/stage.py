@@ -22,7 +22,7 @@ from .seed_run import seed_run, seeds_of
 def parameters(run: Run) -> dict:
     wanted = run.config.verdict.model_dump(mode="json")
     wanted |= {"others": [checksum(file_of(path)) for path in run.config.verdict.others]}
-    wanted |= {"noise_of_seeds": "of all rows"}  # it was each pair's own, and decided more
+    wanted |= {"noise_of_seeds": "each row's, towards the median of all"}  # it was the mean of all rows'
     failed = {" ".join(map(str, place)): why for place, why in _failed(run).items()}  # the tables tell of it
     return wanted | ({"failed": failed} if failed else {})
 

@@ -29,8 +29,8 @@ MOST_A_CLASS, SHARE, FEWEST = 20, 0.1, 5  # validation images: a tenth of a clas
 def values_to_try(space: dict[str, tuple] | None, rates: tuple[float, ...] = RATES, own: dict | None = None) -> list[dict]:
     """TRIALS dictionaries at most: the paper's own values (nothing), the rates, then points of the space in a fixed order,
     but for `own`, which the first has already."""
-    space = space or SPACE
-    points = [point for values in itertools.product(*space.values()) if (point := dict(zip(space, values))) != own]
+    space = SPACE if space is None else space
+    points = [point for values in itertools.product(*space.values()) if (point := dict(zip(space, values))) not in ({}, own)]
     shuffled = [points[i] for i in np.random.default_rng(0).permutation(len(points))]
     return [{}, *({"rate": rate} for rate in rates), *shuffled][:TRIALS]
 
@@ -41,7 +41,9 @@ def values_tried(run: SeedRun, name: str) -> list[dict]:
         return values_to_try(osdtw.Refined.space, own={"likelihood": run.config.likelihood, "refinement": 1.0})
     kind = run.asked[name][0]
     trains = not kind.after or "learning_rate" in kind.Parameters.model_fields
-    return values_to_try(kind.space, RATES if trains else ())
+    if kind.space or kind.after:  # what stands on another's network does not change that one's weight decay
+        return values_to_try(kind.space or {}, RATES if trains else ())
+    return values_to_try(None, own={"weight_decay": run.config.recipe.weight_decay})
 
 
 def validation(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -73,12 +75,13 @@ def tried(run: SeedRun, name: str, values: dict, top: Path) -> SeedRun:
             length = getattr(config, stage)
             peak = length.learning_rate or config.recipe.learning_rate
             changed[stage] = length.model_copy(update={"learning_rate": peak * values["rate"]})
-    if "weight_decay" in values:
+    in_recipe = {"weight_decay"} - set(kind.Parameters.model_fields if kind else ())  # a method may have one of its own
+    if in_recipe & values.keys():
         changed["recipe"] = config.recipe.model_copy(update={"weight_decay": values["weight_decay"]})
     if kind is None and "refinement" in values:
         epochs = max(1, round(config.stage3.epochs * values["refinement"]))
         changed |= {"likelihood": values["likelihood"], "stage3": config.stage3.lasting(epochs)}
-    own |= {key: value for key, value in values.items() if key not in ("rate", "weight_decay")}
+    own |= {key: value for key, value in values.items() if key not in {"rate", *in_recipe}}
     key = next((k for k in config.baselines if k == name or Path(k).stem == name), name)
     changed |= {"baselines": config.baselines | {key: own}} if kind else {}
     return run.changed(config.model_copy(update=changed), top, ("split", "start", *([f"baselines/{after}"] if after else [])))

@@ -208,8 +208,9 @@ def test_the_noise_of_seeds_is_what_row_and_seed_leave_over():
     half = (accuracy["0"] - accuracy["1"]).var(ddof=1) / 2
     assert [noise.variance for noise in two] == pytest.approx([half, half]) and [noise.dof for noise in two] == [3, 3]
     assert [noise.dof for noise in seed_noise(np.stack(list(table.values())), labels)] == [7] * 5  # 4 of the median, 3 of its own
-    found = [[n.variance for n in seed_noise(np.stack(list(alike(d, 9, 4, n=400)[0].values())), np.arange(400) % 4)] for d in range(60)]
-    alone = np.mean([[right.mean(1).var(ddof=1) for right in alike(d, 9, 4, n=400)[0].values()] for d in range(60)]) * 1e4
+    draws = [np.stack(list(alike(draw, 9, 4, n=400)[0].values())) for draw in range(60)]
+    found = [noise.variance for rows in draws for noise in seed_noise(rows, np.arange(400) % 4)]
+    alone = 1e4 * np.mean([rows.mean(2).var(1, ddof=1) for rows in draws])
     assert np.mean(found) == pytest.approx(alone, rel=0.1)  # nothing is done to all rows here
     two = noise_of_two(SeedNoise(1.0, 7), SeedNoise(3.0, 7))
     assert two.variance == 2 and two.dof == pytest.approx(16 / (10 / 7))

@@ -89,6 +89,28 @@ def test_cost_is_what_was_counted(measured):
         assert 0.8 * theirs < longer <= theirs
 
 
+def test_how_long_it_will_take_is_counted_before_anything_is_trained(measured):
+    run = Run(measured.config)
+    stage2, own = run.artifact("stage2"), SeedRun(run, 0)
+    per_flop = stage2.seconds() / stage2.notes()["flops"] / 3600
+    ce, start = (own.artifact(name).notes()["flops"] for name in ("baselines/ce", "start"))
+    whole = sum(own.artifact(name).notes()["flops"] for name in ("stage1", "fisher", "direct", "stage2", "stage3"))
+    hours = measure.hours_of
+    assert hours(run, [("method", 0, "ce")]) == pytest.approx(ce * per_flop)
+    assert hours(run, [("method", 1, "ce"), ("chain", 1, "bernoulli")]) == pytest.approx((ce + whole + start) * per_flop)
+    assert hours(run, [("longer", 0, "ce")]) == pytest.approx(whole * per_flop)
+    assert hours(run, [("tuned", 0, "ce")]) == pytest.approx((9 * ce + start) * per_flop)
+    assert hours(run, []) == 0
+
+
+def test_what_was_tuned_elsewhere_is_tried_out_no_more_here(measured, monkeypatch):
+    run = Run(measured.config)
+    given = {(name, "tuned", seed): {} for name in ("osdtw", "ce") for seed in (0, 1)}
+    monkeypatch.setattr(measure, "taken_from_elsewhere", lambda run: given)
+    jobs = [("tuned", seed, name) for seed in (0, 1) for name in ("osdtw", "ce", "logit_adjusted_ce")]
+    assert {name for _, _, name in measure._to_do(run, jobs)} == {"logit_adjusted_ce"}
+
+
 def test_a_second_time_everything_is_found(measured, capsys, in_one_process):
     capsys.readouterr()
     execute(Run(measured.config), "verdict")
