@@ -54,7 +54,8 @@ class Setup:
     def likelihood(self) -> Bernoulli:
         counts = np.geomspace(400, 4, self.classes).round()
         half = self.classes // 2
-        return task_likelihoods("bernoulli", counts, {"head": np.arange(half), "tail": np.arange(half, self.classes)})["head"]
+        groups = {"head": np.arange(half), "tail": np.arange(half, self.classes)}
+        return task_likelihoods("bernoulli", counts, groups)["head"].to(self.device)
 
     def network(self) -> nn.Module:
         torch.manual_seed(0)

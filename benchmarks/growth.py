@@ -66,7 +66,7 @@ def train_twice(case: Case, said: str) -> None:
     pixels, labels = rng.integers(0, 256, (case.images, 28, 28, 1), np.uint8), rng.integers(0, case.classes, case.images)
     batches, times = Batches(LabelledImages(pixels, labels), config, (28, 28), case.classes), {}
     watched = Watched(batches, lambda number: times.setdefault(number, time.perf_counter()))
-    training = trainings(config, case.classes)["stage2"]
+    training = trainings(config, case.classes, "cpu")["stage2"]
     phase = dataclasses.replace(training.phase, length=Training(epochs=2))
     with contextlib.redirect_stdout(io.StringIO()):
         fit(training.prepared(), phase, watched, config.recipe, Nowhere(), 0, "benchmark")

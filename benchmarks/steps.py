@@ -40,9 +40,9 @@ SMALL = ("model.depth=2", "model.width=16", "model.heads=2", "stage0.decoder_wid
 TINY = (*SMALL, "stage0.decoder_heads=2", "recipe.batch_size=4")
 
 
-def trainings(config: Config, n_classes: int) -> dict[str, Step]:
+def trainings(config: Config, n_classes: int, device: torch.device | str) -> dict[str, Step]:
     """Stages 0 to 3 as they train."""
-    return {one.name: one for one in steps_of(config, n_classes) if one.name in STAGES}
+    return {one.name: one for one in steps_of(config, n_classes, device) if one.name in STAGES}
 
 
 def ours(training: Step, network: nn.Module, batches: InMemory, config: Config) -> Callable[[], None]:
@@ -80,7 +80,7 @@ def plain(training: Step, network: nn.Module, batches: InMemory, config: Config)
 
 def measure(config: Config, n_classes: int, device: str, size: int, steps: int, rounds: int) -> pd.DataFrame:
     rows = []
-    for name, training in trainings(config, n_classes).items():
+    for name, training in trainings(config, n_classes, device).items():
         torch.manual_seed(0)
         network = training.prepared().to(device)
         images, labels = synthetic(network, size, device)

@@ -13,6 +13,7 @@ import osdtw_lib  # noqa: F401, before torch: it sets how torch's threads wait f
 
 # isort: split
 import contextlib
+import functools
 import gc
 import io
 import math
@@ -159,8 +160,13 @@ class Nowhere:
 
 def loss(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     logits = network(images)
-    n = logits.shape[1]
-    return -Bernoulli(torch.arange(n), torch.zeros(n))(logits, labels).mean()
+    return -likelihood(logits.shape[1], logits.device)(logits, labels).mean()
+
+
+@functools.cache
+def likelihood(n_outputs: int, device: torch.device) -> Bernoulli:
+    """Its constants where the logits are: a copy in every step would wait for a GPU."""
+    return Bernoulli(torch.arange(n_outputs), torch.zeros(n_outputs)).to(device)
 
 
 def losses(networks: nn.ModuleDict, part: Part) -> Iterator[dict[str, Tensor]]:

@@ -30,7 +30,7 @@ def memory(step: Step) -> None:
     changes = ["model.init=masked_autoencoding", f"recipe.batch_size={size}", "baselines=[]", *(SMALL if step.quick else ())]
     config = load_config(PROJECT / "params" / "imagenet_lt.yaml", changes)
     planned = {one.name: plan.memory_of(one, config, size, None)["sum, computed"] for one in plan.steps_of(config, classes)}
-    for name, training in trainings(config, classes).items():
+    for name, training in trainings(config, classes, step.device).items():
         step.add(f"{name}, parts of {size}: the plan's sum", planned[name], "GB")
         for compiled in (False,) if step.quick else (False, True):
             what = f"{name}, parts of {size}, {'compiled' if compiled else 'eager'}"

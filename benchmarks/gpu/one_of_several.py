@@ -20,7 +20,7 @@ from osdtw_lib.training import loop
 
 def prepare(deaf: bool) -> None:
     start, loop.CHECKPOINT_SECONDS = dist.init_process_group, min(0.0, loop.CHECKPOINT_SECONDS)
-    dist.init_process_group = lambda backend, **options: start("gloo", **options)
+    dist.init_process_group = lambda backend, device_id=None, **options: start("gloo", **options)
     if deaf and os.environ["RANK"] == "1":
         Checkpoint._newest = lambda self: None
     os.environ["LOCAL_RANK"] = "0"  # which GPU it takes

@@ -14,7 +14,7 @@ import torch
 import train
 from peers import METHODS, OURS, PLAIN, plain
 
-from osdtw_lib.backend.torch_compile import compile_networks
+from osdtw_lib.backend.torch_compile import can_compile, compile_networks
 from osdtw_lib.config import schema as cfg
 from osdtw_lib.fisher.sums import add_squared_products
 from osdtw_lib.models.flops import device_name, mfu as share_of_peak, training_flops
@@ -63,6 +63,8 @@ def synthetic(step: Step, size: int, names: tuple[str, ...]) -> float | None:
     for kind, method in kinds.items():
         what = f"synthetic, {len(names)} network{'s' * (len(names) > 1)}, parts of {size}, {kind}"
         with step.attempt(what):
+            if kind == "compiled":
+                can_compile(setup.device)  # its own small graph is none of the network's
             batches, before = setup.batches(), graphs()
             run = method(setup, setup.networks(names), batches)
             first = time.perf_counter()

@@ -33,7 +33,7 @@ def waits(step: Step) -> None:
         for stage in ("stage1", "start"):
             with step.attempt(f"{stage} from {where}"):
                 run = opened(step, f"data.cache={cache}", *size)
-                training = trainings(run.config, len(run.class_names))[stage]
+                training = trainings(run.config, len(run.class_names), run.device)[stage]
                 found = counted(step, run, training.prepared().to(run.device), training.phase)
                 note = "" if step.on_gpu else "nothing to count on a CPU"
                 step.add(f"{stage} from {where}, {PARTS} parts: synchronisations", found.total(), "calls", most=0, note=note)

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..backend.precision import autocast
 from ..errors import UserError
-from ..evaluation.scores import class_scores, predict
+from ..evaluation.scores import in_class_order, predict
 from ..methods import osdtw
 from ..models.two_branch import TwoBranchViT
 from ..stages import execute
@@ -83,15 +84,18 @@ def refine(run: Run, network: TwoBranchViT, features, length, checkpoint) -> pd.
     return fit(network, phase, features, run.config.recipe, checkpoint, run.seed("stage3"), label)
 
 
+@torch.no_grad()
 def _scores(run: Run, network, batches) -> pd.DataFrame:
     """A row for each class and half of the test set: half, class, images, right, nll (sum over its images, nats, of what the
     refinement maximises)."""
     network.eval()
-    likelihoods = osdtw.refined_by(run.problem).values()
-    predicted = predict(class_scores(network, run.likelihoods, batches, run.config.recipe.precision))
-    with torch.no_grad():
-        pairs = ((network(images), labels) for images, labels in batches)
-        nll = torch.cat([-sum(of(logits, y).double() for of in likelihoods) for logits, y in pairs]).cpu().numpy()
+    likelihoods, predicted, nll = osdtw.refined_by(run.problem).values(), [], []
+    for images, labels in batches:
+        with autocast(run.config.recipe.precision, images.device, evaluation=True):
+            logits = network(images)
+        predicted.append(predict(in_class_order(logits, run.likelihoods).cpu().numpy()))
+        nll.append(-sum(of(logits, labels).double() for of in likelihoods).cpu().numpy())
+    predicted, nll = np.concatenate(predicted), np.concatenate(nll)
     labels, rows = run.test.labels, []
     for k in range(len(run.class_names)):
         members = np.flatnonzero(labels == k)

@@ -151,7 +151,11 @@ def _still_there(file, path: Path) -> bool:
 
 
 def _lives(holder: dict) -> bool:
-    """Whether the process of a record may still run; one of another machine cannot be asked."""
+    """Whether the process of a record may still run; one of another machine cannot be asked, but Slurm has ended this very job's
+    earlier turns."""
+    job, turn = _turn()
+    if job and holder.get("job") == job and holder.get("turn", 0) < turn:
+        return False
     if holder.get("host") != socket.gethostname():
         return bool(holder)
     try:
@@ -163,12 +167,20 @@ def _lives(holder: dict) -> bool:
     return True
 
 
+def _turn() -> tuple[str, int]:
+    """Slurm's job, if this is one, and how often it has been queued again."""
+    again = os.environ.get("SLURM_RESTART_COUNT", "")
+    return os.environ.get("SLURM_JOB_ID", ""), int(again) if again.isdecimal() else 0
+
+
 def _write_record(file, token: str) -> None:
     kernel = any("ipykernel" in word for word in sys.orig_argv[:4])
     command = "a notebook" if kernel else " ".join(shlex.join(sys.orig_argv).split())[:200]
     holder = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "command": command}
+    holder["job"], holder["turn"] = _turn()
     holder["since"] = time.strftime("%Y-%m-%d %H:%M:%S")
     try:
+        file.seek(0)  # an earlier holder's record may have been read
         file.truncate(0)
         file.write(json.dumps(holder).encode())
     except OSError as error:

@@ -26,6 +26,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from ..errors import UserError
 from ..legible import speak_legibly
 from . import worker
+from .threads import cores
 
 PATIENCE = datetime.timedelta(hours=2)  # how long a process waits for the others, for instance while one writes
 LISTENING = 0.25  # seconds between two looks for lines of the first process
@@ -172,7 +173,10 @@ def group(device: str):
                 "many as there are (--nproc-per-node), and let each process see all GPUs of its machine"
             )
         torch.cuda.set_device(here)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+        if os.environ.get("OMP_NUM_THREADS") == "1":  # torchrun's own, where nothing is set: the search and the tables need more
+            torch.set_num_threads(max(1, cores() // together))
+    where = {"device_id": torch.device("cuda", here)} if on_gpu else {}  # else NCCL guesses at every barrier, and warns
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE, **where)
     try:
         with contextlib.ExitStack() as stack:
             if rank() > 0:

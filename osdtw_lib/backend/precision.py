@@ -14,6 +14,7 @@ convolutions, is off: a GPU's fp32 is then a CPU's up to rounding.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from contextlib import AbstractContextManager
 
 import torch
@@ -24,6 +25,7 @@ REDUCED = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # fp16:
 def no_tf32() -> None:
     """For all that this process computes from now on."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores .* not enabled")  # the compiler's advice
 
 
 def autocast(precision: str, device: torch.device, evaluation: bool = False) -> AbstractContextManager:

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 from torch import nn
+
+from . import distributed
+from .threads import cores
 
 NEEDS = "it needs a C compiler (gcc) and Python's headers, on a GPU Triton too"
 
@@ -26,6 +31,7 @@ def compile_networks(model: nn.Module) -> None:
 @functools.cache
 def can_compile(device: str) -> bool:
     """Whether a small function can be compiled for this kind of device; asked once a process."""
+    _keep()
     try:
         torch.compile(lambda x: (x.sin() + 1).sum())(torch.ones(8, device=device, requires_grad=True)).backward()
         return True
@@ -33,6 +39,14 @@ def can_compile(device: str) -> bool:
         reason = " ".join(str(error).split())[:200]
         print(f"torch.compile cannot be used here, training is slower: {NEEDS} ({type(error).__name__}: {reason})", flush=True)
         return False
+
+
+def _keep() -> None:
+    """What is compiled outlives this process and its machine's /tmp, and all processes of a machine compile on its cores
+    together; what the user has set stays. Torch reads both when it first compiles."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "osdtw" / "inductor"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(max(1, cores() // distributed.local_world_size())))
 
 
 class OneSize:

@@ -68,7 +68,7 @@ def make_plan(
     assumed_gpu = throughput.known_gpu(gpu) if gpus and not here else None
     n_images, n_classes, where_from = _images(config)
     micro, parts, split = _batch_split(config, processes)
-    steps = steps_of(config, n_classes)
+    steps = steps_of(config, n_classes, device)
     timed = None if assumed_gpu else {step.name: measure(step, config, micro, device) for step in steps}
     memory = pd.DataFrame([memory_of(step, config, micro, (timed or {}).get(step.name)) for step in steps])
     reading = reading_of(config, gpus, machine_cores, here=not assumed_gpu) if gpus else None
@@ -165,7 +165,7 @@ class _Speed:
             return self._row("fisher", 1, flops, self._assumed(flops), n_images, how, n_images)
         network = build_vit(self.config.model, n).to(self.device).eval()
         size = min(settings.batch_size, self.timed["stage1"].size)
-        batch, likelihood = synthetic(network, size, self.device), Bernoulli(torch.arange(n), torch.zeros(n))
+        batch, likelihood = synthetic(network, size, self.device), Bernoulli(torch.arange(n), torch.zeros(n)).to(self.device)
         precision, megabytes = self.config.recipe.precision, settings.buffer_megabytes
 
         def run() -> None:

@@ -57,8 +57,10 @@ class Step:
         return sum(means(self.phase, network, self.phase.part_of(images, labels)).values())
 
 
-def steps_of(config: Config, n_classes: int) -> list[Step]:
+def steps_of(config: Config, n_classes: int, device: torch.device | str = "cpu") -> list[Step]:
     """Every training of a run by the phases that its stages train, for classes of equal size: what each has hardly matters.
+
+    device: where the losses' constants are, as where a step is to run: a copy in each would wait for a GPU.
 
     Methods whose steps cost the same are one step.
     """
@@ -66,7 +68,7 @@ def steps_of(config: Config, n_classes: int) -> list[Step]:
     def vit(n_outputs: int) -> ViT:
         return build_vit(config.model, n_outputs, config.recipe.drop_path)
 
-    problem = Problem(config, tuple(map(str, range(n_classes))), np.ones(n_classes, dtype=np.int64), vit)
+    problem = Problem(config, tuple(map(str, range(n_classes))), np.ones(n_classes, dtype=np.int64), vit, torch.device(device))
     depth, joint = config.selection.shared_depth or 0, osdtw.joint(problem, 0.5)
     steps = [
         Step("stage1", config.stage1.epochs, lambda: osdtw.two_networks(problem), osdtw.alone(problem)),

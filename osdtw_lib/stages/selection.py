@@ -35,8 +35,8 @@ def make(run: Run, write: Writer) -> None:
 
 
 def publish(run: Run, artifact: Artifact) -> None:
-    text = (artifact.folder / "selection.json").read_text(encoding="utf-8")
     if distributed.rank() == 0:
+        text = (artifact.folder / "selection.json").read_text(encoding="utf-8")
         _show(run, text, text)
 
 

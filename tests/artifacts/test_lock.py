@@ -175,11 +175,28 @@ def test_where_nothing_can_be_written_none_is_taken(finished_copy, params, comma
     assert not (run.folder / ".lock").exists() and stat.S_IMODE(run.folder.stat().st_mode) == mode
 
 
-def test_a_file_system_without_locks_goes_by_the_record(tmp_path, monkeypatch):
+@pytest.fixture
+def no_locks(monkeypatch):
     def none(*_):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(lock.fcntl, "flock", none)
+
+
+@pytest.mark.parametrize("job, again, free", [("7", "1", True), ("7", "0", False), ("8", "1", False), ("", "", False)])
+def test_without_locks_a_job_that_is_queued_again_waits_for_no_earlier_turn_of_its_own(
+    tmp_path, monkeypatch, no_locks, job, again, free
+):
+    """Slurm has ended that one, on whatever machine it was; its record stayed."""
+    monkeypatch.setenv("SLURM_JOB_ID", job), monkeypatch.setenv("SLURM_RESTART_COUNT", again)
+    record = {"token": "x", "pid": 1, "host": "another", "command": "run", "since": "now", "job": "7", "turn": 0}
+    (tmp_path / ".lock").write_text(json.dumps(record))
+    outcome = contextlib.nullcontext() if free else pytest.raises(UserError, match="is in use by process 1 on another")
+    with outcome, held(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["turn"] == 1
+
+
+def test_a_file_system_without_locks_goes_by_the_record(tmp_path, no_locks):
     with held(tmp_path / "one"):
         record = (tmp_path / "one" / ".lock").read_text()
     (tmp_path / "one").mkdir()

@@ -1,5 +1,6 @@
 """torch.compile: one graph a network, none at an epoch's end, a line where nothing can be compiled."""
 
+import os
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 
 from osdtw_lib.artifacts.artifact import Artifact
 from osdtw_lib.backend import torch_compile
+from osdtw_lib.backend.threads import cores
 from osdtw_lib.backend.torch_compile import OneSize, can_compile, compile_networks
 from osdtw_lib.config.schema import Config, Digits, MaskedAutoencoding, Model, Recipe, Training
 from osdtw_lib.data.batches import Batches
@@ -112,3 +114,17 @@ def test_each_network_of_several_is_compiled_by_itself():
     compile_networks(network)
     assert all(one._compiled_call_impl for one in network.values()) and network._compiled_call_impl is None
     assert torch_compile.can_compile("cpu")
+
+
+def test_what_is_compiled_is_kept_where_the_user_said_or_at_home(monkeypatch, tmp_path):
+    names = ("TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    torch_compile._keep()
+    assert [os.environ[name] for name in names] == [str(tmp_path / "osdtw" / "inductor"), str(cores())]
+    monkeypatch.setenv(names[0], "elsewhere")
+    torch_compile._keep()
+    assert os.environ[names[0]] == "elsewhere"
+    for name in names:
+        monkeypatch.delenv(name)

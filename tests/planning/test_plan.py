@@ -166,6 +166,8 @@ def test_several_gpus_of_a_machine_that_has_one_are_said_to_be_assumed(config, m
     monkeypatch.setattr(library, "measure", lambda step, config, micro, device: library.Measured(8, 0.5, 10**9))
     monkeypatch.setattr(library, "seconds_of", lambda run, device: 0.25)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device: self)
+    monkeypatch.setattr(library.Bernoulli, "to", lambda self, device: self)
+    monkeypatch.setattr(library, "steps_of", lambda config, n, device, real=library.steps_of: real(config, n))
     monkeypatch.setattr(
         library,
         "synthetic",

@@ -21,6 +21,7 @@ from osdtw_lib.data.source import LabelledImages
 from osdtw_lib.methods import osdtw
 from osdtw_lib.methods._base import Problem
 from osdtw_lib.models.vit import build_vit
+from osdtw_lib.planning.steps import steps_of, synthetic
 from osdtw_lib.training.frozen_features import Views
 from osdtw_lib.training.phase import means
 
@@ -182,3 +183,15 @@ def test_a_part_of_kept_features_goes_there_by_one_copy():
     with Copies() as copies:
         parts = [part for step in views.epoch(0) for part in step]
     assert len(parts) == 6 == len(copies.there) and copies.back == []
+
+
+def test_a_step_that_is_planned_or_measured_copies_nothing(tmp_path):
+    config = load_config(write_small(tmp_path, {"baselines": ["ce", "ldam_drw"]}))
+    for step in steps_of(config, 10, META):
+        with META:
+            network = step.prepared().train()
+            images, labels = synthetic(network, 2, META)
+            part = step.phase.part_of(step.phase.seen(network, images), labels)
+        with Copies() as copies:
+            sum(means(step.phase, network, part).values()).backward()
+        assert not copies.there and not copies.back, step.name
