@@ -10,7 +10,6 @@ import pandas as pd
 import PIL
 
 from ..artifacts.files import make_folder, write_text
-from ..backend import distributed
 from ..errors import UserError
 from ..legible import legible
 from .image_files import FILE_SIZE, LARGE, ImageFiles, converted, open_image
@@ -49,9 +48,9 @@ def examine(images: ImageFiles) -> pd.DataFrame:
 def check_files(images, used: tuple[np.ndarray, ...], folder: Path) -> None:
     """The pass over the images used (indices), but for files whose bytes have passed it before.
 
-    Raises UserError as refuse_unusable; does nothing with images that are no files, and in all processes but the first.
+    Raises UserError as refuse_unusable; does nothing with images that are no files.
     """
-    if not isinstance(images, ImageFiles) or distributed.rank() != 0:
+    if not isinstance(images, ImageFiles):
         return
     chosen = images.subset(np.sort(np.concatenate(used)))
     contents, how = images.contents, f"Pillow {PIL.__version__}, {images.channels} channels"

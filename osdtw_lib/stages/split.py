@@ -7,6 +7,7 @@ import torch
 
 from ..artifacts.artifact import Writer
 from ..artifacts.manifest import own_checksum
+from ..backend import distributed
 from ..data.image_check import check_files
 from ..data.repeats import refuse_leaks
 from ..data.splits import calibration_notes, index_hash, split_notes
@@ -20,8 +21,8 @@ def parameters(run: Run) -> dict:
 
 
 def before(run: Run) -> None:
-    """Before the key asks what the files hold: one reading serves both."""
-    check_files(run.source.images, (*run.indices, run.calibration_indices), run.folder)
+    """Before the key asks what the files hold: one reading serves both, and all processes, which find it in the index."""
+    distributed.by_first(lambda: check_files(run.source.images, (*run.indices, run.calibration_indices), run.folder))
 
 
 def make(run: Run, write: Writer) -> None:
