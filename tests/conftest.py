@@ -16,13 +16,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_run import write_small
+from small_run import run_every_stage, write_small
 
 from osdtw_lib.__main__ import main
 from osdtw_lib.artifacts.checkpoint import Checkpoint
 from osdtw_lib.config.load import load_config
 from osdtw_lib.config.paths import PROJECT
-from osdtw_lib.stages import CONTENTS, execute
 from osdtw_lib.stages.run import Run
 from osdtw_lib.training import loop
 
@@ -68,13 +67,6 @@ def run_all_stages(params: Path) -> Run:
     return run_every_stage(Run(load_config(params)))
 
 
-def run_every_stage(run: Run, stages: tuple[str, ...] = ()) -> Run:
-    with contextlib.redirect_stdout(io.StringIO()):
-        for name in stages or [name for name, stage in CONTENTS.items() if not stage.optional]:
-            execute(run, name)
-    return run
-
-
 @pytest.fixture(scope="session")
 def project() -> Path:
     return PROJECT
@@ -97,7 +89,7 @@ TINY = (  # any parameter file, down to seconds; its recipe but for the sizes st
     "fisher.batch_size=16",
     "direct.images=24",
     "baselines=[balanced_bce]",
-    "theory.repetitions=100",
+    "theory.repetitions=400",
     "theory.images=40",
     *(f"{stage}.epochs=1" for stage in ("stage0", "stage1", "stage2", "stage3")),
     *(f"{stage}.warmup_epochs=0" for stage in ("stage0", "stage1", "stage2")),

@@ -7,14 +7,14 @@ import traceback
 
 from osdtw_lib.backend import distributed
 from osdtw_lib.errors import UserError
+from osdtw_lib.report.kernels import IMPORTED
 
 FORKED = multiprocessing.get_context("forkserver")
-IMPORTED = ["osdtw_lib.stages.pipeline", "torch._dynamo"]  # what every training imports, and takes seconds
 
 
 def together(function, arguments, processes):
     """function(*arguments) in so many processes of one group. Raises what one of them raised, a UserError as it was said."""
-    FORKED.set_forkserver_preload(IMPORTED)
+    FORKED.set_forkserver_preload(list(IMPORTED))  # the first decides, so what notebooks' kernels need as well
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

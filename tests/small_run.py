@@ -1,6 +1,10 @@
-"""The tiny parameter file that tests and the reliability campaign run: real digits, seconds for the whole way."""
+"""The tiny parameter file that tests and the reliability campaign run, and running it: real digits, seconds for the whole way."""
 
+import contextlib
 import copy
+import io
+import shutil
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -21,7 +25,7 @@ SMALL = {
     "stage1": {"epochs": 2, "warmup_epochs": 1},
     "stage2": {"epochs": 2, "warmup_epochs": 1},
     "stage3": {"epochs": 2},
-    "theory": {"repetitions": 100, "images": 40},
+    "theory": {"repetitions": 400, "images": 40},
     "selection": {"form": "damped", "shared_depth": 2, "head_weight": 0.4},
 }
 
@@ -38,3 +42,21 @@ def write_small(folder: Path, changes: dict | None = None) -> Path:
     path = folder / f"{values['name'].replace('/', '_')}.yaml"
     path.write_text(yaml.dump(values, Dumper=yaml.CSafeDumper, sort_keys=False))
     return path
+
+
+KEPT = tempfile.TemporaryDirectory(prefix="osdtw-tests-")  # notebook 07's simulation, by its repetitions
+
+
+def run_every_stage(run, stages: tuple[str, ...] = ()):
+    """Every stage of a run, or these, without a word; the simulation, which depends on its repetitions alone, once a process."""
+    from osdtw_lib.stages import CONTENTS, execute
+
+    place, kept = run.folder / "simulation", Path(KEPT.name, str(run.config.theory.repetitions))
+    with contextlib.redirect_stdout(io.StringIO()):
+        for name in stages or [name for name, stage in CONTENTS.items() if not stage.optional]:
+            if name == "simulation" and kept.exists():
+                shutil.copytree(kept, place, dirs_exist_ok=True)
+            execute(run, name)
+    if place.exists() and not kept.exists():
+        shutil.copytree(place, kept)
+    return run

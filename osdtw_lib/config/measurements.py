@@ -13,7 +13,7 @@ class Theory(Section):
     """Notebook 07: repetitions of the simulation, images of each set whose scores are multiplied."""
 
     # with more, the simulation would see the order after the one under test
-    repetitions: Annotated[int, Field(ge=100, le=100_000)] = 20_000
+    repetitions: Annotated[int, Field(ge=400, le=100_000)] = 20_000
     images: Count = 2000
 
 

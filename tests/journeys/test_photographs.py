@@ -33,7 +33,7 @@ def run(lists):
         "stage1": {"epochs": 1, "warmup_epochs": 0},
         "stage2": {"epochs": 1, "warmup_epochs": 0},
         "stage3": {"epochs": 1},
-        "theory": {"repetitions": 100, "images": 40},
+        "theory": {"repetitions": 400, "images": 40},
     }
     path = lists / "photographs.yaml"
     path.write_text(yaml.safe_dump(values))
