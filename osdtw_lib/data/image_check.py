@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def refuse_unusable(images: ImageFiles, found: pd.DataFrame, folder: Path) -> No
     listing = folder / "unreadable.txt"
     bad = np.flatnonzero(found["problem"].notna())
     if len(bad) == 0:
-        listing.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is none, or nothing can be removed where it lies
+            listing.unlink()
         return
     make_folder(folder)
     problems = found["problem"].to_numpy()

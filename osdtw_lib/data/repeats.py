@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Hashable, Iterable
 from pathlib import Path
@@ -58,7 +59,8 @@ def refuse_leaks(images, used: tuple[np.ndarray, ...], data: Data, folder: Path)
     found, listing = repeated(images, part), folder / "repeated.txt"
     leaks = {kind: sets for kind, sets in found.items() if kind != TWICE}
     if data.protocol or not leaks:
-        listing.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is none, or nothing can be removed where it lies
+            listing.unlink()
         return [_said(images, sets, kind) for kind, sets in found.items()]
     make_folder(folder)
     write_text(

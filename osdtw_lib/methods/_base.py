@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.schema import Config, Model, Section, Stage3, Training
+from ..errors import UserError
 from ..longtail import TASKS, class_priors, head_tail_partition
 from ..models.likelihoods import Bernoulli, Categorical, task_likelihoods
 from ..models.vit import ViT, build_vit
@@ -210,10 +211,17 @@ class OneNetwork(PlainNetwork):
     def phases(self) -> list[Phase]:
         def losses(network, part):
             scores = network(part.images).float()
-            return {self.name: hard(part, lambda labels: self.loss(scores, labels), self.class_weights(part.epoch))}
+            return {self.name: hard(part, lambda labels: self._each(scores, labels), self.class_weights(part.epoch))}
 
         recipe = {} if self.mixing else UNMIXED
         return [Phase(self.problem.length, losses, class_weights=self.class_weights, sampling=self.sampling, recipe=recipe)]
+
+    def _each(self, scores: Tensor, labels: Tensor) -> Tensor:
+        found = self.loss(scores, labels)
+        if found.shape != labels.shape:  # a mean would train, without class weights and with one share for all mixed images
+            wanted = f"one number an image, ({len(labels)},), as reduction='none' gives"
+            raise UserError(f"{self.name}: loss(scores, labels) is {wanted}; it is of shape {tuple(found.shape)}")
+        return found
 
 
 class PlainCrossEntropy(OneNetwork):

@@ -135,6 +135,25 @@ def test_a_file_of_ten_lines_has_its_row_its_title_and_predicts(own, opened, fin
     assert run.artifact("baselines/ce").key == finished.artifact("baselines/ce").key
 
 
+MEAN = '''"""Cross-entropy, averaged: class weights and mixed images would be lost without a word."""
+import torch.nn.functional as F
+from osdtw_lib.methods._base import OneNetwork
+class Mean(OneNetwork):
+    title, source = "a mean", "nobody"
+    def loss(self, scores, labels):
+        return F.cross_entropy(scores, labels)
+METHOD = Mean
+'''
+
+
+def test_a_loss_that_is_no_number_an_image_is_refused(own, opened):
+    run = opened([own("mean", MEAN)])
+    with pytest.raises(UserError, match=r"^mean: loss\(scores, labels\) is one number an image, .* it is of shape \(\)$"):
+        execute(run, "baselines")
+    each = MEAN.replace("cross_entropy(scores, labels)", "cross_entropy(scores, labels, reduction='none')")
+    assert execute(opened([own("each", each)]), "baselines")
+
+
 def test_a_file_whose_annotations_are_strings_has_its_parameters(own, opened):
     run = opened(["ce", own("deferred", "from __future__ import annotations\n" + DEFERRED)])
     assert run.asked["deferred"][1].model_dump() == {"largest_margin": 0.5, "from_share": 0.5}
