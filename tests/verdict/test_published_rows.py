@@ -36,35 +36,28 @@ def test_what_is_said_of_a_row_follows_from_what_it_predicted(run):
         assert 100 * right.mean() == pytest.approx(row["metrics"]["all"])
 
 
-@pytest.mark.parametrize("budget", ["epochs", "osdtw"])
-def test_the_readme_has_their_table(run, budget):
+def rows_of(run, budget):
+    """A budget's rows, and at OSDTW's compute its own of the same seeds, which stand there as they are."""
     rows = list(taken_from_elsewhere(run).values())
     seeds = {row["seed"] for row in rows if row["budget"] == budget}
-    own = [
-        row | {"budget": budget} for row in rows if row["ours"] and row["budget"] == "epochs"
-    ]  # at OSDTW's compute they stand as they are
-    shown = [row for row in rows if not row["ours"]] + own
-    table = compare.summary([row for row in shown if row["seed"] in seeds], run.test.labels, run.groups, budget)
+    ours = [row | {"budget": budget} for row in rows if row["ours"] and row["budget"] == "epochs" and budget == "osdtw"]
+    return [row for row in [*rows, *ours] if row["budget"] == budget and row["seed"] in seeds]
+
+
+@pytest.mark.parametrize("budget", ["epochs", "osdtw"])
+def test_the_readme_has_their_table(run, budget):
+    table = compare.summary(rows_of(run, budget), run.test.labels, run.groups, budget)
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert len(table) > 10
     for line in compare.markdown(table).splitlines()[2:]:
         assert line in readme
 
 
-def tables(run, budget):
-    """summary and matrix of a budget's rows, OSDTW's own beside them as they stand."""
-    rows = list(taken_from_elsewhere(run).values())
-    seeds = {row["seed"] for row in rows if row["budget"] == budget}
-    ours = [row | {"budget": budget} for row in rows if row["ours"] and row["budget"] == "epochs" and budget == "osdtw"]
-    shown = [row for row in [*rows, *ours] if row["budget"] == budget and row["seed"] in seeds]
-    made = compare.summary, compare.matrix
-    return tuple(make(shown, run.test.labels, run.groups, budget) for make in made)
-
-
 @pytest.mark.parametrize("budget", ["epochs", "osdtw", "tuned"])
 def test_the_readme_says_who_wins(run, budget):
     """The sentences that count: of the others won, lost, undecided, all pairs taken together and OSDTW's alone."""
-    table, wins = tables(run, budget)
+    rows = rows_of(run, budget)
+    table, wins = (make(rows, run.test.labels, run.groups, budget) for make in (compare.summary, compare.matrix))
     own = wins[(wins["row"] == "osdtw") & wins["other"].isin(table.loc[~table["ours"].astype(bool), "row"])]
     alone = verdicts(own["difference"], holm(own["p"]))
     named = table.set_index("row")["title"]
@@ -83,8 +76,7 @@ def test_what_another_seed_moves_a_method_by(run):
 
 
 def test_the_readme_has_the_table_of_what_was_tuned(run):
-    rows = [row for row in taken_from_elsewhere(run).values() if row["budget"] == "tuned"]
-    table = compare.summary(rows, run.test.labels, run.groups, "tuned")
+    table = compare.summary(rows_of(run, "tuned"), run.test.labels, run.groups, "tuned")
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     assert len(table) == 7 and (table["seeds"] == 3).all()
     assert all(line in readme for line in compare.markdown(table).splitlines()[2:])
