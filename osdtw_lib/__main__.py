@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import warnings
 
 from .config.paths import PROJECT
 from .errors import UserError
@@ -245,6 +246,7 @@ def _count(text: str) -> int:
 def _predict(chosen) -> None:
     from .inference.files import predict_files, save
 
+    warnings.formatwarning = _in_a_line
     answers = predict_files(chosen.folder, chosen.images, chosen.top, chosen.method, chosen.prior, _say_mix)
     if chosen.output:
         good, bad = save(answers, chosen.output)
@@ -265,6 +267,10 @@ def _predict(chosen) -> None:
         raise UserError(f"{bad:,} of {good + bad:,} could not be read, as said above; {good:,} were predicted")
 
 
+def _in_a_line(message, *_) -> str:
+    return f"warning: {message}\n"
+
+
 def _say_mix(names, found) -> None:
     order = sorted(range(len(names)), key=lambda k: -found.shares[k])
     shown = [
@@ -279,6 +285,7 @@ def _say_mix(names, found) -> None:
 def _export(chosen) -> None:
     from .inference.export import export
 
+    warnings.formatwarning = _in_a_line
     export(chosen.run, chosen.folder, chosen.method)
 
 

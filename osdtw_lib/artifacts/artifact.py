@@ -61,7 +61,7 @@ class Artifact:
         return damage(self.folder, manifest)
 
     def _changes(self, manifest: dict) -> str:
-        old, new = _flat(manifest.get("parameters", {})), _flat(self.parameters)
+        old, new = flat(manifest.get("parameters", {})), flat(self.parameters)
         changes = [_change(k, old.get(k, "unset"), new.get(k, "unset")) for k in new | old if old.get(k) != new.get(k)]
         for before in self.inputs:
             if manifest.get("inputs", {}).get(before.name) != before.key:
@@ -79,12 +79,11 @@ class Artifact:
     def making(self, device: str = "cpu") -> Iterator[Writer]:
         """Yields a Writer; on leaving without an exception the manifest is written and checkpoints are removed.
 
-        In several processes all of them come here; the first alone writes.
+        An earlier result stays whole until the first file of the new one is written: who tries other values and stops
+        them half-way has what was there. In several processes all of them come here; the first alone writes.
         """
         make_folder(self.folder)
         writer = Writer(self)
-        if writer.writes:
-            remove(self.folder / MANIFEST)
         yield writer
         if writer.writes:
             self._finish(writer, device)
@@ -161,6 +160,8 @@ class Writer:
         return self.seconds_before + time.monotonic() - self._started
 
     def _path(self, name: str) -> Path:
+        if not self.files:
+            remove(self.artifact.folder / MANIFEST)
         path = self.files[name] = self.artifact.folder / name
         if path.is_dir():
             remove(path)
@@ -172,8 +173,9 @@ def _change(name: str, old, new) -> str:
     return f"{name} changed" if all(digests) else f"{name} {old} -> {new}"
 
 
-def _flat(values: dict, prefix: str = "") -> dict:
-    flat = {}
+def flat(values: dict, prefix: str = "") -> dict:
+    """{"recipe": {"batch_size": 64}} -> {"recipe.batch_size": 64}."""
+    found = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found

@@ -32,6 +32,7 @@ TEXT = {
     "likelihoods": ("method", "likelihood"),
     "not_run": ("row", "budget", "seeds", "why"),
     "picks": ("form",),
+    "predictions": ("file",),
     "posterior": ("images",),
     "ranking": _FORM,
     "rate": ("model", "regime"),

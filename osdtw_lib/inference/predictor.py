@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import warnings
@@ -14,13 +15,16 @@ import torch
 from PIL import Image
 
 from .. import methods
+from ..artifacts.artifact import flat
 from ..artifacts.files import checksum, read_tensors
 from ..artifacts.manifest import damage, read_manifest
 from ..config.load import load_config
 from ..config.paths import PROJECT
+from ..config.schema import Config
 from ..data.augment import photograph
 from ..data.batches import normalized
 from ..data.image_files import converted
+from ..data.listings.labels import same_name
 from ..errors import UserError
 from ..evaluation.calibration import probabilities as softmax
 from ..evaluation.class_mix import Estimate, estimate_mix, moved
@@ -102,14 +106,14 @@ class Predictor:
                 raise UserError(f"prior '{prior}': give uniform, training, estimate, or a share a class")
             return np.full(len(self.class_names), 1 / len(self.class_names)) if prior == "uniform" else self.row.problem.priors
         if hasattr(prior, "keys"):
-            prior = {name: prior[name] for name in prior.keys()}
-            unknown = [name for name in prior if name not in self.class_names]
-            missing = [name for name in self.class_names if name not in prior]
+            prior, own = {same_name(name): prior[name] for name in prior.keys()}, list(map(same_name, self.class_names))
+            unknown = [name for name in prior if name not in own]
+            missing = [name for name in own if name not in prior]
             if unknown or missing:
                 raise UserError(
                     f"prior: {f'no class is called {unknown[0]!r}' if unknown else f'no share for class {missing[0]!r}'}"
                 )
-            prior = [prior[name] for name in self.class_names]
+            prior = [prior[name] for name in own]
         try:
             shares = np.asarray(prior, float)
         except (TypeError, ValueError) as error:
@@ -160,12 +164,15 @@ def _pictures(images) -> Iterator[Image.Image]:
 def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
     """The predictor of a finished run, outputs/NAME (a relative path counts from here, then from the project).
 
-    The run's parameter file does as well as its folder. method: a row of its accuracy table. Only a method that lies in a file
-    of its own has that file run, and only where it is the one that was trained. Raises UserError where the run has none or its
-    files were damaged.
+    The run's parameter file does as well as its folder; what it says otherwise than what was trained is a Python warning.
+    method: a row of its accuracy table. A method that came from a file of its own has the copy run that was kept of it, and only
+    where it is this one that is asked for. Raises UserError where the run has none or its files were damaged.
     """
-    folder = run_folder(folder)
+    config, folder = _config(folder), run_folder(folder)
     stage = "stage3" if method in ROWS else _trained(folder, method)
+    if config and (others := _other_values(config, folder, stage)):
+        was = "what was trained with other values there predicts"
+        warnings.warn(f"{folder / stage}: {was}: {', '.join(others)}; {UNFINISHED} for the new ones", stacklevel=2)
     about = json.loads((_finished(folder, stage) / "predictor.json").read_text(encoding="utf-8"))
     made_of: dict[str, str] = {}  # {stage: its key} where it has to be that very one
     if method in ROWS:
@@ -188,9 +195,32 @@ def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
 
 def run_folder(folder: str | Path) -> Path:
     """outputs/NAME, named itself or by its parameter file; a relative path counts from here, then from the project."""
-    named = Path(folder).suffix in (".yaml", ".yml") and not os.path.isdir(folder)
-    folder = load_config(folder).folder if named else Path(folder)
+    config = _config(folder)
+    folder = config.folder if config else Path(folder)
     return folder if os.path.isdir(folder) else PROJECT / folder
+
+
+def _config(folder: str | Path) -> Config | None:
+    """The parameter file, where a run is named by it."""
+    named = Path(folder).suffix in (".yaml", ".yml") and not os.path.isdir(folder)
+    return load_config(folder) if named else None
+
+
+def _other_values(config: Config, folder: Path, stage: str) -> list[str]:
+    """`stage1.epochs 40 -> 60` for what a stage, or one it was made from, was trained with and the parameter file now says."""
+    now, others = flat(config.model_dump(mode="json")), {}
+    if config.selection.shared_depth is not None:
+        now |= {"shared_depth": config.selection.shared_depth, "head_weight": config.selection.head_weight}
+    with contextlib.suppress(UserError):  # a method's file that is gone is said where it is needed
+        _, parameters = methods.asked(config).get(stage.partition("/")[2], (None, None))
+        now |= flat({"parameters": parameters.model_dump(mode="json")}) if parameters else {}
+    manifest = read_manifest(folder / stage) or {}
+    for name in reversed(manifest.get("inputs", {})):
+        others |= dict.fromkeys(_other_values(config, folder, name))
+    for key, then in flat(manifest.get("parameters", {})).items():
+        if now.get(key) not in (None, "auto", then):  # what is left open came from the machine, or from the start
+            others[f"{key} {then} -> {now[key]}"] = None
+    return list(others)
 
 
 def _trained(folder: Path, method: str) -> str:
@@ -205,12 +235,14 @@ def _trained(folder: Path, method: str) -> str:
 
 
 def _method(name: str, about: dict, folder: Path) -> type[Method]:
-    file = about.get("file")
+    """Of a file of one's own as it was when it was trained: the copy that was kept with the network."""
+    file, kept = about.get("file"), folder / "baselines" / name / f"{name}.py"
     if file is None:
         return methods.load(name)
-    if not Path(file).is_file() or checksum(Path(file)) != about["sha256"]:
+    found = next((one for one in (kept, Path(file)) if one.is_file() and checksum(one) == about["sha256"]), None)
+    if found is None:
         raise UserError(f"{folder}: '{name}' was trained from {file}, which is gone or was changed since; {UNFINISHED}")
-    return methods.load(file)
+    return methods.load(str(found.absolute()))
 
 
 def _manifest(folder: Path, stage: str) -> dict:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._base import Method
 
 OSDTW = "osdtw"  # rows with stages of their own: no baseline
+PRIORS = ("training", "balanced", "adjusted")  # for which class shares a row's scores stand: _base.py
 ASKED_OF_A_METHOD = ("title", "source", "prior", "Parameters", "build", "phases", "scores")
 
 
@@ -94,8 +95,11 @@ def _checked(module, name: str, file: Path | None) -> type[Method]:
     if not isinstance(method, type):
         raise UserError(f"{where}: METHOD is missing: end the file with METHOD = the class of the method")
     missing = [what for what in ASKED_OF_A_METHOD if not getattr(method, what, None) or what in _left_open(method)]
+    missing += sorted(_left_open(method) - set(missing))  # what the class it is made from leaves to it, as `loss`
     if missing:
         raise UserError(f"{where}: METHOD {method.__name__} has no {', '.join(missing)}; methods/_base.py says what each is")
+    if isinstance(method.prior, str) and method.prior not in PRIORS:
+        raise UserError(f"{where}: METHOD {method.__name__} has the prior '{method.prior}'; it is one of {', '.join(PRIORS)}")
     method.name, method.file = name, file
     return method
 

@@ -7,6 +7,8 @@ import pandas as pd
 
 from ..artifacts.artifact import Writer
 from ..artifacts.files import remove
+from ..data.image_files import ImageFiles
+from ..legible import legible
 from ..stages.run import Run
 from . import pages
 
@@ -15,7 +17,8 @@ CLASSES = 10  # on a page
 
 
 def parameters(run: Run) -> dict:
-    return {"shown": SHOWN, "classes": CLASSES}
+    named = {"pictures": "with their files"} if isinstance(run.test, ImageFiles) else {}
+    return {"shown": SHOWN, "classes": CLASSES} | named
 
 
 def make(run: Run, write: Writer) -> None:
@@ -34,14 +37,14 @@ def make(run: Run, write: Writer) -> None:
 
 
 def _sections(run: Run, classes: pd.DataFrame, predictions: pd.DataFrame) -> list[dict]:
-    """A dictionary a class: `about`, its line of the table; `rows`, [(heading, [(picture, what is under it)])]."""
+    """A dictionary a class: `about`, its line of the table; `rows`, [(heading, [(picture, what is under it, its file)])]."""
     chosen = [_chosen(run, line, predictions) for line in classes.to_dict("records")]
     training, tested = _read(run, run.train, [c["training"] for c in chosen]), _read(run, run.test, [c["test"] for c in chosen])
     sections = []
     for line, own in zip(classes.to_dict("records"), chosen):
-        shown = [("Training images", [(training[i], "") for i in own["training"]])]
+        shown = [("Training images", [(training[i], "", _file(run.train, i)) for i in own["training"]])]
         for heading, places in own["kinds"].items():
-            shown.append((heading, [(tested[i], _said(run, predictions.iloc[i])) for i in places]))
+            shown.append((heading, [(tested[i], _said(run, predictions.iloc[i]), _file(run.test, i)) for i in places]))
         sections.append({"about": line, "rows": [(heading, pictures) for heading, pictures in shown if pictures]})
     return sections
 
@@ -67,6 +70,10 @@ def _read(run: Run, images, wanted: list[list[int]]) -> dict[int, str]:
         return {}
     pixels = run.batches(images, only=np.array(places)).pictures()
     return {place: pages.picture(one) for place, one in zip(places, pixels)}
+
+
+def _file(images, place: int) -> str:
+    return legible(images.names[place]) if isinstance(images, ImageFiles) else ""
 
 
 def _said(run: Run, line: pd.Series) -> str:

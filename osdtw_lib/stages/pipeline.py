@@ -45,8 +45,14 @@ def execute(run: Run, name: str, quiet: bool = False) -> Artifact | list[Artifac
 
 
 def require(run: Run, name: str) -> Artifact:
-    """The results of an earlier stage. Raises UserError naming the notebook and the stage to run where they are not there."""
-    return run.artifact(name).require(first_make(name))
+    """The results of an earlier stage. Raises UserError where they are not there, or stale, of the earliest stage that is at
+    fault: what it says against its results, and the notebook to run."""
+    artifact = run.artifact(name)
+    if artifact.why_not_done() is not None:
+        for need in run.needs_of(name):
+            for one in run.artifacts_of(need):
+                require(run, one)
+    return artifact.require(first_make(name))
 
 
 def _found_or_made(run: Run, name: str, quiet: bool = False) -> Artifact:

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 
 from ..artifacts.artifact import Writer
+from ..data.image_files import ImageFiles
+from ..data.source import LabelledImages
 from ..evaluation import per_class
 from ..evaluation.calibration import probabilities
 from ..evaluation.metrics import accuracy_by_group
@@ -22,7 +24,8 @@ COLUMNS = ["method", "many", "medium", "few", "all", "seed", "class_mean", "wors
 
 
 def parameters(run: Run) -> dict:
-    return {"methods": list(rows(run)), "chosen_by": chosen(run)["chosen_by"], "classes": "each"}
+    named = {"predictions": "with their files"} if isinstance(run.test, ImageFiles) else {}
+    return {"methods": list(rows(run)), "chosen_by": chosen(run)["chosen_by"], "classes": "each"} | named
 
 
 def make(run: Run, write: Writer) -> None:
@@ -36,18 +39,19 @@ def make(run: Run, write: Writer) -> None:
     # the last row is OSDTW, refined
     write.table("classes", per_class.classes(predicted, labels, run.class_names, run.class_counts))
     write.table("confusion", per_class.confusions(predicted, labels, run.class_names))
-    write.table("predictions", _predictions(scores, labels))
+    write.table("predictions", _predictions(scores, run.test))
     write.table("runtime", runtime(run))
     write.json("selection", selected)
     write.notes |= {"caption": run.caption, "start": run.artifact("start").notes()["origin"], "titles": titles_of(run)}
 
 
-def _predictions(scores: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+def _predictions(scores: np.ndarray, images: LabelledImages | ImageFiles) -> pd.DataFrame:
     """A line a test image, in their order: image, label and predicted (class numbers), probability of the predicted class,
-    margin, how far it is above the next one's."""
+    margin, how far it is above the next one's; of image files the path as the data set gives it."""
     first, second = -np.partition(-probabilities(scores), 1, axis=1)[:, :2].T
-    columns = {"image": range(len(labels)), "label": labels, "predicted": predict(scores)}
-    return pd.DataFrame(columns | {"probability": first, "margin": first - second})
+    columns = {"image": range(len(images)), "label": images.labels, "predicted": predict(scores)}
+    files = {"file": images.names} if isinstance(images, ImageFiles) else {}
+    return pd.DataFrame(columns | {"probability": first, "margin": first - second} | files)
 
 
 def runtime(run: Run) -> pd.DataFrame:

@@ -63,10 +63,21 @@ def test_no_result_and_an_unfinished_one_are_told(tmp_path):
     assert one.why_not_done() == "no result yet" and not (one.folder / "manifest.json").exists()
 
 
-def test_making_anew_takes_the_old_manifest_away_first(made):
-    with pytest.raises(RuntimeError), made.making():
+def test_making_anew_takes_the_old_manifest_away_before_the_first_file(made):
+    with pytest.raises(RuntimeError), made.making() as write:
+        write.json("about", {})
         raise RuntimeError
     assert made.why_not_done() == "no result yet"
+
+
+def test_other_values_tried_and_stopped_leave_the_result_that_was_there(tmp_path, made):
+    tried = artifact(tmp_path, stage={"epochs": 3})
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), tried.making() as write:
+            write.checkpoint("c").save({"a": torch.ones(2)}, {})
+            raise KeyboardInterrupt
+    assert made.why_not_done() is None and tried.why_not_done() == "stale: stage.epochs 2 -> 3"
+    assert tried.making().__enter__().checkpoint("c").load() is not None
 
 
 def test_a_changed_parameter_is_told_with_both_values(tmp_path, made):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from osdtw_lib import load_predictor
+from osdtw_lib.__main__ import main
 from osdtw_lib.config.load import dump_config
 from osdtw_lib.errors import UserError
 from osdtw_lib.evaluation.scores import predict, scores_over
@@ -197,6 +199,26 @@ def test_a_parameter_file_names_its_run(finished, predictor, tmp_path, picture_f
     file.write_text(dump_config(finished.config.model_copy(update={"name": "not_yet"})))
     assert "not_yet: no finished Stage 3 there" in refused("predict", file, picture_file)
     assert "no such parameter file" in refused("predict", tmp_path / "none.yaml", picture_file)
+
+
+def test_values_other_than_those_trained_with_are_told(finished, predictor, tmp_path, picture_file, monkeypatch):
+    changed = {"stage1": finished.config.stage1.model_copy(update={"epochs": 9}), "seed": 5}
+    file = tmp_path / "mine.yaml"
+    file.write_text(dump_config(finished.config.model_copy(update=changed)))
+    with pytest.warns(UserWarning, match="seed 0 -> 5, stage1.epochs 2 -> 9") as told:
+        found = load_predictor(file)(finished.test.pixels[:4])
+    assert np.array_equal(found, predictor(finished.test.pixels[:4])) and len(told) == 1
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with pytest.warns(UserWarning, match="stage1.epochs 2 -> 9") as told:
+        main(["predict", str(file), str(picture_file)])
+    line = warnings.formatwarning(told[0].message, told[0].category, told[0].filename, told[0].lineno)
+    assert line == f"warning: {told[0].message}\n"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_predictor(finished.folder)
+        file.write_text(dump_config(finished.config))
+        for row in ("osdtw", *finished.asked):
+            load_predictor(file, row)
 
 
 def test_scores_are_those_of_the_table_and_a_prior_moves_them(predictor, finished):

@@ -55,6 +55,15 @@ def test_tables_say_what_they_stand_on(run):
     assert "masked autoencoding of the 65 training images" in page
 
 
+def test_predictions_and_pictures_name_their_files(run):
+    predictions = run.artifact("tables").table("predictions")
+    assert predictions["file"].tolist() == run.test.names.tolist() and len(set(predictions["file"])) == len(run.test)
+    page = (run.folder / "pictures" / "page_0001.html").read_text(encoding="utf-8")
+    wrong = predictions[predictions["label"] != predictions["predicted"]]["file"]
+    shown = [f'title="{file}"' in page for file in wrong]
+    assert sum(shown) == page.count('<figure class="one wrong">') > 0
+
+
 def test_the_predictor_names_the_class_of_a_file(run, lists, command):
     file = next((lists / "images" / "val" / "n00000000").iterdir())
     status, out, err = command("predict", run.folder, file, "--top", 2)

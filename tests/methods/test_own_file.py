@@ -1,5 +1,7 @@
 """A method in a file of one's own: its row, its predictions, its key; and what is said of a file that is no method."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -199,15 +201,38 @@ def test_its_parameters_are_checked_when_the_file_is_opened_and_stand_in_its_key
     assert "unknown key 'tau'; known keys: none" in refused("split", params({"baselines": {"ce": {"tau": 1.0}}}))
 
 
-def test_an_edited_file_runs_its_method_again_and_does_not_predict_what_it_did_not_train(own, opened):
+def test_an_edited_file_runs_its_method_again_and_what_was_trained_predicts_as_it_was(own, opened):
     path = own("brier", BRIER)
     run = opened(["ce", path])
     execute(run, "baselines/brier")
     own("brier", BRIER.replace("1950", "1951"))
     edited = opened(["ce", path])
     assert "file" in edited.artifact("baselines/brier").why_not_done() and edited.artifact("baselines/ce").why_not_done() is None
-    with pytest.raises(UserError, match="was changed since"):
+    before = load_predictor(run.folder, "brier")
+    assert before.row.source == "Brier 1950"
+    Path(path).unlink()
+    pixels = run.test.pixels[:4]
+    assert np.array_equal(load_predictor(run.folder, "brier")(pixels), before(pixels))
+    (run.folder / "baselines" / "brier" / "brier.py").write_text(BRIER.replace("1950", "1952"))
+    with pytest.raises(UserError, match="brier.py was changed or cut short"):
         load_predictor(run.folder, "brier")
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("def loss(self, scores, labels):", "def los(self, scores, labels):", "METHOD Mean has no loss; methods/_base.py says"),
+        ('"nobody"', '"nobody"\n    prior = "balance"', "has the prior 'balance'; it is one of training, balanced, adjusted"),
+        ('"nobody"', '"nobody"\n    sampling = "class"', "mean.py: sampling has 'class'; it is one of images, classes, root"),
+        ('"nobody"', '"nobody"\n    def scores(self, net, x): return net(x)[:, 1:]', r"of shape \(2, 9\); it is .* \(2, 10\)"),
+        ('"nobody"', '"nobody"\n    def scores(self, net, x): return {"z": net(x)}', "is a dict; it is a tensor of shape"),
+    ],
+    ids=["no loss", "prior", "sampling", "columns", "kind"],
+)
+def test_a_method_that_cannot_work_is_refused_before_it_trains(own, opened, old, new, said):
+    assert old in MEAN
+    with pytest.raises(UserError, match=said):
+        execute(opened([own("mean", MEAN.replace(old, new))]), "baselines")
 
 
 def test_what_a_file_of_ones_own_may_read_of_the_run_stands_in_its_key(own, opened):

@@ -215,7 +215,7 @@ def test_the_tables_have_every_method_in_order(finished):
     assert table.set_index("method")["all"]["osdtw"] == pytest.approx(100 * np.trace(confusion) / 100)
     assert table["class_mean"].to_numpy() == pytest.approx(table["all"].to_numpy())  # as many test images of each class
     predictions = finished.artifact("tables").table("predictions")
-    assert predictions["label"].tolist() == finished.test.labels.tolist()
+    assert predictions["label"].tolist() == finished.test.labels.tolist() and "file" not in predictions
     assert np.trace(confusion) == (predictions["label"] == predictions["predicted"]).sum()
 
 

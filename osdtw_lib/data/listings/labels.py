@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterable
 from decimal import Decimal
 
 from ...errors import UserError
@@ -49,6 +51,23 @@ def labels_of(where: str, rows: list[tuple[str, int]], named: bool = True) -> li
                 "number of a class; the classes are numbered 0, 1, 2 ... without gaps"
             )
     return [int(numbers[label]) for label, _ in rows]
+
+
+def same_name(name: str) -> str:
+    """One form of names that look the same: é is one character or two, by the system that a folder was named on."""
+    return unicodedata.normalize("NFC", name)
+
+
+def require_apart(where: str, names: Iterable[str]) -> None:
+    """Raises UserError where two names of classes look the same."""
+    spelt: dict[str, str] = {}
+    for name in names:
+        before = spelt.setdefault(same_name(name), name)
+        if before != name:
+            raise UserError(
+                f"{where}: the class '{name}' is there in two spellings that look the same ({ascii(before)} and {ascii(name)}, by "
+                "their Unicode form) and would be two classes; write it in one way"
+            )
 
 
 def _one_spelling(where: str, lines: dict[str, int]) -> None:

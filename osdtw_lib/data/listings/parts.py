@@ -16,6 +16,7 @@ from ..protocols import PROTOCOLS, check_protocol, require_part
 from ..repeats import same_files
 from ..source import Source
 from .folders import Part, read_part
+from .labels import require_apart, same_name
 from .published_paths import way_to_files, without_letter
 
 
@@ -77,6 +78,7 @@ def _names_file(data: Files) -> list[str]:
     twice = [name for i, name in enumerate(names) if name in set(names[:i])] if len(set(names)) < len(names) else []
     if twice:
         raise UserError(f"data.class_names: {path}: '{twice[0]}' stands there twice")
+    require_apart(f"data.class_names: {path}", names)
     return names
 
 
@@ -119,17 +121,19 @@ def _classes(parts: dict[str, Part], names: list[str]) -> tuple[tuple[str, ...],
             f"{words[0].where}: its classes have names, those of {numbered.where.split(':')[0]} have numbers; "
             "give data.class_names, or the same kind in both"
         )
+    for part in words:
+        require_apart(part.where, dict.fromkeys(part.labels))
     if words and not names:
         names = sorted(set(train.labels))
-    number = {name: i for i, name in enumerate(names)}
+    number = {same_name(name): i for i, name in enumerate(names)}
     labels = {}
     for key, part in parts.items():
         if not part.numbered:
-            unknown = next((label for label in part.labels if label not in number), None)
+            unknown = next((label for label in part.labels if same_name(label) not in number), None)
             if unknown is not None:
                 known = "a name in data.class_names" if part is train else "a class of the training part"
                 raise UserError(f"{part.where}: class '{unknown}' is not {known}")
-        labels[key] = np.array(part.labels if part.numbered else [number[label] for label in part.labels], np.int64)
+        labels[key] = np.array(part.labels if part.numbered else [number[same_name(label)] for label in part.labels], np.int64)
     classes = len(names) or int(labels["train"].max()) + 1
     for key, part in parts.items():
         if labels[key].max() >= classes:

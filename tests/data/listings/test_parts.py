@@ -42,6 +42,21 @@ def test_a_folder_a_class_in_the_order_of_their_names(tree):
     assert made.parts["train"].tolist() == list(range(8)) and made.notes == () and made.title == "own"
 
 
+def test_names_that_look_the_same_are_one_class_in_two_parts_and_refused_in_one(tree, picture, refusal, tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"  # é as one character, and as e with an accent after it
+    one, other = tree({apart: 2, "dog": 2}), tmp_path / "val"
+    for name, width in ((composed, 31), ("dog", 32)):
+        picture(other / name / "x.jpg", size=(width, 20))
+    made = source(train=one, val=other)
+    assert made.class_names == (apart, "dog") and made.images.labels[-2:].tolist() == [0, 1]
+    picture(one / composed / "y.jpg", size=(33, 20))
+    said = refusal(train=one)
+    assert "in two spellings that look the same ('cafe\\u0301' and 'caf\\xe9'" in said
+    lines = ["path,label", f"{apart}/{apart} 0.jpg,{apart}", f"{composed}/y.jpg,{composed}", ""]
+    listed = written(tmp_path / "own.csv", "\n".join(lines), encoding="utf-8")
+    assert "write it in one way" in refusal(train=listed, root=one)
+
+
 def test_hidden_files_and_what_is_no_image_are_left_out_and_counted(tree, picture):
     folder = tree({"cat": 2, "dog": 2})
     for name in ("cat/.hidden.jpg", "cat/notes.txt", "dog/deeper/below/x.PNG", ".git/x.jpg", "__MACOSX/cat/x.jpg", "readme.md"):
