@@ -30,6 +30,8 @@ def make(run: Run, write: Writer) -> None:
     used = (train, test, aside)
     copies = refuse_leaks(run.source.images, used, run.config.data, run.folder) if run.copies_are_leaks else []
     notes = split_notes(run.source, run.config.data, train, test) + calibration_notes(run.source, aside)
+    if (batch := run.config.recipe.batch_size) > len(train):
+        notes.append(f"recipe.batch_size {batch} is more than the {len(train)} training images: an epoch is one step; lower it")
     for line in (run.caption, *notes, *copies):
         print(f"split: {line}", flush=True)
     parts = {"train": train, "test": test} | ({"calibration": aside} if len(aside) else {})

@@ -45,7 +45,7 @@ def read_part(key: str, place: Path, root: Path | None) -> Part:
     if not place.exists():
         raise UserError(
             f"{where}: no such folder or file; give a folder with a folder a class, a CSV (path,label), a list, or annotations "
-            "(*.json)"
+            "(*.json); a relative path counts from the project's folder"
         )
     is_csv = place.suffix.lower() == ".csv"
     root = root or place.parent

@@ -65,8 +65,8 @@ def require_apart(where: str, names: Iterable[str]) -> None:
         before = spelt.setdefault(same_name(name), name)
         if before != name:
             raise UserError(
-                f"{where}: the class '{name}' is there in two spellings that look the same ({ascii(before)} and {ascii(name)}, by "
-                "their Unicode form) and would be two classes; write it in one way"
+                f"{where}: the class '{name}' is there in two spellings that look the same ({ascii(before)} and {ascii(name)}, "
+                "by their Unicode form) and would be two classes; write it in one way"
             )
 
 

@@ -28,7 +28,7 @@ def files_source(data: Files, index: Path | None = None) -> Source:
     """
     root = _place(data.root) if data.root else None
     if root and not root.is_dir():
-        raise UserError(f"data.root: {root}: no such folder")
+        raise UserError(f"data.root: {root}: no such folder; a relative path counts from the project's folder")
     given = {key: getattr(data, key) for key in ("train", "val", "test")}
     parts = {key: read_part(key, _place(value), root) for key, value in given.items() if value}
     if data.protocol:

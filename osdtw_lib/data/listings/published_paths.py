@@ -36,10 +36,16 @@ def way_to_files(names: list[str], folders: list[str], root: Path, where: str) -
     if best is None:
         raise UserError(
             f"{where}: no image of it lies under {root} (first: {first}, tried {len(tried)} lines and the "
-            "folders other copies have); set data.root to the folder its paths count from"
+            f"folders other copies have); {_hint(first)}"
         )
     there = best(first, folders[tried[0]])
     return best, None if there == first else f"{where}: {first} was found as {there} under {root}, and so the others"
+
+
+def _hint(first: str) -> str:
+    if "\\" in first and "/" not in first:
+        return "its paths are separated by \\, as on Windows; write / in its place"
+    return "set data.root to the folder its paths count from"
 
 
 def _exists(path: Path) -> bool:

@@ -10,6 +10,9 @@ from ..image_files import suffixes
 
 HIDDEN = (".", "__")  # names of folders that no class has: .git, __MACOSX
 SHOWN = 3
+# photographs that Pillow does not decode by itself: of telephones, and cameras' raw data
+UNREAD = (".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
+CONVERT = "photographs in a format that is not read here, to be converted to JPEG or PNG"
 
 
 class Walk:
@@ -76,7 +79,8 @@ class Walk:
                 elif is_image and kind != "other":
                     found.append(self._name(entry.path))
                 else:
-                    self._leave_out("files that are no images", entry.path)
+                    unread = entry.name.lower().endswith(UNREAD)
+                    self._leave_out(CONVERT if unread else "files that are no images", entry.path)
         return sorted(found)
 
     def notes(self) -> tuple[str, ...]:

@@ -72,6 +72,31 @@ def test_hidden_files_and_what_is_no_image_are_left_out_and_counted(tree, pictur
     ]
 
 
+def test_photographs_of_a_format_that_is_not_read_are_said_to_be(tree, refusal):
+    folder = tree({"cat": 2, "dog": 2})
+    for name in ("cat/IMG_1.HEIC", "dog/x.cr2", "dog/notes.txt"):
+        (folder / name).write_bytes(b"x")
+    what = "left out 2 photographs in a format that is not read here, to be converted to JPEG or PNG (cat/IMG_1.HEIC, dog/x.cr2)"
+    assert [note.split(": ")[-1] for note in source(train=folder).notes] == [
+        what,
+        "left out 1 files that are no images (dog/notes.txt)",
+    ]
+    (folder / "bird").mkdir()
+    (folder / "bird" / "IMG_2.heif").write_bytes(b"x")
+    assert "no image in the class folder bird" in (said := refusal(train=folder)) and "to be converted to JPEG" in said
+
+
+def test_a_list_with_the_paths_of_windows_says_so(tree, refusal, tmp_path):
+    tree({"cat": 2, "dog": 2})
+    listed = written(tmp_path / "own.csv", "path,label\ncat\\cat 0.jpg,cat\ndog\\dog 0.jpg,dog\n")
+    assert "its paths are separated by \\, as on Windows; write / in its place" in refusal(train=listed, root=tmp_path / "own")
+
+
+def test_a_batch_larger_than_the_training_part_is_said(tree, files_params, command):
+    status, out, err = command("split", files_params({"recipe.batch_size": 64}, train=tree({"cat": 9, "dog": 5})))
+    assert status == 0 and "recipe.batch_size 64 is more than the " in out and "an epoch is one step" in out, err
+
+
 def test_a_class_folder_without_an_image_is_named(tree, refusal):
     folder = tree({"cat": 2, "dog": 2})
     written(folder / "owl" / "list.txt", "none")
