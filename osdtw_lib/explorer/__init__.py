@@ -2,3 +2,5 @@
 
 Imports figures, stages and below. Start with widgets.py.
 """
+
+from ..backend import jsonschema_import  # noqa: F401  before plotly and nbformat import it

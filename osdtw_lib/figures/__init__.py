@@ -2,3 +2,5 @@
 
 Imports longtail.py and the names of columns. Start with style.py.
 """
+
+from ..backend import jsonschema_import  # noqa: F401  before plotly and nbformat import it

@@ -2,3 +2,5 @@
 
 Imports everything below. Start with notebooks.py (papermill), then page.py and index.py.
 """
+
+from ..backend import jsonschema_import  # noqa: F401  before plotly and nbformat import it

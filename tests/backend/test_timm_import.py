@@ -25,6 +25,16 @@ def test_the_compiler_is_loaded_only_where_something_is_trained_or_compiled():
 
 
 @pytest.mark.journey
+def test_grammars_that_no_notebook_has_are_not_compiled_by_what_draws_and_reports():
+    run(
+        "import importlib.util\n"
+        "assert importlib.util.find_spec('rfc3987_syntax') and 'jsonschema' not in sys.modules\n"
+        "import osdtw_lib.explorer.widgets, osdtw_lib.report.notebooks, osdtw_lib.report.page, papermill\n"
+        "assert 'nbformat' in sys.modules and not {'rfc3987_syntax', 'lark'} & set(sys.modules)\n"
+    )
+
+
+@pytest.mark.journey
 def test_what_was_put_off_answers_as_it_would_have():
     run(
         "from torchvision.ops.roi_align import is_compile_supported\n"

@@ -1,0 +1,15 @@
+"""Import jsonschema without the grammars of internationalised addresses, which it compiles for a second wherever they are installed.
+
+nbformat asks it whether a notebook is one, and plotly and nbconvert import nbformat; the schema of a notebook has no such address.
+"""
+
+import sys
+
+GRAMMARS = "rfc3987_syntax"
+
+if "jsonschema" not in sys.modules and GRAMMARS not in sys.modules:
+    sys.modules[GRAMMARS] = None  # type: ignore[assignment]  # as where it is not installed
+    try:
+        import jsonschema  # noqa: F401
+    finally:
+        del sys.modules[GRAMMARS]
