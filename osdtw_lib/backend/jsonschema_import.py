@@ -1,6 +1,6 @@
-"""Import jsonschema without the grammars of internationalised addresses, which it compiles for a second wherever they are installed.
+"""Import jsonschema without the grammars of international addresses, which it compiles for a second wherever they are installed.
 
-nbformat asks it whether a notebook is one, and plotly and nbconvert import nbformat; the schema of a notebook has no such address.
+nbformat asks it whether a notebook is one, and plotly and nbconvert import nbformat; a notebook's schema has no such address.
 """
 
 import sys

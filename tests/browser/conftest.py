@@ -1,5 +1,6 @@
 """Chromium through Playwright; every test here is skipped, with the reason, where there is none."""
 
+import contextlib
 import shutil
 
 import pytest
@@ -22,9 +23,9 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture
-def tab(chromium):
-    """tab(path, width=1440) opens a file of the report; a request that leaves it, or an error, fails the test."""
+@contextlib.contextmanager
+def tabs(chromium):
+    """open_file(path, width=1440) opens a file of the report; a request that leaves it, or an error, fails the test."""
     context, wrong = chromium.new_context(offline=True, viewport={"width": 1440, "height": 900}), []
 
     def open_file(path, width=1440):
@@ -39,3 +40,17 @@ def tab(chromium):
     yield open_file
     context.close()
     assert not wrong
+
+
+@pytest.fixture
+def tab(chromium):
+    """tab(path, width=1440), as `tabs` says it, for one test."""
+    with tabs(chromium) as open_file:
+        yield open_file
+
+
+@pytest.fixture(scope="module")
+def kept_tab(chromium):
+    """The same for a page that a file's tests share: opening one with its figures takes seconds."""
+    with tabs(chromium) as open_file:
+        yield open_file

@@ -24,30 +24,19 @@ def test_every_link_leads_somewhere(index, tab):
 
 
 @pytest.mark.parametrize("width", [800, 1440])
-def test_it_fits_the_window(index, tab, width):
-    assert tab(index, width).evaluate("document.documentElement.scrollWidth") <= width
+def test_the_page_of_all_runs_fits_the_window(batch, tab, width):  # a run's own: test_static_explorer.py
+    page = tab((batch[3].folder / "../index.html").resolve(), width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_tables_sort_by_any_column_both_ways_with_what_is_missing_last(batch, tab):
-    page = tab(batch[3].folder / "index.html")
-    table = page.locator("table").first
-
-    def column(number):
-        return table.locator(f"tbody tr td:nth-child({number})").all_inner_texts()
-
-    for _ in range(2):
-        table.locator("th button").nth(4).press("Enter")
-        numbers = [float(v) for v in column(5)]
-        way = table.locator("th").nth(4).get_attribute("aria-sort")
-        assert numbers == sorted(numbers, reverse=way == "descending") and len(set(numbers)) > 1
-    table.locator("th button").nth(1).click()  # no class is that large
-    assert set(column(2)) == {"-"}
-    table.locator("th button").first.click()
-    assert column(1) == sorted(column(1), key=str.lower)
+@pytest.fixture(scope="module")
+def report(batch, kept_tab):
+    """A run's page, which tests take one after the other."""
+    return kept_tab(batch[3].folder / "index.html")
 
 
-def test_tables_are_copied_as_csv_and_as_latex(batch, tab):
-    page = tab(batch[3].folder / "index.html")
+def test_tables_are_copied_as_csv_and_as_latex(batch, report):
+    page = report
     page.evaluate(
         "Object.defineProperty(navigator, 'clipboard', {value: {writeText: async (words) => { window.copied = words; }}})"
     )
@@ -64,8 +53,26 @@ def test_tables_are_copied_as_csv_and_as_latex(batch, tab):
     assert latex.endswith("\\bottomrule\n\\end{tabular}\n") and latex.count("\\\\") == 8
 
 
-def test_latex_and_csv_escape_what_needs_it(batch, tab):
-    page = tab(batch[3].folder / "index.html")
+def test_tables_sort_by_any_column_both_ways_with_what_is_missing_last(report):
+    table = report.locator("table").first
+
+    def column(number):
+        return table.locator(f"tbody tr td:nth-child({number})").all_inner_texts()
+
+    for _ in range(2):
+        table.locator("th button").nth(4).press("Enter")
+        numbers = [float(v) for v in column(5)]
+        way = table.locator("th").nth(4).get_attribute("aria-sort")
+        assert numbers == sorted(numbers, reverse=way == "descending") and len(set(numbers)) > 1
+    table.locator("th button").nth(1).click()  # no class is that large
+    assert set(column(2)) == {"-"}
+    table.locator("th button").first.click()
+    assert column(1) == sorted(column(1), key=str.lower)
+
+
+def test_latex_and_csv_escape_what_needs_it(tmp_path, tab):
+    (tmp_path / "empty.html").write_text(f'<meta charset="utf-8"><script>{page_script()}</script>', encoding="utf-8")
+    page = tab(tmp_path / "empty.html")
     made = page.evaluate(
         """() => {
             const table = document.createElement('table');

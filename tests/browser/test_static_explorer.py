@@ -18,10 +18,28 @@ def landscape(batch):
     return load_landscape(batch[3])
 
 
-@pytest.fixture(params=PLACES)
-def page(request, batch, tab):
-    page = tab(batch[3].folder / request.param)
+@pytest.fixture(scope="module", params=PLACES)
+def opened(request, batch, kept_tab):
+    page = kept_tab(batch[3].folder / request.param)
     page.wait_for_function("document.querySelector('.explorer')?.explorer")
+    return page, dict(state(page))
+
+
+@pytest.fixture
+def page(opened):
+    """With every control as it was when the page was opened."""
+    page, first = opened
+    page.evaluate(
+        """() => {
+            const form = document.querySelector('.explorer form');
+            form.reset();
+            for (const control of form.elements)
+                if (control.name && (control.type !== 'radio' || control.checked))
+                    control.dispatchEvent(new Event('input', {bubbles: true}));
+        }"""
+    )
+    settle(page)
+    assert {k: v if isinstance(v, str) else pytest.approx(v, rel=1e-12) for k, v in first.items()} == state(page)
     return page
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from small_run import write_small
 
 from osdtw_lib.data.splits import index_hash
 from osdtw_lib.evaluation.per_class import dense
@@ -409,18 +410,22 @@ def test_changing_stage_3_alone_runs_stage_3_alone(finished_copy, capsys):
     assert [line.split(":")[0] for line in out.splitlines() if ": runs," in line] == ["stage3", *FROM_ALL_ROWS]
 
 
-def test_a_stage_without_its_predecessor_names_the_notebook_to_run(params, refused):
-    path = params()
-    for stage, missing in (
-        ("start", "01_data_split"),
-        ("stage1", "02_starting_point"),
-        ("fisher", "03_stage1_fisher"),
-        ("stage2", "04_proxy_explorer"),
-        ("tables", "04_proxy_explorer"),
-        ("baselines", "02_starting_point"),
-        ("label_dependence", "03_stage1_fisher"),
+def test_a_stage_without_its_predecessor_names_the_notebook_to_run(finished_copy, refused):
+    run = finished_copy()
+    path = write_small(run.folder.parents[1])
+    for stage, gone, notebook in (
+        ("tables", "stage3", "06_stage3_tables"),
+        ("stage3", "stage2", "05_stage2_joint"),
+        ("stage2", "proxy", "04_proxy_explorer"),
+        ("label_dependence", "fisher", "03_stage1_fisher"),
+        ("fisher", "stage1", "03_stage1_fisher"),
+        ("baselines", "start", "02_starting_point"),
+        ("tables", "split", "01_data_split"),
     ):
-        assert missing in refused(stage, path), stage
+        shutil.rmtree(run.folder / gone)
+        for own in (stage, "selection"):
+            shutil.rmtree(run.folder / own, ignore_errors=True)
+        assert f"{gone} ({run.folder / gone}): no result yet; run notebook {notebook} first" in refused(stage, path), stage
 
 
 # damage -----------------------------------------------------------------------------------------------------
