@@ -79,8 +79,9 @@ def refuse(line: str) -> int:
 
 def one_step(name: str, chosen: argparse.Namespace, work: Path) -> int:
     step = Step(name, torch.device(chosen.device), chosen.quick, chosen.out.resolve(), work)
-    with step.attempt("the step"):
+    with rows.warned() as said, step.attempt("the step"):
         getattr(importlib.import_module(STEPS[name][0]), name)(step)
+    step.add("warnings", len(said), most=0, on="", note="; ".join(sorted(said)))
     return 0
 
 

@@ -6,6 +6,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # so that child processes add up in the sam
 
 import contextlib
 import fcntl
+import gc
 import io
 import shutil
 import subprocess
@@ -27,6 +28,8 @@ from osdtw_lib.stages.run import Run
 from osdtw_lib.training import loop
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():  # else it formats the stack for every kind of accelerator there is not
+    torch.manual_seed = torch.default_generator.manual_seed
 os.fsync = lambda descriptor: None  # what tests write need not survive a power cut
 
 JOURNEYS = {"journeys", "browser", "reliability"}  # folders of tests that go a whole way; --fast leaves them out
@@ -247,3 +250,9 @@ def python():
         return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300, **options)
 
     return call
+
+
+def pytest_collection_finish(session):
+    """What is imported by now stays: Python need not look through it for garbage again and again."""
+    gc.collect()
+    gc.freeze()

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,22 @@ class Step:
             self.add(what, math.nan, most=0, note=f"failed: {type(error).__name__}: {lines[0][:200]}")
             if self.on_gpu:
                 torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def warned() -> Iterator[set[str]]:
+    """What is warned of inside, once each: `file:line Category: first line`; it is shown as ever."""
+    said, show = set(), warnings.showwarning
+
+    def note(message, category, filename, lineno, *others):
+        said.add(f"{Path(filename).name}:{lineno} {category.__name__}: {str(message).splitlines()[0][:100]}")
+        show(message, category, filename, lineno, *others)
+
+    warnings.showwarning = note
+    try:
+        yield said
+    finally:
+        warnings.showwarning = show
 
 
 @functools.cache

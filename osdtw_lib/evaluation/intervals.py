@@ -77,6 +77,15 @@ class PairedTest(NamedTuple):
     p: float
 
 
+def over_seeds(values) -> tuple[float, float]:
+    """95 % interval of the mean of one value a seed (Student's t), on the images they were measured on; nan of one seed."""
+    values = np.asarray(values, dtype=float)
+    if len(values) < 2:
+        return np.nan, np.nan
+    half = special.stdtrit(len(values) - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(len(values))
+    return values.mean() - half, values.mean() + half
+
+
 class SeedNoise(NamedTuple):
     """How much one more seed moves a row's accuracy: the variance (points squared) at one seed, and its degrees of freedom."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import re
 from collections.abc import Iterator
 
@@ -171,8 +172,9 @@ class _Undrawn(TorchFunctionMode):
         return args[0] if drawing else function(*args, **(kwargs or {}))
 
 
+@functools.lru_cache(maxsize=64)
 def outline(model: cfg.Model, n_outputs: int) -> ViT:
-    """The network without memory for its weights. Raises as build_vit."""
+    """The network without memory for its weights, to be looked at: one for all that ask. Raises as build_vit."""
     with without_memory():
         return build_vit(model, n_outputs)
 
@@ -184,7 +186,8 @@ def without_memory() -> Iterator[None]:
         yield
 
 
-def costs_by_depth(model: cfg.Model, n_outputs: int) -> tuple[list[int], list[int]]:
+@functools.lru_cache(maxsize=64)
+def costs_by_depth(model: cfg.Model, n_outputs: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(parameters, FLOPs an image) of the depths 1..L and, last, of the decoder alone; no memory is taken for weights.
 
     FLOPs are those of matrix products and convolutions, two a multiply-add.
@@ -201,4 +204,4 @@ def costs_by_depth(model: cfg.Model, n_outputs: int) -> tuple[list[int], list[in
     parameters = [0] * (last + 1)
     for parameter, depth in depth_of(vit).items():
         parameters[depth - 1] += vit.get_parameter(parameter).numel()
-    return parameters, [*flops, counts["Global"] - sum(flops)]
+    return tuple(parameters), (*flops, counts["Global"] - sum(flops))

@@ -7,13 +7,13 @@ from itertools import combinations, compress
 import numpy as np
 import pandas as pd
 
-from ..evaluation.intervals import holm, image_bootstrap, two_way_bootstrap, verdicts, who_wins
+from ..evaluation.intervals import holm, image_bootstrap, over_seeds, two_way_bootstrap, verdicts, who_wins
 
 ACCURACIES = ("class_mean", "all", "many", "medium", "few", "worst_class", "harmonic_mean")
 OTHERS = ("nll", "ece", "ece_many", "ece_medium", "ece_few")
-COSTS = ("passes", "seconds", "parameters", "forwards")
-COLUMNS = ["row", "title", "ours", "seeds", *(f"{name}{end}" for name in ACCURACIES for end in ("", "_low", "_high"))]
-COLUMNS += [*(f"{name}{end}" for name in OTHERS for end in ("", "_deviation")), *COSTS]
+COSTS = ("passes", "flops", "seconds", "parameters", "forwards")
+COLUMNS = ["row", "title", "ours", "seeds"]
+COLUMNS += [*(f"{name}{end}" for name in (*ACCURACIES, *OTHERS) for end in ("", "_low", "_high")), *COSTS]
 OSDTW = "osdtw"
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "%_&#${}"} | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
@@ -35,8 +35,8 @@ def by_name(rows: list[dict], budget: str) -> dict[str, list[dict]]:
 
 def summary(rows: list[dict], labels: np.ndarray, groups: dict, budget: str) -> pd.DataFrame:
     """A line a row of the table, best first: row, title, ours (OSDTW's), seeds; for each of ACCURACIES the mean over seeds with
-    _low and _high (two-way bootstrap; of one seed, images alone), for each of OTHERS the mean and the standard deviation over
-    seeds; COSTS."""
+    _low and _high (two-way bootstrap; of one seed, images alone), for each of OTHERS too (Student's t over the seeds, on these
+    images; none of one seed); COSTS."""
     lines = []
     for name, seeds in by_name(rows, budget).items():
         hits = right(seeds, labels)
@@ -47,7 +47,8 @@ def summary(rows: list[dict], labels: np.ndarray, groups: dict, budget: str) -> 
             line |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
         for metric in OTHERS:
             values = np.array([row["metrics"][metric] for row in seeds], dtype=float)
-            line |= {metric: values.mean(), f"{metric}_deviation": values.std(ddof=1) if len(values) > 1 else np.nan}
+            low, high = over_seeds(values)
+            line |= {metric: values.mean(), f"{metric}_low": low, f"{metric}_high": high}
         for cost in COSTS:
             line[cost] = np.mean([np.nan if row["cost"][cost] is None else row["cost"][cost] for row in seeds])
         lines.append(line)

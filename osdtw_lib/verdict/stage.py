@@ -23,6 +23,7 @@ def parameters(run: Run) -> dict:
     wanted = run.config.verdict.model_dump(mode="json")
     wanted |= {"others": [checksum(file_of(path)) for path in run.config.verdict.others]}
     wanted |= {"noise_of_seeds": "each row's, towards the median of all"}  # it was the mean of all rows'
+    wanted |= {"likelihood_and_calibration": "with intervals over seeds"}  # they had deviations
     failed = {" ".join(map(str, place)): why for place, why in _failed(run).items()}  # the tables tell of it
     return wanted | ({"failed": failed} if failed else {})
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import pandas as pd
 import pytest
@@ -65,6 +66,20 @@ def test_what_is_right_everywhere_has_a_bar_that_was_met(whole):
     assert values(rows, "several", "processes left")["value"].astype(float).tolist() == [0]
 
 
+def test_warnings_are_counted_and_named(whole, acceptance):
+    rows, _ = whole
+    counted = rows[rows["quantity"] == "warnings"]
+    assert counted["step"].tolist() == STEPS and set(counted["bar"]) == {"<= 0"}
+    shown = []
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *others: shown.append(str(message))
+        warnings.simplefilter("always")
+        with acceptance.rows.warned() as said:
+            for text in ("a\nb", "a\nb", "c"):
+                warnings.warn(text, stacklevel=1)
+    assert shown == ["a\nb", "a\nb", "c"] and len(said) == 2 and all("UserWarning: " in line for line in said)
+
+
 def test_a_speeds_bar_stands_there_and_is_not_judged_on_a_cpu(whole):
     rows, _ = whole
     for step, word, bar in (
@@ -117,8 +132,8 @@ def test_what_fails_is_a_row_and_the_rest_goes_on(acceptance, capsys, monkeypatc
     monkeypatch.setattr(speed, "search", lambda step: step.add("found", 1.0, "s", most=2.0))
     assert acceptance.main(["search", *given[2:]]) == 0  # its own rows are replaced, the others' stay
     rows = pd.read_csv(tmp_path / "gpu.csv", keep_default_na=False)
-    assert rows["quantity"].tolist() == ["before it failed", "the step", "found"]
-    assert rows["passed"].tolist() == ["", "False", "True"]
+    assert rows["quantity"].tolist() == ["before it failed", "the step", "warnings", "found", "warnings"]
+    assert rows["passed"].tolist() == ["", "False", "", "True", ""]
     assert rows["note"][1] == "failed: RuntimeError: no such thing"
     assert "missed: waits: the step" in capsys.readouterr().out
 

@@ -18,7 +18,7 @@ def rows(name, share, seeds=(0, 1, 2), budget="epochs", passes=40.0):
         predicted = LABELS.copy()
         predicted[wrong] = (predicted[wrong] + 1) % 4
         metrics = dict.fromkeys(compare.OTHERS, 0.5 + seed)
-        cost = {"passes": passes, "seconds": 2.0, "parameters": 100, "forwards": 1.0}
+        cost = {"passes": passes, "flops": passes and 3e9, "seconds": 2.0, "parameters": 100, "forwards": 1.0}
         found.append({"row": name, "title": name.upper(), "seed": seed, "budget": budget, "predicted": predicted.tolist()})
         found[-1]["ours"] = name in ("osdtw", "stage1")
         found[-1] |= {"metrics": metrics, "cost": cost}
@@ -35,7 +35,10 @@ def test_a_line_a_row_the_best_first_with_its_interval():
     assert table["row"].tolist() == ["osdtw", "la", "ce"] and table["seeds"].tolist() == [3, 1, 3]
     assert table["class_mean"].round(6).tolist() == [80.0, 70.0, 60.0]
     assert (table["class_mean_low"] < table["class_mean"]).all() and (table["class_mean"] < table["class_mean_high"]).all()
-    assert table["nll"].tolist() == [1.5, 0.5, 1.5] and table["nll_deviation"].isna().tolist() == [False, True, False]
+    assert table["nll"].tolist() == [1.5, 0.5, 1.5] and table["nll_low"].isna().tolist() == [False, True, False]
+    half = 0.95 * np.sqrt(2 / (4 * 0.975 * 0.025)) / np.sqrt(3)  # t of two degrees of freedom; 0.5, 1.5 and 2.5 deviate by one
+    np.testing.assert_allclose(table.loc[0, ["nll_low", "nll_high"]].astype(float), [1.5 - half, 1.5 + half], rtol=1e-12)
+    assert table["flops"].tolist() == [3e9] * 3
 
 
 def test_flops_that_were_not_counted_stay_unknown():
