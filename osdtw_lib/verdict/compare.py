@@ -47,7 +47,7 @@ def summary(rows: list[dict], labels: np.ndarray, groups: dict, budget: str) -> 
             line |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
         for metric in OTHERS:
             values = np.array([row["metrics"][metric] for row in seeds], dtype=float)
-            low, high = over_seeds(values)
+            low, high = np.clip(over_seeds(values), 0, 100 if metric.startswith("ece") else None)
             line |= {metric: values.mean(), f"{metric}_low": low, f"{metric}_high": high}
         for cost in COSTS:
             line[cost] = np.mean([np.nan if row["cost"][cost] is None else row["cost"][cost] for row in seeds])

@@ -37,7 +37,8 @@ def test_a_line_a_row_the_best_first_with_its_interval():
     assert (table["class_mean_low"] < table["class_mean"]).all() and (table["class_mean"] < table["class_mean_high"]).all()
     assert table["nll"].tolist() == [1.5, 0.5, 1.5] and table["nll_low"].isna().tolist() == [False, True, False]
     half = 0.95 * np.sqrt(2 / (4 * 0.975 * 0.025)) / np.sqrt(3)  # t of two degrees of freedom; 0.5, 1.5 and 2.5 deviate by one
-    np.testing.assert_allclose(table.loc[0, ["nll_low", "nll_high"]].astype(float), [1.5 - half, 1.5 + half], rtol=1e-12)
+    np.testing.assert_allclose(table.loc[0, ["nll_low", "nll_high"]].astype(float), [0, 1.5 + half], rtol=1e-12)
+    assert half > 1.5 and table.loc[0, "seeds"] == 3  # a likelihood is not below 0
     assert table["flops"].tolist() == [3e9] * 3
 
 
