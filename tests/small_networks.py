@@ -38,7 +38,7 @@ def likelihood(kind="bernoulli", task="head"):
 
 def waits(config) -> None:
     """A job that takes long, and says when it has begun."""
-    print("waits", flush=True)
+    print("waits\n", end="", flush=True)  # in one write, also where Python does not buffer
     time.sleep(300)
 
 

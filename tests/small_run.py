@@ -54,7 +54,7 @@ def run_every_stage(run, stages: tuple[str, ...] = ()):
     place, kept = run.folder / "simulation", Path(KEPT.name, str(run.config.theory.repetitions))
     with contextlib.redirect_stdout(io.StringIO()):
         for name in stages or [name for name, stage in CONTENTS.items() if not stage.optional]:
-            if name == "simulation" and kept.exists():
+            if name == "simulation" and kept.exists() and not place.exists():
                 shutil.copytree(kept, place, dirs_exist_ok=True)
             execute(run, name)
     if place.exists() and not kept.exists():

@@ -77,11 +77,11 @@ class Step:
 
 @contextlib.contextmanager
 def warned() -> Iterator[set[str]]:
-    """What is warned of inside, once each: `file:line Category: first line`; it is shown as ever."""
+    """What this process warns of inside, once each: `file:line Category: first line`; it is shown as ever."""
     said, show = set(), warnings.showwarning
 
     def note(message, category, filename, lineno, *others):
-        said.add(f"{Path(filename).name}:{lineno} {category.__name__}: {str(message).splitlines()[0][:100]}")
+        said.add(f"{Path(filename).name}:{lineno} {category.__name__}: {(str(message).splitlines() or [''])[0][:100]}")
         show(message, category, filename, lineno, *others)
 
     warnings.showwarning = note

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import warnings
@@ -31,6 +30,7 @@ from ..evaluation.class_mix import Estimate, estimate_mix, moved
 from ..evaluation.scores import scores_over
 from ..methods._base import Method, Problem, Row
 from ..methods.osdtw import ROWS
+from ..models.start_pixels import with_start_pixels
 from ..models.vit import ViT, image_size
 from .correction import Correction, load_correction
 
@@ -106,7 +106,10 @@ class Predictor:
                 raise UserError(f"prior '{prior}': give uniform, training, estimate, or a share a class")
             return np.full(len(self.class_names), 1 / len(self.class_names)) if prior == "uniform" else self.row.problem.priors
         if hasattr(prior, "keys"):
-            prior, own = {same_name(name): prior[name] for name in prior.keys()}, list(map(same_name, self.class_names))
+            given, own = {name: prior[name] for name in prior.keys()}, list(map(same_name, self.class_names))
+            prior = {same_name(name) if isinstance(name, str) else name: share for name, share in given.items()}
+            if len(prior) < len(given):
+                raise UserError("prior: a class has two shares, under two spellings of its name that look the same")
             unknown = [name for name in prior if name not in own]
             missing = [name for name in own if name not in prior]
             if unknown or missing:
@@ -165,8 +168,8 @@ def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
     """The predictor of a finished run, outputs/NAME (a relative path counts from here, then from the project).
 
     The run's parameter file does as well as its folder; what it says otherwise than what was trained is a Python warning.
-    method: a row of its accuracy table. A method that came from a file of its own has the copy run that was kept of it, and only
-    where it is this one that is asked for. Raises UserError where the run has none or its files were damaged.
+    method: a row of its accuracy table. A method that came from a file of its own has that file run as it was trained (a copy is
+    kept), and only where it is this one that is asked for. Raises UserError where the run has none or its files were damaged.
     """
     config, folder = _config(folder), run_folder(folder)
     stage = "stage3" if method in ROWS else _trained(folder, method)
@@ -208,19 +211,30 @@ def _config(folder: str | Path) -> Config | None:
 
 def _other_values(config: Config, folder: Path, stage: str) -> list[str]:
     """`stage1.epochs 40 -> 60` for what a stage, or one it was made from, was trained with and the parameter file now says."""
-    now, others = flat(config.model_dump(mode="json")), {}
-    if config.selection.shared_depth is not None:
+    now, others = flat(with_start_pixels(config).model_dump(mode="json")), {}
+    if config.selection.shared_depth is not None and not _chosen_by_hand(folder):
         now |= {"shared_depth": config.selection.shared_depth, "head_weight": config.selection.head_weight}
-    with contextlib.suppress(UserError):  # a method's file that is gone is said where it is needed
-        _, parameters = methods.asked(config).get(stage.partition("/")[2], (None, None))
-        now |= flat({"parameters": parameters.model_dump(mode="json")}) if parameters else {}
+    asked, name = {Path(name).stem: values for name, values in config.baselines.items()}, stage.partition("/")[2]
+    if name in asked:  # of somebody's file, which is not run to look, as far as the parameter file names them
+        usual = methods.load(name).Parameters().model_dump(mode="json") if name in methods.names() else {}
+        now |= flat({"parameters": usual | asked[name]})
     manifest = read_manifest(folder / stage) or {}
     for name in reversed(manifest.get("inputs", {})):
         others |= dict.fromkeys(_other_values(config, folder, name))
-    for key, then in flat(manifest.get("parameters", {})).items():
-        if now.get(key) not in (None, "auto", then):  # what is left open came from the machine, or from the start
-            others[f"{key} {then} -> {now[key]}"] = None
+    then = flat(manifest.get("parameters", {}))
+    if stage == "split":  # which its key leaves out where they are as they always were
+        then = {"data.interpolation": "bicubic", "calibration.images": None} | then
+    for key, was in then.items():
+        if key in now and now[key] not in ("auto", was):
+            others[f"{key} {was} -> {now[key]}"] = None
     return list(others)
+
+
+def _chosen_by_hand(folder: Path) -> bool:
+    try:
+        return json.loads((folder / "selection.json").read_text(encoding="utf-8")).get("chosen_by") == "hand"
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _trained(folder: Path, method: str) -> str:
@@ -235,14 +249,21 @@ def _trained(folder: Path, method: str) -> str:
 
 
 def _method(name: str, about: dict, folder: Path) -> type[Method]:
-    """Of a file of one's own as it was when it was trained: the copy that was kept with the network."""
+    """Of a file of one's own as it was when it was trained: where it still is so, else the copy that was kept of it."""
     file, kept = about.get("file"), folder / "baselines" / name / f"{name}.py"
     if file is None:
         return methods.load(name)
-    found = next((one for one in (kept, Path(file)) if one.is_file() and checksum(one) == about["sha256"]), None)
+    found = next((one for one in (Path(file), kept) if _is_that_file(one, about["sha256"])), None)
     if found is None:
         raise UserError(f"{folder}: '{name}' was trained from {file}, which is gone or was changed since; {UNFINISHED}")
     return methods.load(str(found.absolute()))
+
+
+def _is_that_file(file: Path, sha256: str) -> bool:
+    try:
+        return checksum(file) == sha256
+    except OSError:
+        return False
 
 
 def _manifest(folder: Path, stage: str) -> dict:

@@ -41,7 +41,7 @@ def load(name: str) -> type[Method]:
             near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'" if near else f"there are {', '.join(names())}"
             raise UserError(f"baselines: no method '{name}'; {hint}, or give the path of a .py file")
-        return _checked(importlib.import_module(f".{name}", __package__), name, None)
+        return _checked(importlib.import_module(f".{name}", __package__), name)
     file = PROJECT / Path(name).expanduser()
     if not file.is_file():
         raise UserError(f"baselines: {file}: no such file")
@@ -51,11 +51,12 @@ def load(name: str) -> type[Method]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # annotations that are strings are looked up there
     try:
+        code = file.read_bytes()
         spec.loader.exec_module(module)
     except Exception as error:  # whatever a file of somebody's raises
         del sys.modules[spec.name]
         raise UserError(f"baselines: {file} cannot be imported: {type(error).__name__}: {error}") from None
-    return _checked(module, file.stem, file)
+    return _checked(module, file.stem, file, code)
 
 
 def asked(config) -> dict[str, tuple]:
@@ -88,8 +89,8 @@ def stands_on(method: type[Method]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _checked(module, name: str, file: Path | None) -> type[Method]:
-    """The module's METHOD, if it has all that a method is asked for; it learns its name and its file."""
+def _checked(module, name: str, file: Path | None = None, code: bytes = b"") -> type[Method]:
+    """The module's METHOD, if it has all that a method is asked for; it learns its name, its file and what stands in that."""
     where = file or f"methods/{name}.py"
     method = getattr(module, "METHOD", None)
     if not isinstance(method, type):
@@ -100,7 +101,7 @@ def _checked(module, name: str, file: Path | None) -> type[Method]:
         raise UserError(f"{where}: METHOD {method.__name__} has no {', '.join(missing)}; methods/_base.py says what each is")
     if isinstance(method.prior, str) and method.prior not in PRIORS:
         raise UserError(f"{where}: METHOD {method.__name__} has the prior '{method.prior}'; it is one of {', '.join(PRIORS)}")
-    method.name, method.file = name, file
+    method.name, method.file, method.code = name, file, code
     return method
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -155,7 +156,8 @@ class Method(Row):
     space: {parameter: values to try} where the verdict tunes; at most two. Without it the recipe's weight decay is tried.
     """
 
-    file: Path | None = None  # of a method that lies elsewhere
+    file: Path | None = None  # of a method that lies elsewhere, and what was imported from it
+    code: bytes = b""
     after: str | None = None
     space: dict[str, tuple] | None = None
 
@@ -173,6 +175,11 @@ class Method(Row):
     @abstractmethod
     def phases(self) -> list[Phase]:
         """The trainings, in order; none where `build`'s network is finished as it is."""
+
+    @classmethod
+    def file_sha256(cls) -> str:
+        """Of its own file as it was imported, whatever has become of it since."""
+        return hashlib.sha256(cls.code).hexdigest()
 
     def begin(self, network: nn.Module, trained: dict[str, Tensor]) -> None:
         """The weights of `after`'s network into the built one; where that is of another kind, into what holds them."""

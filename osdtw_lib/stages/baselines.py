@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from ..artifacts.artifact import Artifact, Writer
-from ..artifacts.files import checksum
 from ..backend import distributed
 from ..data.sampling import SAMPLINGS
 from ..errors import UserError
@@ -23,7 +22,7 @@ def parameters(run: Run, name: str) -> dict:
     method, parameters = run.asked[name]
     own = {"parameters": parameters.model_dump(mode="json")} if method.Parameters.model_fields else {}
     # a file of one's own may read all that a Problem knows
-    file = {"file": checksum(method.file)} | run.dump("likelihood", "head_share", "stage1", "stage3") if method.file else {}
+    file = {"file": method.file_sha256()} | run.dump("likelihood", "head_share", "stage1", "stage3") if method.file else {}
     length = run.dump("stage2", "logit_adjustment", "recipe")
     length["stage2"].pop("from_merge", None)  # Stage 2's own
     return {"method": name} | own | file | length
@@ -56,18 +55,19 @@ def make(run: Run, write: Writer) -> None:
     write.tensors("network", weights(network))
     row = {"method": name, "parameters": parameters.model_dump(mode="json")}
     if kind.file:
-        row |= {"file": str(kind.file), "sha256": checksum(kind.file)}
+        row |= {"file": str(kind.file), "sha256": kind.file_sha256()}
         with contextlib.suppress(UnicodeDecodeError):
-            write.text(f"{name}.py", kind.file.read_bytes().decode())  # predicts wherever its file went
+            write.text(f"{name}.py", kind.code.decode())  # predicts wherever its file went
     write.json("predictor", run.problem.described(**row))
 
 
 def _require_known_sampling(method: Method) -> None:
     """Raises UserError, one line, for a phase that draws its images by a name that there is not."""
     for phase in method.phases():
-        of_images = phase.sampling(0) if callable(phase.sampling) else phase.sampling
+        epochs = range(phase.length.epochs)
+        of_images = [phase.sampling(epoch) for epoch in epochs] if callable(phase.sampling) else [phase.sampling]
         for what, drawn, names in (
-            ("sampling", of_images, SAMPLINGS),
+            *(("sampling", drawn, SAMPLINGS) for drawn in of_images),
             *(("streams", drawn, ("again", *SAMPLINGS)) for drawn in phase.streams),
         ):
             if isinstance(drawn, str) and drawn not in names:
@@ -79,6 +79,7 @@ def _require_scores(run: Run, method: Method, network: nn.Module) -> None:
     """Raises UserError, one line, before the training, where what scores give is no table."""
     black = torch.zeros(2, run.config.model.channels, *run.image_size, device=run.device)
     found = method.scores(network.eval(), black)
+    network.train()
     shape, wanted = tuple(getattr(found, "shape", ())), (2, len(run.class_names))
     if shape != wanted:
         what = f"of shape {shape}" if shape else f"a {type(found).__name__}"

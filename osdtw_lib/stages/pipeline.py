@@ -49,9 +49,9 @@ def require(run: Run, name: str) -> Artifact:
     fault: what it says against its results, and the notebook to run."""
     artifact = run.artifact(name)
     if artifact.why_not_done() is not None:
-        for need in run.needs_of(name):
-            for one in run.artifacts_of(need):
-                require(run, one)
+        needs = [one for need in run.needs_of(name) for one in run.artifacts_of(need)]
+        for one in dict.fromkeys((*needs, *(before.name for before in artifact.inputs))):
+            require(run, one)
     return artifact.require(first_make(name))
 
 

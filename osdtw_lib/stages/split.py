@@ -23,6 +23,9 @@ def parameters(run: Run) -> dict:
 def before(run: Run) -> None:
     """Before the key asks what the files hold: one reading serves both, and all processes, which find it in the index."""
     distributed.by_first(lambda: check_files(run.source.images, (*run.indices, run.calibration_indices), run.folder))
+    if (batch := run.config.recipe.batch_size) > len(run.train) and distributed.rank() == 0:
+        said = f"recipe.batch_size {batch} is more than the {len(run.train)} training images: an epoch is one step; lower it"
+        print(f"split: {said}", flush=True)
 
 
 def make(run: Run, write: Writer) -> None:
@@ -30,8 +33,6 @@ def make(run: Run, write: Writer) -> None:
     used = (train, test, aside)
     copies = refuse_leaks(run.source.images, used, run.config.data, run.folder) if run.copies_are_leaks else []
     notes = split_notes(run.source, run.config.data, train, test) + calibration_notes(run.source, aside)
-    if (batch := run.config.recipe.batch_size) > len(train):
-        notes.append(f"recipe.batch_size {batch} is more than the {len(train)} training images: an epoch is one step; lower it")
     for line in (run.caption, *notes, *copies):
         print(f"split: {line}", flush=True)
     parts = {"train": train, "test": test} | ({"calibration": aside} if len(aside) else {})

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from .. import methods
-from ..artifacts.files import checksum
 from ..artifacts.manifest import own_checksum
 from ..config.paths import PROJECT
 from ..data.splits import index_hash
@@ -66,7 +65,7 @@ def own_parameters(run: SeedRun, name: str) -> dict:
     if name not in run.asked:
         return {}
     method, parameters = run.asked[name]
-    return parameters.model_dump(mode="json") | ({"file_sha256": checksum(method.file)} if method.file else {})
+    return parameters.model_dump(mode="json") | ({"file_sha256": method.file_sha256()} if method.file else {})
 
 
 def _by_hand(run: SeedRun, row: Row) -> dict:

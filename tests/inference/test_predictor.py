@@ -221,6 +221,29 @@ def test_values_other_than_those_trained_with_are_told(finished, predictor, tmp_
             load_predictor(file, row)
 
 
+def test_shares_by_number_and_two_shares_of_one_class_are_refused(predictor, finished):
+    for prior in ({0: 0.5, 1: 0.5}, pd.Series([0.5, 0.5])):
+        with pytest.raises(UserError, match="no class is called 0"):
+            predictor.mix(prior)
+    with pytest.raises(UserError, match="two spellings of its name"):
+        predictor.mix({"caf\u00e9": 0.5, "cafe\u0301": 0.5})
+
+
+def test_what_is_no_longer_set_and_what_a_key_leaves_out_are_told_and_a_choice_by_hand_is_not(finished_copy, params):
+    run = finished_copy()
+    file = params({"stage2.learning_rate": 1e-3, "calibration.images": 0.2, "selection.shared_depth": 1})
+    with pytest.warns(UserWarning) as told:
+        load_predictor(file)
+    (line,) = [str(one.message) for one in told]
+    for change in ("stage2.learning_rate None -> 0.001", "calibration.images None -> 0.2", "shared_depth 2 -> 1"):
+        assert change in line
+    chosen = json.loads((run.folder / "selection.json").read_text())
+    (run.folder / "selection.json").write_text(json.dumps(chosen | {"chosen_by": "hand"}))
+    with pytest.warns(UserWarning) as told:
+        load_predictor(file)
+    assert "shared_depth" not in str(told[0].message)
+
+
 def test_scores_are_those_of_the_table_and_a_prior_moves_them(predictor, finished):
     pixels = finished.test.pixels[:20]
     scores = predictor.scores(pixels)

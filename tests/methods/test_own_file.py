@@ -218,16 +218,27 @@ def test_an_edited_file_runs_its_method_again_and_what_was_trained_predicts_as_i
         load_predictor(run.folder, "brier")
 
 
+def test_a_file_edited_while_it_trains_is_kept_as_it_was_imported(own, opened):
+    path = own("brier", BRIER)
+    run = opened([path])
+    assert run.asked
+    own("brier", BRIER.replace("1950", "1951"))
+    execute(run, "baselines/brier")
+    assert load_predictor(run.folder, "brier").row.source == "Brier 1950"
+    assert "file" in opened([path]).artifact("baselines/brier").why_not_done()
+
+
 @pytest.mark.parametrize(
     "old, new, said",
     [
         ("def loss(self, scores, labels):", "def los(self, scores, labels):", "METHOD Mean has no loss; methods/_base.py says"),
         ('"nobody"', '"nobody"\n    prior = "balance"', "has the prior 'balance'; it is one of training, balanced, adjusted"),
         ('"nobody"', '"nobody"\n    sampling = "class"', "mean.py: sampling has 'class'; it is one of images, classes, root"),
+        ('"nobody"', '"nobody"\n    def sampling(self, e): return "class" if e else "images"', "mean.py: sampling has 'class'"),
         ('"nobody"', '"nobody"\n    def scores(self, net, x): return net(x)[:, 1:]', r"of shape \(2, 9\); it is .* \(2, 10\)"),
         ('"nobody"', '"nobody"\n    def scores(self, net, x): return {"z": net(x)}', "is a dict; it is a tensor of shape"),
     ],
-    ids=["no loss", "prior", "sampling", "columns", "kind"],
+    ids=["no loss", "prior", "sampling", "later sampling", "columns", "kind"],
 )
 def test_a_method_that_cannot_work_is_refused_before_it_trains(own, opened, old, new, said):
     assert old in MEAN

@@ -420,12 +420,13 @@ def test_a_stage_without_its_predecessor_names_the_notebook_to_run(finished_copy
         ("label_dependence", "fisher", "03_stage1_fisher"),
         ("fisher", "stage1", "03_stage1_fisher"),
         ("baselines", "start", "02_starting_point"),
-        ("tables", "split", "01_data_split"),
+        ("stage1", "baselines", "02_starting_point"),
+        ("start", "split", "01_data_split"),
+        ("tables", "", "01_data_split"),
     ):
-        shutil.rmtree(run.folder / gone)
-        for own in (stage, "selection"):
-            shutil.rmtree(run.folder / own, ignore_errors=True)
-        assert f"{gone} ({run.folder / gone}): no result yet; run notebook {notebook} first" in refused(stage, path), stage
+        for folder in (gone, stage, "selection"):
+            shutil.rmtree(run.folder / folder, ignore_errors=True)
+        assert f": no result yet; run notebook {notebook} first" in refused(stage, path), stage
 
 
 # damage -----------------------------------------------------------------------------------------------------
