@@ -41,7 +41,6 @@ WIDE = {
     "OMP_NUM_THREADS": "2",
     "MKL_NUM_THREADS": "2",
 }
-OWN = {"reproducible": True, "theory.repetitions": 100}
 STAGES = """
 import sys
 from osdtw_lib.config.load import load_config
@@ -81,7 +80,7 @@ def changed(one: dict, other: dict) -> list[str]:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, write_params):
-    params = write_params(tmp_path_factory.mktemp("reference"), OWN)
+    params = write_params(tmp_path_factory.mktemp("reference"), {"reproducible": True})
     return params, computed(params, {})
 
 
@@ -89,7 +88,7 @@ def reference(tmp_path_factory, write_params):
 def test_every_stage_comes_out_the_same(reference, params, forced):
     _, expected = reference
     assert len(expected) > 30
-    assert changed(expected, computed(params(OWN), forced)) == []
+    assert changed(expected, computed(params({"reproducible": True}), forced)) == []
 
 
 def test_without_it_they_differ(params):
@@ -103,7 +102,7 @@ def test_without_it_they_differ(params):
 
 def test_a_stage_by_itself_starts_again_with_the_settings(reference, params):
     _, expected = reference
-    path = params(OWN)
+    path = params({"reproducible": True})
     for stage in ("split", "start"):
         command = [sys.executable, "-m", "osdtw_lib", stage, str(path)]
         done = subprocess.run(command, cwd=PROJECT, env=os.environ | WIDE, capture_output=True, text=True, timeout=300)
@@ -116,11 +115,11 @@ def test_a_stage_by_itself_starts_again_with_the_settings(reference, params):
 @pytest.mark.skipif(not shutil.which("qemu-x86_64"), reason="no qemu-x86_64 to be another processor")
 def test_another_makers_processor_comes_out_the_same(reference, params):
     emulator = ("qemu-x86_64", "-cpu", "Haswell-noTSX-IBRS")
-    assert changed(reference[1], computed(params(OWN), {}, emulator=emulator)) == []
+    assert changed(reference[1], computed(params({"reproducible": True}), {}, emulator=emulator)) == []
 
 
 def test_a_process_without_the_settings_computes_nothing(params, monkeypatch):
-    run = Run(load_config(params(OWN)))
+    run = Run(load_config(params({"reproducible": True})))
     for name in reproducible.SETTINGS:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UserError, match=r"reproducible: true, but .* is not .* in this process; start it by") as refused:
@@ -137,7 +136,7 @@ def test_a_process_without_the_settings_computes_nothing(params, monkeypatch):
 
 def test_a_choice_by_hand_needs_no_settings(reference, params):
     """What the explorer and `run --from` do in their own process; the stages after it still refuse."""
-    path = params(OWN)
+    path = params({"reproducible": True})
     shutil.copytree(load_config(reference[0]).folder, load_config(path).folder)
     run = Run(load_config(path))
     shutil.rmtree(run.folder / "selection", ignore_errors=True)
@@ -156,7 +155,7 @@ def test_other_processors_are_refused(monkeypatch):
 
 @pytest.mark.parametrize("change", [{"device": "cuda"}, {"recipe.compile": True}, {"recipe.precision": "bf16"}])
 def test_what_is_different_anyway_is_refused(refused, params, change):
-    assert "reproducible: true needs device: cpu" in refused("split", params(OWN | change))
+    assert "reproducible: true needs device: cpu" in refused("split", params({"reproducible": True} | change))
 
 
 def test_only_a_reproducible_run_has_keys_of_its_own(params):
