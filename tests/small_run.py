@@ -55,7 +55,7 @@ def run_every_stage(run, stages: tuple[str, ...] = ()):
     with contextlib.redirect_stdout(io.StringIO()):
         for name in stages or [name for name, stage in CONTENTS.items() if not stage.optional]:
             if name == "simulation" and kept.exists() and not place.exists():
-                shutil.copytree(kept, place, dirs_exist_ok=True)
+                shutil.copytree(kept, place)
             execute(run, name)
     if place.exists() and not kept.exists():
         shutil.copytree(place, kept)

@@ -171,7 +171,7 @@ def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
     method: a row of its accuracy table. A method that came from a file of its own has that file run as it was trained (a copy is
     kept), and only where it is this one that is asked for. Raises UserError where the run has none or its files were damaged.
     """
-    config, folder = _config(folder), run_folder(folder)
+    config, folder = _named(folder)
     stage = "stage3" if method in ROWS else _trained(folder, method)
     if config and (others := _other_values(config, folder, stage)):
         was = "what was trained with other values there predicts"
@@ -198,15 +198,15 @@ def load_predictor(folder: str | Path, method: str = "osdtw") -> Predictor:
 
 def run_folder(folder: str | Path) -> Path:
     """outputs/NAME, named itself or by its parameter file; a relative path counts from here, then from the project."""
-    config = _config(folder)
-    folder = config.folder if config else Path(folder)
-    return folder if os.path.isdir(folder) else PROJECT / folder
+    return _named(folder)[1]
 
 
-def _config(folder: str | Path) -> Config | None:
-    """The parameter file, where a run is named by it."""
-    named = Path(folder).suffix in (".yaml", ".yml") and not os.path.isdir(folder)
-    return load_config(folder) if named else None
+def _named(folder: str | Path) -> tuple[Config | None, Path]:
+    """The parameter file, where a run is named by it, and its folder."""
+    by_file = Path(folder).suffix in (".yaml", ".yml") and not os.path.isdir(folder)
+    config = load_config(folder) if by_file else None
+    place = config.folder if config else Path(folder)
+    return config, place if os.path.isdir(place) else PROJECT / place
 
 
 def _other_values(config: Config, folder: Path, stage: str) -> list[str]:
