@@ -6,13 +6,15 @@ of its speed. OMP_WAIT_POLICY=PASSIVE sleeps at once, which is best on a busy ma
 A short spin bridges most gaps between two operations and gives the core away soon: benchmarks/busy.py measures all three.
 A cgroup's quota of processor time (containers, Slurm) is a limit that OpenMP does not see; the affinity it does see.
 
-Imports no torch. What the user has set stays, and processes started from here inherit it all.
+Imports torch only where its threads are counted out. What the user has set stays, and processes started from here inherit it all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 SPINS = "3000"  # some 30 microseconds; libgomp's own: 300000
@@ -24,6 +26,19 @@ def prepare() -> None:
         os.environ["GOMP_SPINCOUNT"] = SPINS
     if cores() < _affinity():  # else OpenMP counts right by itself, also in a process that is later bound to fewer
         os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
+
+
+@contextlib.contextmanager
+def one(wanted: bool = True) -> Iterator[None]:
+    """Inside, torch works by one thread, where that is wanted."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if wanted else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def cores(root: Path = Path("/")) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from ..backend import threads
 from ..config.schema import Config, WholeSet
 from ..data import sets
 from ..errors import UserError
@@ -69,19 +70,20 @@ def make_plan(
     n_images, n_classes, where_from = _images(config)
     micro, parts, split = _batch_split(config, processes)
     steps = steps_of(config, n_classes, device)
-    timed = None if assumed_gpu else {step.name: measure(step, config, micro, device) for step in steps}
-    memory = pd.DataFrame([memory_of(step, config, micro, (timed or {}).get(step.name)) for step in steps])
-    reading = reading_of(config, gpus, machine_cores, here=not assumed_gpu) if gpus else None
-    speed = _Speed(config, device, processes, assumed_gpu, mfu, timed, reading)
-    busy = math.ceil(config.recipe.batch_size / micro) / (parts * processes)
-    rows = [speed.training(step, n_images, busy) for step in steps]
-    order = [row["stage"] for row in rows].index("stage1") + 1
-    rows[order:order] = [speed.fisher(n_images, n_classes), speed.direct(n_images, n_classes)]
-    lines = [
-        f"{config.name}: {_machine(device, gpus, assumed_gpu, mfu)}",
-        f"data: {n_images} training images, {n_classes} classes ({where_from})",
-        f"batch: {split} ({COMPUTED})",
-    ]
+    with threads.one(device.type == "cpu" and throughput.is_small(config, n_classes)):  # as the stages will work
+        timed = None if assumed_gpu else {step.name: measure(step, config, micro, device) for step in steps}
+        memory = pd.DataFrame([memory_of(step, config, micro, (timed or {}).get(step.name)) for step in steps])
+        reading = reading_of(config, gpus, machine_cores, here=not assumed_gpu) if gpus else None
+        speed = _Speed(config, device, processes, assumed_gpu, mfu, timed, reading)
+        busy = math.ceil(config.recipe.batch_size / micro) / (parts * processes)
+        rows = [speed.training(step, n_images, busy) for step in steps]
+        order = [row["stage"] for row in rows].index("stage1") + 1
+        rows[order:order] = [speed.fisher(n_images, n_classes), speed.direct(n_images, n_classes)]
+        lines = [
+            f"{config.name}: {_machine(device, gpus, assumed_gpu, mfu)}",
+            f"data: {n_images} training images, {n_classes} classes ({where_from})",
+            f"batch: {split} ({COMPUTED})",
+        ]
     if other := other_pixels(config):
         lines.append(other)
     if config.selection.shared_depth is None:
@@ -99,7 +101,8 @@ def make_plan(
 def _machine(device: torch.device, gpus: int, assumed_gpu: str | None, mfu: float) -> str:
     if assumed_gpu:
         return f"{gpus} x {assumed_gpu}, not here; MFU {100 * mfu:.0f} % {ASSUMED} (--mfu, --gpu)"
-    name = throughput.device_name(device) or f"CPU, {torch.get_num_threads()} threads, nothing compiled"
+    threads = torch.get_num_threads()
+    name = throughput.device_name(device) or f"CPU, {threads} {'thread' if threads == 1 else 'threads'}, nothing compiled"
     return f"{name}, {HERE}" if gpus < 2 else f"{gpus} x {name}; one is {HERE}, that each does as much is {ASSUMED}"
 
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Mapping
 
 from jupyter_client.manager import AsyncKernelManager
 
@@ -32,7 +33,7 @@ class ForkedKernels(AsyncKernelManager):
     """A kernel manager for papermill; where a kernel cannot be forked it is started the usual way."""
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **settings) -> None:
-        process = _forked(kernel_cmd, settings)
+        process = _forked_kernel(kernel_cmd, settings)
         if process is None:
             await super()._async_launch_kernel(kernel_cmd, **settings)
             return
@@ -41,14 +42,21 @@ class ForkedKernels(AsyncKernelManager):
         self._reconcile_connection_info(at.connection_info)
 
 
-def _forked(command: list[str], settings: dict) -> multiprocessing.process.BaseProcess | None:
+def _forked_kernel(command: list[str], settings: dict) -> multiprocessing.process.BaseProcess | None:
     """The kernel's process; None where it is another Python's, or nothing can be forked here."""
-    if CONTEXT is None or command[0] != sys.executable or LAUNCHER not in command:
+    if command[0] != sys.executable or LAUNCHER not in command:
+        return None
+    return forked(_kernel, (command[command.index(LAUNCHER) + 1 :],), settings["env"], settings.get("cwd"))
+
+
+def forked(function: Callable, arguments: tuple, environment: Mapping[str, str] = os.environ, folder: str | None = None):
+    """function(*arguments) in a process that has imported everything (multiprocessing's) and ends with this one; None where
+    nothing can be forked here."""
+    if CONTEXT is None:
         return None
     CONTEXT.set_forkserver_preload(list(IMPORTED))
-    arguments = command[command.index(LAUNCHER) + 1 :]
-    needed = arguments, dict(settings["env"]), settings.get("cwd")
-    process = CONTEXT.Process(target=_kernel, args=needed, daemon=True)  # daemon: it ends with this process
+    needed = function, arguments, dict(environment), folder
+    process = CONTEXT.Process(target=_begin, args=needed, daemon=True)  # daemon: it ends with this process
     try:
         process.start()
     except OSError:  # for instance no room for the fork server's socket, or a path to it that is too long
@@ -81,8 +89,8 @@ class _AsPopen:
         self.send_signal(signal.SIGKILL)
 
 
-def _kernel(arguments: list[str], environment: dict[str, str], folder: str | None) -> None:
-    """Become a kernel, in a session of its own as jupyter_client gives each."""
+def _begin(function: Callable, arguments: tuple, environment: dict[str, str], folder: str | None) -> None:
+    """function(*arguments) as in a process that was started anew, in a session of its own as jupyter_client gives each kernel."""
     os.setsid()
     multiprocessing.current_process().daemon = False  # it may have processes of its own, started as anywhere else:
     multiprocessing.set_start_method(None, force=True)  # by a fork server each reader of images would import everything
@@ -90,6 +98,11 @@ def _kernel(arguments: list[str], environment: dict[str, str], folder: str | Non
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder or ".")
+    function(*arguments)
+
+
+def _kernel(arguments: list[str]) -> None:
+    """Become a kernel."""
     # ipykernel has read JPY_PARENT_PID when it was imported, before there was a kernel
     sys.argv = [LAUNCHER, *arguments, f"--IPKernelApp.parent_handle={os.getppid()}"]
     from ipykernel.kernelapp import launch_new_instance

@@ -27,6 +27,7 @@ from ..verdict.rows import taken_from_elsewhere
 from . import index as overview
 from . import page as report
 from . import several, written
+from .beside import beside
 
 FOLDER = PROJECT / "notebooks"
 
@@ -108,10 +109,11 @@ def _run_one(run: Run, first: str | None, optional: tuple[str, ...], verify: boo
     resolved = run.folder / "params.yaml"
     make_folder(run.folder)
     write_text(resolved, dump_config(config))
-    for number, book in enumerate(books, start=1):
-        print(f"\n{config.name}: notebook {book} ({number} of {len(books)})", flush=True)
-        with reproducible.environment(config.reproducible):
-            _execute(book, resolved, run.folder, forked=run.device.type == "cpu" and not config.reproducible)
+    with beside(run, books):
+        for number, book in enumerate(books, start=1):
+            print(f"\n{config.name}: notebook {book} ({number} of {len(books)})", flush=True)
+            with reproducible.environment(config.reproducible):
+                _execute(book, resolved, run.folder, forked=run.device.type == "cpu" and not config.reproducible)
     index = overview.write_index(run.folder)
     print(f"\n{config.name}: accuracy (%) on {len(run.test)} test images, {clock(time.monotonic() - started)} in all")
     accuracy = require(run, "tables").table("accuracy")

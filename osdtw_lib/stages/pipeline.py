@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import time
+from collections.abc import Iterator
 from types import ModuleType
 
 import pandas as pd
@@ -11,8 +14,9 @@ import torch
 from torch import nn
 
 from ..artifacts.artifact import Artifact, Writer
+from ..artifacts.files import make_folder
 from ..artifacts.lock import held
-from ..backend import distributed, gpus, reproducible
+from ..backend import distributed, gpus, reproducible, threads
 from ..backend.progress import clock
 from ..backend.torch_compile import compile_networks
 from ..config.schema import Config
@@ -67,12 +71,37 @@ def _found_or_made(run: Run, name: str, quiet: bool = False) -> Artifact:
         )
     if _why_not_done(artifact) is not None:
         with held(run.locked):
-            _make(run, artifact, module)
+            _require_all(run, [one for need in run.needs_of(artifact.name) for one in run.artifacts_of(need)])
+            with _claimed(artifact):
+                _make(run, artifact, module)
     elif not quiet:
         _say_up_to_date(artifact)
     if hasattr(module, "publish"):
         module.publish(run, artifact)
     return artifact
+
+
+@contextlib.contextmanager
+def _claimed(artifact: Artifact) -> Iterator[None]:
+    """Inside, no other process of the same run makes this; waits for one that does (report/beside.py). One that dies lets go."""
+    if distributed.world_size() > 1:
+        yield
+        return
+    make_folder(artifact.folder)
+    folder = os.open(artifact.folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{artifact.name}: a process beside this one makes it; waits", flush=True)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        except OSError:  # a file system where a folder has no lock: nothing is made beside there
+            pass
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_UN)  # of readers' copies too
+        os.close(folder)
 
 
 def _why_not_done(artifact: Artifact) -> str | None:
@@ -89,7 +118,6 @@ def _make(run: Run, artifact: Artifact, module: ModuleType) -> None:
         return _say_up_to_date(artifact)
     if run.config.reproducible and not stage.light:  # a light one adds nothing up, and `run` makes it itself
         reproducible.require()
-    _require_all(run, [one for need in run.needs_of(artifact.name) for one in run.artifacts_of(need)])
     if stage.together and run.workers > 1 and distributed.world_size() == 1:
         print(f"{artifact.name}: {run.workers} processes start", flush=True)
         distributed.launch(_again, (artifact.name, run.config), run.workers, run.config.device)
@@ -98,7 +126,7 @@ def _make(run: Run, artifact: Artifact, module: ModuleType) -> None:
     if stage.together or distributed.rank() == 0:
         print(f"{artifact.name}: runs, {reason}", flush=True)
         with contextlib.nullcontext() if stage.together else distributed.alone(), artifact.making(str(run.device)) as writer:
-            with gpus.memory_suffices(artifact.name, remedy(run.config, artifact.name)):
+            with gpus.memory_suffices(artifact.name, remedy(run.config, artifact.name)), threads.one(run.by_one_thread):
                 module.make(run, writer)
             if stage.together:
                 distributed.wait_for_all()  # nothing is called done while another process has still to come to its end

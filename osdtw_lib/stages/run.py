@@ -27,6 +27,7 @@ from ..data.source import LabelledImages
 from ..data.splits import set_aside
 from ..errors import UserError
 from ..methods._base import Method, Problem
+from ..models.flops import is_small
 from ..models.pretrained import require_start
 from ..models.start_pixels import with_start_pixels
 from ..models.vit import ViT, build_vit, image_size, n_depths, outline
@@ -185,6 +186,11 @@ class Run:
     def image_size(self) -> tuple[int, int]:
         """(height, width) of the images a network takes."""
         return image_size(self._outline)
+
+    @cached_property
+    def by_one_thread(self) -> bool:
+        """Whether its stages are made by one thread each, on however many cores: so they come out the same there too."""
+        return self.device.type == "cpu" and is_small(self.config, len(self.class_names))
 
     def vit(self, n_outputs: int) -> ViT:
         """A network with random weights that depend on the seed and the number of outputs alone."""
