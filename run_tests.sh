@@ -12,6 +12,7 @@ fi
 . ./.environment.sh
 "$PYTHON" -c 'import pytest, xdist' 2>/dev/null || {
     echo "error: $PYTHON has the project but not pytest and pytest-xdist; run: pip install -c constraints.txt -e '.[test]'" >&2; exit 2; }
+unset PYTHONDONTWRITEBYTECODE  # they start a hundred processes, which would each compile the library again
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"  # processes share the cores here: none may spin while it waits
 # which tests share a process: tests/conftest.py; one process more than cores, since some wait for others to start or to end
 processes() { "$PYTHON" -c 'import sys; from osdtw_lib.backend.threads import cores; print(cores() + int(sys.argv[1]))' "$1"; }

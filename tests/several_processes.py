@@ -8,20 +8,32 @@ import traceback
 from osdtw_lib.backend import distributed
 from osdtw_lib.errors import UserError
 from osdtw_lib.report.kernels import IMPORTED
+from osdtw_lib.stages import side_by_side
 
 FORKED = multiprocessing.get_context("forkserver")
 
 
+def forked():
+    """The context of processes that have imported torch and the library, by what notebooks' kernels need: the first list decides."""
+    FORKED.set_forkserver_preload(list(IMPORTED))
+    return FORKED
+
+
+def serve(parent, *work):
+    """side_by_side's, in a process that is a copy: whose parent, the one it is copied from, is not who started it."""
+    side_by_side.end_with = lambda parent: None
+    side_by_side._serve(parent, *work)
+
+
 def together(function, arguments, processes):
     """function(*arguments) in so many processes of one group. Raises what one of them raised, a UserError as it was said."""
-    FORKED.set_forkserver_preload(list(IMPORTED))  # the first decides, so what notebooks' kernels need as well
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     place = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     said = [FORKED.Pipe(duplex=False) for _ in range(processes)]
     members = [
-        FORKED.Process(target=_member, args=(said[rank][1], place | {"RANK": rank, "LOCAL_RANK": rank}, function, arguments))
+        forked().Process(target=_member, args=(said[rank][1], place | {"RANK": rank, "LOCAL_RANK": rank}, function, arguments))
         for rank in range(processes)
     ]
     for member, (_, sends) in zip(members, said):
@@ -45,6 +57,7 @@ def _answer(pipe):
 
 
 def _member(sends, place, function, arguments):
+    multiprocessing.set_start_method(None, force=True)  # its own readers of images start as anywhere else
     os.environ |= {name: str(value) for name, value in place.items()}
     answer = None
     try:

@@ -1,5 +1,6 @@
 """Small networks and batches that the tests of the Fisher and of the cross scores share."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -56,7 +57,8 @@ def notes_where(config, folder, job, deadly=0) -> None:
     deadline = time.monotonic() + 60
     while len(list(folder.glob("*.try0"))) < config.wait_for and time.monotonic() < deadline:
         time.sleep(0.05)  # until others are at work too
-    (folder / f"{job}.done").write_text(f"{os.getpid()} {os.environ['PLACE']}")
+    readers_start = multiprocessing.get_start_method(allow_none=True)
+    (folder / f"{job}.done").write_text(f"{os.getpid()} {readers_start} {os.environ['PLACE']}")
 
 
 def fails(config, error) -> None:

@@ -28,6 +28,12 @@ def prepare() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 
 
+def allowed() -> int:
+    """Threads that may work here: OMP_NUM_THREADS, where it is set, else `cores()`."""
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return max(1, int(said)) if said.isdecimal() else cores()
+
+
 @contextlib.contextmanager
 def one(wanted: bool = True) -> Iterator[None]:
     """Inside, torch works by one thread, where that is wanted."""

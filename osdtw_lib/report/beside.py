@@ -31,7 +31,8 @@ LOOK = 1.0  # seconds between two looks whether what a stage needs is there
 def beside(run: Run, books: list[str]) -> Iterator[None]:
     """While inside, a process makes those STAGES that belong to these notebooks, where there is a core for it."""
     stages = [stage for stage in STAGES if CONTENTS[stage].notebook in books]
-    process = forked(_make_all, (run.config, stages)) if stages and _has_room(run) else None
+    one_core = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = forked(_make_all, (run.config, stages), one_core) if stages and _has_room(run) else None
     try:
         yield
     finally:

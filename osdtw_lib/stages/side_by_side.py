@@ -130,6 +130,7 @@ class _Worker:
 def _serve(parent: int, pipe: Connection, settle: Callable, place: int | None, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it reaches all, and the one that started this ends it
     end_with(parent)
+    multiprocessing.set_start_method(None, force=True)  # else each reader of images would import everything, as this did
     settle(place, threads)
     speak_legibly()
     while True:

@@ -60,14 +60,6 @@ def test_two_processes_make_what_one_makes(alone_and_together, stage):
             assert torch.allclose(found[name], tensor, rtol=1e-3, atol=1e-3 * scale + 1e-12), (path.name, name)
 
 
-def test_what_two_processes_print_is_printed_once(params, capfd):
-    run = Run(load_config(params({"workers": 2, "stage0.epochs": 1})))
-    for stage in ("split", "start"):
-        execute(run, stage)
-    out = capfd.readouterr().out
-    assert out.count("start: runs") == 1 and out.count("start: epoch 1/1, done") == 1 and "2 processes start" in out
-
-
 def test_bad_input_met_by_one_process_is_one_line_here():
     with pytest.raises(UserError, match="^no such thing; make one$"):
         distributed.launch(refuse, (1,), 2, "cpu")
@@ -100,7 +92,7 @@ def children(pid):
 
 
 @pytest.mark.parametrize("number, status, seconds", [(signal.SIGINT, 130, 20), (signal.SIGKILL, -9, 3)])
-def test_interrupting_stops_the_processes_and_the_next_run_goes_on(params, tmp_path, number, status, seconds, stop_after, capsys):
+def test_what_two_print_is_printed_once_and_interrupting_stops_both_and_the_next_run_goes_on(params, tmp_path, number, status, seconds, stop_after, capsys):
     path = params({"workers": 2, "stage0.epochs": 400})
     execute(Run(load_config(path)), "split")
     log = tmp_path / "log.txt"
@@ -111,6 +103,9 @@ def test_interrupting_stops_the_processes_and_the_next_run_goes_on(params, tmp_p
         time.sleep(0.1)
     started = children(pid)
     assert len(started) >= 2, log.read_text()
+    said = log.read_text().splitlines()
+    assert "start: 2 processes start" in said and said.count("start: runs, no result yet") == 1
+    assert len(said) == len(set(said)), "no line twice"
     os.kill(pid, number)
     assert wait(pid, 60) == status, log.read_text()
     assert not still_alive(started, seconds)
@@ -157,11 +152,11 @@ def test_jobs_side_by_side_end_with_the_one_that_started_them():
     assert said == [b"starts", b"waits", b"waits"] and len(started) == 3 and not still_alive(started, 3)
 
 
-def test_torchrun_runs_a_stage_by_hand(params):
-    path = params({"recipe.micro_batch": 16, "stage0.epochs": 1})
+def test_torchrun_runs_by_hand_a_stage_that_the_first_process_makes_alone(params):
+    """One that all make together: test_cluster.py, on two machines."""
+    path = params()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "osdtw_lib"]
-    execute(Run(load_config(path)), "split")
-    done = subprocess.run([*launcher, "start", str(path)], cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*launcher, "split", str(path)], cwd=PROJECT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("start: done") == 1
-    assert Run(load_config(path)).artifact("start").why_not_done() is None
+    assert done.stdout.count("split: done") == 1
+    assert Run(load_config(path)).artifact("split").why_not_done() is None

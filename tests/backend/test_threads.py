@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from osdtw_lib.backend import threads
 from osdtw_lib.backend.threads import SPINS, cores, quota
 from osdtw_lib.config.paths import PROJECT
 from osdtw_lib.stages import CONTENTS
@@ -127,3 +128,10 @@ def test_a_stage_of_the_command_line_is_one_of_the_ways_in(python, outside):
     )
     done = python("-c", code + SAY, env=outside)
     assert done.stdout.splitlines()[-1].split() == ["None", SPINS, LIMITED], done.stderr
+
+
+@pytest.mark.parametrize("said, expected", [("", 5), ("3", 3), ("2,1", 2), ("0", 1), ("all", 5)])
+def test_what_works_by_threads_of_its_own_takes_as_many_as_openmp_may(monkeypatch, said, expected):
+    monkeypatch.setattr(threads, "cores", lambda: 5)
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert threads.allowed() == expected

@@ -8,6 +8,7 @@ from types import SimpleNamespace as Some
 
 import pytest
 import torch
+from several_processes import forked, serve
 from small_networks import fails, notes_where, settles, waits
 
 from osdtw_lib.backend.threads import cores
@@ -21,7 +22,9 @@ pytestmark = pytest.mark.journey
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """gpus(3) opens a run on a machine that says it has three."""
+    """gpus(3) opens a run on a machine that says it has three; its processes are copies of one that has imported torch."""
+    monkeypatch.setattr(side_by_side, "SPAWN", forked())
+    monkeypatch.setattr(side_by_side, "_serve", serve)
 
     def make(number, workers="auto", jobs_per_gpu=1, wait_for=0):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
@@ -51,9 +54,10 @@ def test_every_gpu_has_a_process_of_its_own_and_every_job_is_done_once(gpus, tmp
     everywhere(gpus(2, wait_for=2), notes_where, [(tmp_path, job) for job in range(5)], settles)
     done = [file.read_text().split() for file in sorted(tmp_path.glob("*.done"))]
     assert len(done) == 5 and len(list(tmp_path.glob("*.try*"))) == 5
-    assert {place for _, place, _ in done} == {"0", "1"}
-    assert len({pid for pid, _, _ in done}) == 2 and str(os.getpid()) not in {pid for pid, _, _ in done}
-    assert {threads for *_, threads in done} == {str(max(1, cores() // 2))}
+    pids, starts, places, threads = map(set, zip(*done))
+    assert places == {"0", "1"} and len(pids) == 2 and str(os.getpid()) not in pids
+    assert starts == {"None"}, "readers of images start as in any other process"
+    assert threads == {str(max(1, cores() // 2))}
 
 
 def test_the_job_of_a_process_that_dies_is_taken_up_by_another(gpus, tmp_path, capsys):
