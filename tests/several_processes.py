@@ -14,7 +14,7 @@ FORKED = multiprocessing.get_context("forkserver")
 
 
 def forked():
-    """The context of processes that have imported torch and the library, by what notebooks' kernels need: the first list decides."""
+    """The context of processes that have imported what notebooks' kernels need: there is one such list, the first."""
     FORKED.set_forkserver_preload(list(IMPORTED))
     return FORKED
 
