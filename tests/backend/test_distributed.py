@@ -92,7 +92,9 @@ def children(pid):
 
 
 @pytest.mark.parametrize("number, status, seconds", [(signal.SIGINT, 130, 20), (signal.SIGKILL, -9, 3)])
-def test_what_two_print_is_printed_once_and_interrupting_stops_both_and_the_next_run_goes_on(params, tmp_path, number, status, seconds, stop_after, capsys):
+def test_two_print_once_and_interrupting_stops_both_and_the_next_goes_on(
+    params, tmp_path, number, status, seconds, stop_after, capsys
+):
     path = params({"workers": 2, "stage0.epochs": 400})
     execute(Run(load_config(path)), "split")
     log = tmp_path / "log.txt"
