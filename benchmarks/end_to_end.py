@@ -1,4 +1,4 @@
-"""Where the time of the default job goes: stage by stage from its manifests, and the wall against their sum.
+"""Where the time of the default job goes: stage by stage from its manifests, of which some are made beside others, and the wall.
 
     python benchmarks/end_to_end.py [--quick] [--out FOLDER]
 
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -60,18 +61,28 @@ def job(outputs: Path, quick: bool) -> float:
     return time.perf_counter() - started
 
 
-def stages(folder: Path) -> list[tuple[str, float, float]]:
-    """(stage, its seconds, the FLOPs its notes say) of every manifest, in the order of the way."""
+def stages(folder: Path) -> list[tuple[str, float, float, float]]:
+    """(stage, its seconds, the FLOPs its notes say, when it was done) of every manifest, in the order of the way."""
     made = [json.loads(path.read_text(encoding="utf-8")) for path in folder.rglob(MANIFEST)]
     order = list(CONTENTS)
     made.sort(key=lambda one: (order.index(one["stage"].split("/")[0]), one["stage"]))
-    return [(one["stage"], one["seconds"], one["notes"].get("flops", math.nan)) for one in made]
+    done = [datetime.fromisoformat(one["finished"]).timestamp() for one in made]
+    return [(one["stage"], one["seconds"], one["notes"].get("flops", math.nan), at) for one, at in zip(made, done)]
 
 
-def table_of(found: list[tuple[str, float, float]], wall: float, again: float) -> pd.DataFrame:
-    total = sum(seconds for _, seconds, _ in found)
-    rows = [(name, seconds, seconds / wall, flops / seconds / 1e9 if seconds else math.nan) for name, seconds, flops in found]
-    sums = {"sum of the stages": total, "beside the stages": wall - total, "wall": wall, "wall, everything found done": again}
+def at_work(found: list[tuple[str, float, float, float]]) -> float:
+    """Seconds in which one stage was at work, or several."""
+    total, until = 0.0, -math.inf
+    for start, end in sorted((done - seconds, done) for _, seconds, _, done in found):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
+
+
+def table_of(found: list[tuple[str, float, float, float]], wall: float, again: float) -> pd.DataFrame:
+    rows = [(name, seconds, seconds / wall, flops / seconds / 1e9 if seconds else math.nan) for name, seconds, flops, _ in found]
+    sums = {"sum of the stages": sum(seconds for _, seconds, *_ in found), "no stage at work": max(0.0, wall - at_work(found))}
+    sums |= {"wall": wall, "wall, everything found done": again}
     return pd.DataFrame(rows + [(name, value, value / wall, math.nan) for name, value in sums.items()], columns=COLUMNS)
 
 

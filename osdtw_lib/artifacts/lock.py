@@ -1,4 +1,4 @@
-"""One process at a time makes the results of a run: outputs/NAME/.lock, there while one does.
+"""One command at a time makes the results of a run: outputs/NAME/.lock, there while one does.
 
 The system gives a file lock back when its holder ends, however it ends, so there is nothing to clear up after a kill.
 (On a file system without locks what the file says of its holder must do: after a kill on another machine, delete it.)

@@ -100,7 +100,7 @@ class Batches:
         self._reading: tuple[int, Iterator[Tensor]] | None = None  # the epoch that is read next, from its first part on
         self.seed = seed_of(config.seed, "draw", draw) if draw else config.seed
         self.batch_size = batch_size or self.recipe.batch_size
-        self._at_a_time = batch_size or self.recipe.micro_batch or self.recipe.batch_size
+        self.at_a_time = batch_size or self.recipe.micro_batch or self.recipe.batch_size
         self.labels = torch.from_numpy(np.ascontiguousarray(images.labels))
         config = config.model_copy(update={"data": config.data.filled, "seed": self.seed})
         self.device, mean, std = torch.device(device), torch.tensor(config.data.mean), torch.tensor(config.data.std)
@@ -128,7 +128,7 @@ class Batches:
             yield normalized(pixels, self._mean, self._std), labels
 
     def _in_order(self) -> list[Places]:
-        return [Places(0, i, torch.zeros_like(i)) for i in torch.arange(len(self.labels)).split(self._at_a_time)]
+        return [Places(0, i, torch.zeros_like(i)) for i in torch.arange(len(self.labels)).split(self.at_a_time)]
 
     def pictures(self) -> np.ndarray:
         """uint8 (N, H, W, C): the images as evaluation sees them, for the eye."""

@@ -121,6 +121,7 @@ class _Pass:
         self.parameters = dict(model.named_parameters())
         self.sums = {n: torch.zeros(p.shape, dtype=_sum_type(p.dtype), device=p.device) for n, p in self.parameters.items()}
         self.samples, self.handles, self.said = 0, [], False
+        self.unchecked: tuple[Tensor, Tensor, int] | None = None  # images, log-likelihoods and number of the last batch
         self.rows: dict[str, list[int]] = {}  # of each layer, how many every call in this batch was given
         self.ruled, self.expanded, self.one_by_one = self._assign()
 
@@ -212,15 +213,23 @@ class _Pass:
             scores = self._log_likelihood(copies, images, labels)  # graph anew, without those rules
         if scores.shape != labels.shape[:1]:
             raise ValueError(f"log_likelihood must return one number a sample ({len(labels)},), got {tuple(scores.shape)}")
-        bad = (~torch.isfinite(scores.detach())).nonzero()
-        if len(bad):
-            reason = self._first_not_finite(images[bad[0]])
-            raise UserError(f"the log-likelihood of sample {int(bad[0])} of batch {number} is not finite: {reason}")
         if scores.requires_grad:
             with gathered():
                 scores.sum().backward()
         self._one_sample_at_a_time(images, labels)
         self.samples += len(labels)
+        self._check_likelihoods()  # of the batch before: a GPU would stand still while one waits for this one's
+        self.unchecked = images, scores.detach(), number
+
+    def _check_likelihoods(self) -> None:
+        """Raises UserError for a sample of the last batch whose log-likelihood is not finite."""
+        if self.unchecked is None:
+            return
+        (images, scores, number), self.unchecked = self.unchecked, None
+        bad = (~torch.isfinite(scores)).nonzero()
+        if len(bad):
+            reason = self._first_not_finite(images[bad[0]])
+            raise UserError(f"the log-likelihood of sample {int(bad[0])} of batch {number} is not finite: {reason}")
 
     def _log_likelihood(self, copies: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         with autocast(self.precision, images.device):
@@ -274,6 +283,7 @@ class _Pass:
 
     def check_finite(self, batches) -> None:
         """Raises UserError naming layer and sample if a sum is not finite; finding them is slow, and rare."""
+        self._check_likelihoods()
         total = sum(float(s.sum(dtype=torch.float64)) for s in self.sums.values())
         if math.isfinite(total):
             return

@@ -45,7 +45,7 @@ def training_flops(model: cfg.Model, n_outputs: int, frozen_depth: int = 0) -> i
 def is_small(config: cfg.Config, n_classes: int) -> bool:
     """Whether a plain network's training step is so small that a second thread gains less than a second process does.
 
-    On the digits (3.6 GFLOP a step) two threads take 1.0 to 1.2 of one thread's time in Stage 0 and 0.7 to 0.9 after it.
+    On the digits (3.8 GFLOP a step) two threads take 1.0 to 1.2 of one thread's time in Stage 0 and 0.7 to 0.9 after it.
     """
     return training_flops(config.model, n_classes) * config.recipe.batch_size < SMALL_STEP
 

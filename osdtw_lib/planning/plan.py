@@ -101,8 +101,8 @@ def make_plan(
 def _machine(device: torch.device, gpus: int, assumed_gpu: str | None, mfu: float) -> str:
     if assumed_gpu:
         return f"{gpus} x {assumed_gpu}, not here; MFU {100 * mfu:.0f} % {ASSUMED} (--mfu, --gpu)"
-    threads = torch.get_num_threads()
-    name = throughput.device_name(device) or f"CPU, {threads} {'thread' if threads == 1 else 'threads'}, nothing compiled"
+    number = torch.get_num_threads()
+    name = throughput.device_name(device) or f"CPU, {number} {'thread' if number == 1 else 'threads'}, nothing compiled"
     return f"{name}, {HERE}" if gpus < 2 else f"{gpus} x {name}; one is {HERE}, that each does as much is {ASSUMED}"
 
 

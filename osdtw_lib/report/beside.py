@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from ..config.schema import Config
-from ..stages import CONTENTS, execute
+from ..stages import CONTENTS, NOTEBOOKS, execute
 from ..stages.run import Run
 from .kernels import forked
 
@@ -30,14 +30,14 @@ LOOK = 1.0  # seconds between two looks whether what a stage needs is there
 @contextlib.contextmanager
 def beside(run: Run, books: list[str]) -> Iterator[None]:
     """While inside, a process makes those STAGES that belong to these notebooks, where there is a core for it."""
-    stages = [stage for stage in STAGES if CONTENTS[stage].notebook in books]
+    stages = [stage for stage in STAGES if CONTENTS[stage].notebook in books and stage != NOTEBOOKS[books[0]][0]]
     one_core = os.environ | {"OMP_NUM_THREADS": "1"}
     process = forked(_make_all, (run.config, stages), one_core) if stages and _has_room(run) else None
     try:
         yield
     finally:
-        if process:
-            process.kill()  # unless a notebook failed it has nothing left to do
+        if process and process.is_alive():  # a notebook has failed
+            process.kill()
             process.join()
 
 
@@ -59,16 +59,20 @@ def _locks(folder: Path) -> bool:
 
 
 def _make_all(config: Config, stages: list[str]) -> None:
-    with contextlib.suppress(Exception):
-        run = Run(config)
-        for name in [name for stage in stages for name in run.artifacts_of(stage)]:
-            while not all(_done(run, need) for need in run.needs_of(name)):
+    run = Run(config)
+    for name in [name for stage in stages for name in _in_order(run, stage)]:
+        with contextlib.suppress(Exception):
+            while any(need.why_not_done() for need in run.artifact(name).inputs):
                 time.sleep(LOOK)
             if run.artifact(name).why_not_done():
                 with contextlib.redirect_stdout(io.StringIO()) as said:
                     execute(run, name)
-                print(f"  beside: {said.getvalue().splitlines()[-1]}", flush=True)
+                last = said.getvalue().splitlines()[-1]
+                if ": done in" in last:  # else the notebook was faster
+                    print(f"  beside: {last}", flush=True)
 
 
-def _done(run: Run, stage: str) -> bool:
-    return not any(run.artifact(name).why_not_done() for name in run.artifacts_of(stage))
+def _in_order(run: Run, stage: str) -> list[str]:
+    """The last method first, as notebook 06 begins with the first; but those that stand on another one's network at the end."""
+    names = run.artifacts_of(stage)[::-1]
+    return sorted(names, key=lambda name: any(need.name in names for need in run.artifact(name).inputs))

@@ -1,4 +1,4 @@
-"""Notebook kernels that start in a moment: forked from a process that has imported what every notebook imports.
+"""Notebook kernels, and what runs beside them, that start in a moment: copies of a process that has imported what all import.
 
 Importing PyTorch and timm takes seconds of a core, and a run has a kernel a notebook. So the first one starts a process that
 imports and then only waits (multiprocessing's fork server); each kernel is a copy of it, which begins as any other does:

@@ -27,7 +27,6 @@ from ..verdict.rows import taken_from_elsewhere
 from . import index as overview
 from . import page as report
 from . import several, written
-from .beside import beside
 
 FOLDER = PROJECT / "notebooks"
 
@@ -96,6 +95,8 @@ def _refuse_illegible(config) -> None:
 
 
 def _run_one(run: Run, first: str | None, optional: tuple[str, ...], verify: bool) -> None:
+    from .beside import beside
+
     started, config = time.monotonic(), run.config
     if verify:
         run.verify()
@@ -141,7 +142,7 @@ def _books_from(run: Run, first: str | None, optional: tuple[str, ...]) -> list[
     before = [book for book in books[:position] if book not in OPTIONAL]
     for book in [] if named else before:  # an optional one makes what it lacks
         for stage in stages_of[book]:
-            for name in run.artifacts_of(stage):
+            for name in run.artifacts_of(stage) if not CONTENTS[stage].on_the_way else ():
                 execute(run, name, quiet=True) if CONTENTS[stage].light else require(run, name)
         if not (run.folder / f"{book}.html").exists():
             print(f"note: {book} has results but no page yet; ./run_all.sh without --from makes it")

@@ -15,10 +15,11 @@ class Stage(NamedTuple):
 
     help: str
     notebook: str
-    needs: tuple[str, ...] = ()  # what has to be there before it runs; a light one is made on the way
+    needs: tuple[str, ...] = ()  # what has to be there before it runs, but for what is made on the way
     row: str | None = None  # of runtime.csv
     together: bool = False  # several processes can share its work
     light: bool = False  # takes no time: made where it is needed, and what is made from it has its values in the key, not its key
+    on_the_way: bool = False  # made where a later stage needs it, by whatever command asks for that one
     optional: bool = False  # hours on a large data set: only where asked for (--ablations, or --from 08)
     room: str = "stages"
     keeps: bool = False  # its folder holds results that know by themselves whether they are stale: redone, they are found again
@@ -37,21 +38,28 @@ CONTENTS = {
         "assembly and refinement", "06_stage3_tables", ("selection", "stage1", "stage2"), "refinement", together=True
     ),
     "baselines": Stage("the methods compared, one training each", "06_stage3_tables", ("start",), "baselines", together=True),
+    "scores": Stage(
+        "every row's scores over the test images",
+        "06_stage3_tables",
+        ("selection", "stage1", "stage2", "stage3", "baselines"),
+        together=True,
+        on_the_way=True,
+    ),
     "tables": Stage(
         "accuracy, confusion, run time",
         "06_stage3_tables",
-        ("selection", "stage1", "fisher", "proxy", "stage2", "stage3", "baselines"),
+        ("selection", "stage1", "fisher", "proxy", "stage2", "stage3", "baselines", "scores"),
         keeps=True,  # the verdict's and the ablation's tables lie there too
     ),
     "simulation": Stage("Theorem 1 against Monte Carlo", "07_theory"),
     "label_dependence": Stage("what head and tail labels say about each other here", "07_theory", ("fisher",)),
     "class_mix": Stage(
-        "accuracy under other class mixes", "10_predictor", ("selection", "stage1", "stage2", "stage3", "baselines")
+        "accuracy under other class mixes", "10_predictor", ("selection", "stage1", "stage2", "stage3", "baselines", "scores")
     ),
     "calibration": Stage(
         "whether probabilities are what they say, and prediction sets",
         "10_predictor",
-        ("selection", "stage1", "stage2", "stage3", "baselines"),
+        ("selection", "stage1", "stage2", "stage3", "baselines", "scores"),
     ),
     "pictures": Stage("every class in pictures: hits, misses, doubts", "10_predictor", ("split", "tables"), room="pictures"),
     "ablation": Stage(

@@ -18,8 +18,7 @@ from ..evaluation import calibration, conformal
 from ..evaluation.class_mix import moved
 from .networks import rows, share_ratios
 from .run import Run
-from .scores import scores_of
-from .selection import chosen
+from .scores import of_every_row
 
 COVERAGES = (0.8, 0.9, 0.95)
 MISSING = "no calibration part; set calibration.images, for instance 0.2, for temperatures and prediction sets"
@@ -34,11 +33,11 @@ def make(run: Run, write: Writer) -> None:
     correction: dict = {"groups": {name: members.tolist() for name, members in run.groups.items()}, "methods": {}}
     labels, there = run.test.labels, len(run.calibration) > 0
     mix = np.bincount(labels, minlength=len(run.class_names)) / len(labels)
-    for name, row in rows(run, chosen(run)["shared_depth"]).items():
-        raw = scores_of(run, name)
+    for name, row, parts in of_every_row(run):
+        raw = parts["test"]
         before, after = moved(raw, row.shares, mix), None
         if there:
-            aside = scores_of(run, name, run.calibration)
+            aside = parts["calibration"]
             judged = calibration.judged_temperatures(
                 aside, run.calibration.labels, run.groups, row.shares, run.seed("calibration")
             )

@@ -8,8 +8,7 @@ from ..artifacts.artifact import Writer
 from ..evaluation.class_mix import accuracies_under, shifted_mixes
 from .networks import rows, share_ratios
 from .run import Run
-from .scores import scores_of
-from .selection import chosen
+from .scores import of_every_row
 
 
 def parameters(run: Run) -> dict:
@@ -18,8 +17,7 @@ def parameters(run: Run) -> dict:
 
 def make(run: Run, write: Writer) -> None:
     mixes, found = shifted_mixes(run.class_counts), []
-    for name, row in rows(run, chosen(run)["shared_depth"]).items():
-        scores = scores_of(run, name)
+    for name, row, scores in of_every_row(run):
         for mix, shares in mixes.items():
-            found.append({"method": name, "mix": mix} | accuracies_under(scores, run.test.labels, row.shares, shares))
+            found.append({"method": name, "mix": mix} | accuracies_under(scores["test"], run.test.labels, row.shares, shares))
     write.table("shifted_mixes", pd.DataFrame(found, columns=["method", "mix", "none", "true", "estimated"]))

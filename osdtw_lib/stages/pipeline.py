@@ -37,8 +37,8 @@ VISIBLE_SECONDS = 120  # NFS keeps what it knows of a file for up to 60
 def execute(run: Run, name: str, quiet: bool = False) -> Artifact | list[Artifact]:
     """The results of a stage, made where they are not done; says in one line why it ran or, unless quiet, did not.
 
-    "baselines" is a list, one Artifact a method. What a stage needs has to be there, but for light stages: those are
-    made on the way. Raises UserError naming the notebook to run first.
+    "baselines" is a list, one Artifact a method. What a stage needs has to be there, but for light stages and, where it has to
+    be made, those marked so: they are made on the way. Raises UserError naming the notebook to run first.
     """
     if name == "baselines":
         return [execute(run, method) for method in run.artifacts_of(name)]
@@ -71,7 +71,7 @@ def _found_or_made(run: Run, name: str, quiet: bool = False) -> Artifact:
         )
     if _why_not_done(artifact) is not None:
         with held(run.locked):
-            _require_all(run, [one for need in run.needs_of(artifact.name) for one in run.artifacts_of(need)])
+            _require_what_it_needs(run, artifact)
             with _claimed(artifact):
                 _make(run, artifact, module)
     elif not quiet:
@@ -79,6 +79,19 @@ def _found_or_made(run: Run, name: str, quiet: bool = False) -> Artifact:
     if hasattr(module, "publish"):
         module.publish(run, artifact)
     return artifact
+
+
+def _require_what_it_needs(run: Run, artifact: Artifact) -> None:
+    """Raises UserError before anything is touched; not where another process has made it while this one waited for the lock."""
+    light = CONTENTS[artifact.name.split("/")[0]].light  # it adds nothing up, and `run` makes it itself
+    if _why_not_done(artifact) is None:
+        return
+    if run.config.reproducible and not light:
+        reproducible.require()
+    for need in run.needs_of(artifact.name):
+        if CONTENTS[need].on_the_way:
+            execute(run, need, quiet=True)
+    _require_all(run, [one for need in run.needs_of(artifact.name) for one in run.artifacts_of(need)])
 
 
 @contextlib.contextmanager
@@ -93,7 +106,7 @@ def _claimed(artifact: Artifact) -> Iterator[None]:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{artifact.name}: a process beside this one makes it; waits", flush=True)
+            print(f"{artifact.name}: another process of this run makes it; waits", flush=True)
             fcntl.flock(folder, fcntl.LOCK_EX)
         except OSError:  # a file system where a folder has no lock: nothing is made beside there
             pass
@@ -116,8 +129,6 @@ def _make(run: Run, artifact: Artifact, module: ModuleType) -> None:
     reason, stage = _why_not_done(artifact), CONTENTS[artifact.name.split("/")[0]]
     if reason is None:  # another process has made it meanwhile
         return _say_up_to_date(artifact)
-    if run.config.reproducible and not stage.light:  # a light one adds nothing up, and `run` makes it itself
-        reproducible.require()
     if stage.together and run.workers > 1 and distributed.world_size() == 1:
         print(f"{artifact.name}: {run.workers} processes start", flush=True)
         distributed.launch(_again, (artifact.name, run.config), run.workers, run.config.device)
@@ -126,7 +137,8 @@ def _make(run: Run, artifact: Artifact, module: ModuleType) -> None:
     if stage.together or distributed.rank() == 0:
         print(f"{artifact.name}: runs, {reason}", flush=True)
         with contextlib.nullcontext() if stage.together else distributed.alone(), artifact.making(str(run.device)) as writer:
-            with gpus.memory_suffices(artifact.name, remedy(run.config, artifact.name)), threads.one(run.by_one_thread):
+            alone = run.by_one_thread and not stage.optional  # those train several networks at once
+            with gpus.memory_suffices(artifact.name, remedy(run.config, artifact.name)), threads.one(alone):
                 module.make(run, writer)
             if stage.together:
                 distributed.wait_for_all()  # nothing is called done while another process has still to come to its end

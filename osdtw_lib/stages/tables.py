@@ -16,7 +16,7 @@ from ..models.flops import passes
 from . import CONTENTS
 from .networks import rows, titles_of
 from .run import Run
-from .scores import scores_of
+from .scores import of_every_row
 from .selection import chosen, selection
 
 
@@ -30,8 +30,8 @@ def parameters(run: Run) -> dict:
 
 def make(run: Run, write: Writer) -> None:
     selected, found, labels = selection(run), [], run.test.labels
-    for name in rows(run, selected["shared_depth"]):
-        scores = scores_of(run, name)
+    for name, _, parts in of_every_row(run):
+        scores = parts["test"]
         predicted = predict(scores)
         line = {"method": name} | accuracy_by_group(predicted, labels, run.groups) | {"seed": run.config.seed}
         found.append(line | per_class.further_accuracies(predicted, labels, run.groups))

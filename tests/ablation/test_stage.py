@@ -49,6 +49,19 @@ def measured(tmp_path_factory, write_params):
     return run, said.getvalue()
 
 
+def test_its_cells_are_shared_out_over_all_threads_though_each_is_made_by_one(params, monkeypatch):
+    seen, threads = [], torch.get_num_threads()
+    monkeypatch.setattr(stage, "_measure_everything", lambda run: seen.append(torch.get_num_threads()))
+    monkeypatch.setattr(stage, "_write_tables", lambda run, write: write.json("nothing", {}))
+    monkeypatch.setattr(stage, "publish", lambda run, artifact: None)
+    torch.set_num_threads(threads + 1)
+    try:
+        execute(Run(load_config(params(SMALL))), "ablation")
+    finally:
+        torch.set_num_threads(threads)
+    assert seen == [threads + 1]
+
+
 # the refinement from features -------------------------------------------------------------------------------
 
 

@@ -26,12 +26,12 @@ from osdtw_lib.stages.run import Run
 
 pytestmark = pytest.mark.journey
 
-SHARED = ("start", "stage1", "fisher", "direct", "stage2", "stage3", "baselines/ce")
+SHARED = ("start", "stage1", "fisher", "direct", "stage2", "stage3", "baselines/ce", "scores")
 
 
 def every_shared_stage(path):
     run = Run(load_config(path))
-    for stage in ("split", "start", "stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "baselines"):
+    for stage in ("split", *SHARED[:4], "proxy", "selection", "stage2", "stage3", "baselines", "scores"):
         execute(run, stage)
 
 
@@ -154,11 +154,11 @@ def test_jobs_side_by_side_end_with_the_one_that_started_them():
     assert said == [b"starts", b"waits", b"waits"] and len(started) == 3 and not still_alive(started, 3)
 
 
-def test_torchrun_runs_by_hand_a_stage_that_the_first_process_makes_alone(params):
-    """One that all make together: test_cluster.py, on two machines."""
-    path = params()
+def test_torchrun_runs_a_stage_by_hand(params):
+    path = params({"recipe.micro_batch": 16, "stage0.epochs": 1})
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "osdtw_lib"]
-    done = subprocess.run([*launcher, "split", str(path)], cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    execute(Run(load_config(path)), "split")
+    done = subprocess.run([*launcher, "start", str(path)], cwd=PROJECT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("split: done") == 1
-    assert Run(load_config(path)).artifact("split").why_not_done() is None
+    assert done.stdout.count("start: done") == 1
+    assert Run(load_config(path)).artifact("start").why_not_done() is None

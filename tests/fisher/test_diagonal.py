@@ -11,6 +11,7 @@ from torch import nn
 from osdtw_lib.backend import distributed
 from osdtw_lib.backend.timm_import import timm
 from osdtw_lib.errors import UserError
+from osdtw_lib.fisher import diagonal
 from osdtw_lib.fisher.diagonal import diagonal_fisher, diagonal_fishers
 
 KINDS = {
@@ -299,6 +300,15 @@ def test_names_the_sample_whose_likelihood_is_not_finite():
         diagonal_fisher(model, [(images[:4], labels[:4]), (images[4:], labels[4:])], likelihood())
     with pytest.raises(UserError, match="sample 6 of batch 0 is not finite: the image holds"):
         diagonal_fisher(model, [(images, labels)], likelihood())
+
+
+def test_a_likelihood_is_looked_at_when_the_next_batch_is_on_its_way(monkeypatch):
+    """A GPU would stand still: nothing may wait for a batch's numbers before its own backward pass has begun."""
+    happened, check = [], diagonal._Pass._check_likelihoods
+    monkeypatch.setattr(diagonal._Pass, "_check_likelihoods", lambda self: happened.append(self.unchecked) or check(self))
+    diagonal_fisher(small_vit(), some_batches((5, 3, 2)), likelihood())
+    numbers = [unchecked and unchecked[2] for unchecked in happened]
+    assert numbers == [None, 0, 1, 2]
 
 
 def test_names_the_layer_where_values_stop_being_finite():

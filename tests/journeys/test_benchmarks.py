@@ -148,10 +148,10 @@ def test_end_to_end(quick):
     table = pd.read_csv(folder / "end_to_end.csv").set_index("part")
     assert list(table.columns) == ["seconds", "share", "gflops"] and "Machine: " in said
     stages = ["split", "start", "stage1", "fisher"]
-    assert list(table.index) == [*stages, "sum of the stages", "beside the stages", "wall", "wall, everything found done"]
+    assert list(table.index) == [*stages, "sum of the stages", "no stage at work", "wall", "wall, everything found done"]
     seconds = table["seconds"]
     assert seconds["sum of the stages"] == pytest.approx(seconds[stages].sum())
-    assert seconds["wall"] == pytest.approx(seconds["sum of the stages"] + seconds["beside the stages"])
+    assert 0 <= seconds["no stage at work"] <= seconds["wall"]
     assert (table["gflops"][["start", "stage1", "fisher"]] > 0).all() and table["share"]["wall"] == 1
 
 

@@ -11,6 +11,7 @@ from osdtw_lib.artifacts.artifact import Artifact
 from osdtw_lib.config.load import load_config
 from osdtw_lib.errors import UserError
 from osdtw_lib.evaluation import calibration, conformal
+from osdtw_lib.evaluation.scores import scores_over
 from osdtw_lib.figures.calibration import reliability
 from osdtw_lib.inference.correction import Correction, load_correction
 from osdtw_lib.inference.predictor import Predictor
@@ -85,10 +86,17 @@ def test_the_split_keeps_what_was_set_aside(carved):
     assert "calibration_sha256" in carved.artifact("split").notes()
 
 
+def test_scores_of_both_parts_are_those_of_each_rows_network_alone(carved):
+    for name, row in rows(carved, 2).items():
+        network = row.network(carved.read)
+        for part, images in (("test", carved.test), ("calibration", carved.calibration)):
+            assert np.array_equal(scores_of(carved, name, part), scores_over(network, row.scores, carved.batches(images))), name
+
+
 def test_temperatures_come_from_the_calibration_part_alone(carved):
     made = carved.artifact("calibration")
     judged = made.table("temperatures")
-    aside = scores_of(carved, "osdtw", carved.calibration)
+    aside = scores_of(carved, "osdtw", "calibration")
     labels, seed = carved.calibration.labels, carved.seed("calibration")
     again = calibration.judged_temperatures(aside, labels, carved.groups, rows(carved)["osdtw"].shares, seed)
     own = judged[judged["method"] == "osdtw"].reset_index(drop=True)
@@ -106,7 +114,7 @@ def test_sets_on_the_test_set_are_counted_by_group(carved):
     table = carved.artifact("calibration").table("sets")
     assert table["coverage"].unique().tolist() == [80, 90, 95] and set(table["thresholds"]) == {"by class", "one for all"}
     p = calibration.probabilities(scores_of(carved, "osdtw"))
-    aside = calibration.probabilities(scores_of(carved, "osdtw", carved.calibration))
+    aside = calibration.probabilities(scores_of(carved, "osdtw", "calibration"))
     own = [1 - aside[carved.calibration.labels == k, k] for k in range(10)]
     limits = np.array([np.sort(v)[int(np.ceil((len(v) + 1) * 0.9 - 1e-9)) - 1] for v in own])  # every class has nine
     inside = 1 - p <= limits

@@ -20,7 +20,7 @@ PLACES = {  # what runs out of memory, at which call, and what the line names
     "fisher": (diagonal._Pass, "batch", 2, "lower fisher.batch_size (now 64); the same command then begins this pass anew"),
     "direct": (measured_bias, "losses_at", 2, "lower direct.batch_size (now 64); the same command then goes on"),
     "baselines": (loop, "backward", 3, "lower recipe.micro_batch (now null"),
-    "tables": (scores, "scores_over", 3, "end what else runs on the GPU"),
+    "scores": (scores, "autocast", 3, "end what else runs on the GPU"),
 }
 
 
@@ -33,11 +33,11 @@ def test_a_full_memory_is_one_line_and_the_next_run_ends_the_same(
     shutil.rmtree(folder)
     call, left = getattr(where, name), [at]
 
-    def full(*arguments):
+    def full(*arguments, **options):
         left[0] -= 1
         if not left[0]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return call(*arguments)
+        return call(*arguments, **options)
 
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr(where, name, full)

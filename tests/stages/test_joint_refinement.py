@@ -31,7 +31,7 @@ def test_it_makes_stage_3_and_the_tables_anew_says_so_and_back_again_the_same(fi
         for stage in STAGES:
             execute(run, stage)
         out = capsys.readouterr().out
-        assert [line.split(":")[0] for line in out.splitlines() if ": runs," in line] == ["stage3", "tables"]
+        assert [line.split(":")[0] for line in out.splitlines() if ": runs," in line] == ["stage3", "scores", "tables"]
         assert f"stage3: runs, stale: stage3.likelihood {reason}" in out
         title = "OSDTW refined jointly (ours)" if changes else "OSDTW refined"
         assert run.artifact("tables").notes()["titles"]["osdtw"] == titles_of(run)["osdtw"] == title

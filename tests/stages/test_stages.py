@@ -23,8 +23,8 @@ from osdtw_lib.training.phase import means
 SELECTED = {"shared_depth": 2, "head_weight": 0.4}
 STAGES = [name for name, stage in CONTENTS.items() if not stage.optional]
 METHODS = ("ce", "logit_adjusted_ce", "balanced_bce", "stage1", "stage2", "osdtw_assembled", "osdtw")
-FROM_ALL_ROWS = ["tables", "class_mix", "calibration", "pictures"]
-FOLDERS = ["split", "start", "stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "tables"]
+FROM_ALL_ROWS = ["scores", "tables", "class_mix", "calibration", "pictures"]
+FOLDERS = ["split", "start", "stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3", "scores", "tables"]
 FOLDERS += ["simulation", "label_dependence", "class_mix", "calibration", "pictures"]
 FOLDERS += [f"baselines/{method}" for method in ("ce", "logit_adjusted_ce", "balanced_bce")]
 
@@ -246,7 +246,7 @@ def test_the_table_of_contents_and_the_methods_names_wait_for_no_library(python)
 
 def test_every_stage_says_what_is_in_its_key_and_is_named_after_its_file(project):
     files = {p.stem for p in (project / "osdtw_lib" / "stages").glob("*.py")}
-    files -= {"__init__", "run", "pipeline", "networks", "proxy_inputs", "scores", "side_by_side"}
+    files -= {"__init__", "run", "pipeline", "networks", "proxy_inputs", "side_by_side"}
     assert files == {name for name, stage in CONTENTS.items() if stage.room == "stages"}
     assert all(hasattr(module_of(name), "parameters") and hasattr(module_of(name), "make") for name in CONTENTS)
     order = list(CONTENTS)
@@ -408,6 +408,19 @@ def test_changing_stage_3_alone_runs_stage_3_alone(finished_copy, capsys):
     out = capsys.readouterr().out
     assert "stage3: runs, stale: stage3.epochs 2 -> 1" in out
     assert [line.split(":")[0] for line in out.splitlines() if ": runs," in line] == ["stage3", *FROM_ALL_ROWS]
+
+
+def test_scores_are_made_where_tables_lack_them_and_not_for_tables_that_are_done(finished_copy, finished, capsys):
+    run = finished_copy()
+    shutil.rmtree(run.folder / "scores")
+    for stage in ("tables", "class_mix", "calibration"):
+        execute(run, stage)
+    assert "runs," not in capsys.readouterr().out and not (run.folder / "scores").exists()
+    shutil.rmtree(run.folder / "class_mix")
+    execute(run, "class_mix")
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "runs," in line] == ["scores", "class_mix"]
+    for stage in ("scores", "class_mix"):
+        same_results(run.folder / stage, finished.folder / stage)
 
 
 def test_a_stage_without_its_predecessor_names_the_notebook_to_run(finished_copy, refused):
