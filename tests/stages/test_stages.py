@@ -257,8 +257,13 @@ def test_every_stage_says_what_is_in_its_key_and_is_named_after_its_file(project
 
 
 @pytest.mark.journey
-def test_the_same_seed_twice_gives_the_same_results(finished, chain):
-    again = chain()
+def test_the_same_seed_gives_the_same_results_whatever_threads_there_are(finished, chain):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        again = chain()
+    finally:
+        torch.set_num_threads(threads)
     shutil.rmtree(again.folder / "simulation")  # it was a copy
     execute(again, "simulation")
     for folder in FOLDERS:
