@@ -43,7 +43,7 @@ def write_page(notebook: Path, page: Path) -> Path:
             if "data" in output:
                 output["data"] = static(output["data"])
         if cell.cell_type == "code":
-            cell.outputs = [_folded(output) for output in cell.outputs]
+            cell.outputs = [_folded(output) for output in _joined(cell.outputs)]
     links = ['<a href="../index.html">all data sets</a>', f'<a href="index.html">{html.escape(notebook.parent.name)}</a>']
     links += [f'<span class="here">{b}</span>' if b == notebook.stem else f'<a href="{b}.html">{b}</a>' for b in NOTEBOOKS]
     exporter = HTMLExporter(template_name="notebook", extra_template_basedirs=[str(TEMPLATES)])
@@ -51,6 +51,18 @@ def write_page(notebook: Path, page: Path) -> Path:
     body, _ = exporter.from_notebook_node(nb, resources)
     write_text(page, body)
     return page
+
+
+def _joined(outputs: list) -> list:
+    """What was printed without anything between as one output: a kernel sends it as it comes, a line every few seconds."""
+    joined: list = []
+    for output in outputs:
+        before = joined[-1] if joined else None
+        if before and output.output_type == before.output_type == "stream" and output.name == before.name:
+            before.text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _folded(output):

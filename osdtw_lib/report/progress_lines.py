@@ -40,7 +40,7 @@ def _plain(lines: list[str]) -> str:
 
 
 def _pre(lines: list[str]) -> str:
-    return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
+    return f'<pre class="log">{html.escape(chr(10).join(lines))}</pre>'
 
 
 def _curve(lines: list[str]) -> str:

@@ -154,6 +154,18 @@ def test_an_edited_selection_is_not_reported(finished_copy):
     assert "0.8765" not in (run.folder / "index.html").read_text() + (run.folder.parent / "index.html").read_text()
 
 
+def test_lines_of_a_training_that_came_one_by_one_are_folded_into_one(tmp_path):
+    """As a kernel sends them: an output each."""
+    said = [f"stage3: epoch {i}/3  loss head 0.{9 - i}  100 images/s  9s left\n" for i in (1, 2, 3)]
+    streams = [("stdout", "stage3: runs\n"), *(("stdout", line) for line in said), ("stderr", "a warning\n"), ("stdout", "end\n")]
+    outputs = [new_output("stream", name=name, text=text) for name, text in streams]
+    notebook = new_notebook(cells=[new_code_cell("train()", outputs=outputs)])
+    nbformat.write(notebook, tmp_path / "06_stage3_tables.ipynb")
+    page = write_page(tmp_path / "06_stage3_tables.ipynb", tmp_path / "page.html").read_text()
+    assert page.count('<details class="log">') == 1 and page.count("<summary><code>stage3: epoch 3/3") == 1
+    assert all(line.strip() in page for _, line in streams)
+
+
 def test_a_long_log_is_folded_and_loses_no_line():
     import nbformat
 
