@@ -14,7 +14,8 @@ def epoch(label, n, of, losses="head 0.5  tail 0.25", end="700 images/s  9s left
 
 def said(page):
     """Every line of the whole logs, as a reader who opens them sees them."""
-    return [line for block in re.findall(r"<pre class=.log.>(.*?)</pre>", page, re.DOTALL) for line in html.unescape(block).splitlines()]
+    blocks = re.findall(r'<pre class="log">(.*?)</pre>', page, re.DOTALL)
+    return [line for block in blocks for line in html.unescape(block).splitlines()]
 
 
 def test_a_training_is_one_line_with_its_curve_and_its_log_is_kept():
