@@ -18,7 +18,8 @@ usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [--v
                     several seeds (about half an hour on 2 cores for the digits)
   --verdict         notebook 09 too: every method over seeds on one backbone, with intervals
                     and who wins (hours; a killed run goes on where it was, and shows what is there)
-  --quick           the verdict over its first two seeds only
+  --quick           the verdict over its first two seeds, without the rows that cost most (on the
+                    digits about 20 minutes on 2 cores)
   --with ROW.json   rows of the verdict that were made on another machine
   --gpus-per-run N  several files at once, N GPUs each (default: all GPUs, in as many groups as files)
   --wait            where another process works on the same results, wait until it has ended

@@ -58,7 +58,7 @@ class Verdict(Section):
 
     methods: Methods | None = None  # every one that is known
     seeds: Annotated[tuple[Seed, ...], Distinct] = Field((0, 1, 2), strict=False, min_length=1)
-    quick: bool = False  # the first two seeds only
+    quick: bool = False  # the first two seeds, without the dear rows
     training_images: Literal["drawn", "kept"] = "kept"
     budgets: Annotated[tuple[Literal["epochs", "osdtw", "tuned"], ...], Distinct] = Field(("epochs",), strict=False, min_length=1)
     others: tuple[Text, ...] = Field((), strict=False)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 
 from .. import methods
 from ..artifacts.files import make_folder
 from ..config.schema import Config
 from ..errors import DivergedError, UserError
+from ..models.flops import training_flops
 from ..stages import execute
 from ..stages.pipeline import phase_flops
 from ..stages.run import Run
@@ -17,16 +19,21 @@ from .rows import taken_from_elsewhere
 from .seed_run import SeedRun, seed_run, seeds_of
 from .tuning import TRIALS, tuning_run
 
+DEAR = 1.25
 Job = tuple[str, int, str]  # kind, seed, name: a row's, or of "chain" a likelihood's
 
 
 def measure(run: Run) -> None:
     """Every cell that is not done: first the starts, then what stands on them, then what stands on that."""
     seeds, budgets = seeds_of(run), run.config.verdict.budgets
-    kinds = seed_run(run, seeds[0]).asked
+    without = left_out(run)
+    kinds = {name: asked for name, asked in seed_run(run, seeds[0]).asked.items() if name not in without}
+    if without:
+        print(f"verdict: --quick leaves out {', '.join(sorted(without))}; without it they are trained too", flush=True)
     alone = [name for name, (kind, _) in kinds.items() if not kind.after]
     standing = [name for name, (kind, _) in kinds.items() if kind.after]
-    chains = [("chain", seed, likelihood) for seed in seeds for likelihood in LIKELIHOODS]
+    likelihoods = [run.config.likelihood] if without else LIKELIHOODS
+    chains = [("chain", seed, likelihood) for seed in seeds for likelihood in likelihoods]
     asked = [("epochs", "method", kinds), ("osdtw", "longer", kinds), ("tuned", "tuned", ("osdtw", *kinds))]
     jobs = [(kind, seed, name) for budget, kind, names in asked if budget in budgets for seed in seeds for name in names]
     to_do = _to_do(run, chains + jobs)
@@ -50,6 +57,19 @@ def measure(run: Run) -> None:
         _all(run, [(number, seed, name) for name in standing if name in lacking for number in numbers])
         _all(run, [("tuned", seed, name) for seed in seeds for name in ("osdtw", *alone)])
         _on_their_ground(run, [("tuned", seed, name) for seed in seeds for name in standing])
+
+
+@functools.lru_cache(maxsize=4)
+def left_out(run: Run) -> frozenset[str]:
+    """The rows that `quick` does not train, unless methods are named: the methods that cost more than DEAR plain trainings, and
+    OSDTW's by the other likelihood, which is another whole chain."""
+    if not run.config.verdict.quick or run.config.verdict.methods is not None:
+        return frozenset()
+    own = seed_run(run, run.config.seed)
+    plain = training_flops(run.config.model, len(run.class_names)) * len(run.train) * run.config.stage2.epochs
+    dear = [name for name in own.asked if name not in run.config.baselines and _flops_of(own, name) > DEAR * plain]
+    others = [seed_run(run, run.config.seed, likelihood) for likelihood in LIKELIHOODS if likelihood != run.config.likelihood]
+    return frozenset((*dear, *(cell.name for other in others for cell in of_osdtw(other))))
 
 
 def hours_of(run: Run, jobs: list[Job]) -> float:

@@ -14,7 +14,7 @@ from ..stages.run import Run
 from ..stages.side_by_side import by_itself
 from . import compare
 from .cells import cells, decision
-from .measure import measure
+from .measure import left_out, measure
 from .rows import file_of, taken_from_elsewhere
 from .seed_run import seed_run, seeds_of
 
@@ -105,7 +105,8 @@ def missing(run: Run, rows: list[dict]) -> pd.DataFrame:
         "tuned": ("osdtw", *methods),
     }
     asked = [(name, b, seed) for b in run.config.verdict.budgets for name in names[b] for seed in seeds]
-    return compare.not_run(asked, rows, _failed(run))
+    quick = {at: "left out by --quick" for at in asked if at[0] in left_out(run)}
+    return compare.not_run(asked, rows, quick | _failed(run))
 
 
 def _failed(run: Run) -> dict[tuple[str, str, int], str]:

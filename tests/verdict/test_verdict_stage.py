@@ -219,6 +219,25 @@ def test_quick_is_the_first_two_seeds(params):
     assert {cell.run.config.seed for cell in cells(run)} == {5, 6}
 
 
+def test_quick_leaves_out_what_costs_most_and_the_other_likelihood_unless_methods_are_named(params, monkeypatch, capsys):
+    trained = []
+    monkeypatch.setattr(measure, "everywhere", lambda run, function, jobs: trained.extend(job[-1] for job in jobs))
+    changes = {"verdict.seeds": [5, 6], "verdict.quick": True, "baselines": ["ce", "ride"]}
+    run = Run(load_config(params(changes)))
+    execute(run, "split")
+    out = measure.left_out(run)
+    dear = {"bbn", "ensemble", "sade", "rsg"}
+    assert dear <= out and not out & {"ce", "ride", "crt", "ldam_drw", "osdtw", "stage1", "osdtw_joint"}
+    assert {"osdtw_categorical", "stage1_categorical"} <= out, "and ride, which the run itself asks for, stays"
+    measure.measure(run)
+    assert not out & set(trained) and {"ce", "ride", "ldam_drw", "bernoulli"} <= set(trained) and "categorical" not in trained
+    assert "--quick leaves out" in capsys.readouterr().out
+    table = stage.missing(run, []).set_index("row")["why"]
+    assert {table[name] for name in out} == {"left out by --quick"} and table["ce"] == "not yet"
+    assert not measure.left_out(Run(load_config(params(changes | {"verdict.methods": ["bbn"]}))))
+    assert not measure.left_out(Run(load_config(params(changes | {"verdict.quick": False}))))
+
+
 def opened_with_both(run):
     values = run.config.verdict.model_copy(update={"methods": {"ce": {}, "logit_adjusted_ce": {}}})
     return Run(run.config.model_copy(update={"verdict": values}), source=run.source)
