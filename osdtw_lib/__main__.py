@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--from", dest="first", metavar="NN", help="redo from this notebook on, for instance 05")
     batch.add_argument("--ablations", action="store_true", help="notebook 08 too, which trains every cell of a grid")
     batch.add_argument("--verdict", action="store_true", help="notebook 09 too, which trains every method over seeds")
-    batch.add_argument("--quick", action="store_true", help="the verdict over its first two seeds, without the rows that cost most")
+    batch.add_argument("--quick", action="store_true", help="the verdict over two seeds, without the rows that cost most")
     batch.add_argument(
         "--with", nargs="+", action="extend", default=[], dest="others", metavar="ROW.json", help="rows made on another machine"
     )
