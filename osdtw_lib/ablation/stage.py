@@ -12,6 +12,7 @@ import pandas as pd
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import make_folder, write_text
 from ..config.schema import Config
+from ..errors import UserError
 from ..evaluation.metrics import accuracy_by_group
 from ..evaluation.scores import predict, scores_over
 from ..proxy.grid import Choice
@@ -28,6 +29,8 @@ SHOWN = {"ablation": "ablation", "ranking": "proxy_ranking"}  # these lie in out
 
 
 def parameters(run: Run) -> dict:
+    if run.config.stage3.encoder == "trained":
+        raise UserError("stage3.encoder: notebook 08 refines its cells on features of a frozen encoder; leave the key out for it")
     return run.dump("ablation", "selection") | {"depths": depths_of(run)}
 
 

@@ -57,9 +57,10 @@ class Stage2(Training):
 
 
 class Stage3(Training):
-    """The refinement: decoders only, shared encoder frozen; by each task's likelihood (the paper's), or one over all classes."""
+    """The refinement: by each task's likelihood (the paper's), or one over all classes; shared encoder frozen (the paper's), or not."""
 
     epochs: Epochs = 30
     warmup_epochs: Warmup = 0.0
     decoders: Literal["stage1", "stage2"] = "stage1"
     likelihood: Literal["separate", "joint"] = since("separate")
+    encoder: Literal["frozen", "trained"] = since("frozen")

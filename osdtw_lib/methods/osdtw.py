@@ -97,14 +97,14 @@ def joint(problem: Problem, head_weight: float) -> Phase:
 
 
 def refine(problem: Problem, length: Training | None = None) -> Phase:
-    """The decoders of an assembled network, its encoder a fixed function (section 6.2)."""
-    likelihoods = refined_by(problem)
+    """The decoders of an assembled network, its encoder a fixed function (section 6.2); where `stage3.encoder` says so (ours) all."""
+    likelihoods, length = refined_by(problem), length or problem.config.stage3
 
     def losses(network, part):
         logits = network(part.images)
         return {name: -likelihood(logits, part.labels).mean() for name, likelihood in likelihoods.items()}
 
-    return Phase(length or problem.config.stage3, losses, prepare=TwoBranchViT.freeze_encoder)
+    return Phase(length, losses, prepare=TwoBranchViT.freeze_encoder if problem.config.stage3.encoder == "frozen" else None)
 
 
 def refined_by(problem: Problem) -> dict[str, Callable[[dict[str, Tensor], Tensor], Tensor]]:
@@ -176,8 +176,10 @@ class Refined(_TwoTasks):
 
     def __init__(self, problem: Problem, shared_depth: int | None = None):
         super().__init__(problem, shared_depth)
-        if problem.config.stage3.likelihood == "joint":
-            self.title = "OSDTW refined jointly (ours)"
+        stage3 = problem.config.stage3
+        how = {"jointly": stage3.likelihood == "joint", "with its encoder": stage3.encoder == "trained"}
+        if changed := [words for words, ours in how.items() if ours]:
+            self.title = f"OSDTW refined {' '.join(changed)} (ours)"
 
     def network(self, read: Read) -> TwoBranchViT:
         return load_weights(two_branches(self.problem, self.shared_depth), read("stage3", "network"))

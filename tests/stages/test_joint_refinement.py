@@ -52,6 +52,20 @@ def test_the_shared_encoder_stays_and_both_decoders_go_another_way_than_the_pape
     assert not any(torch.equal(joint[f"{task}.head.weight"], separate[f"{task}.head.weight"]) for task in ("head", "tail"))
 
 
+def test_with_its_encoder_all_of_it_moves_and_the_row_says_so(finished_copy, finished, refused, params):
+    run = finished_copy(JOINT | {"stage3.encoder": "trained"})
+    for stage in ("stage3", "tables"):
+        execute(run, stage)
+    refined, stage2 = (run.artifact(stage).tensors("network") for stage in ("stage3", "stage2"))
+    shared = {f"head.{name}" for name in osdtw.two_branches(run.problem, 2).encoder_parameters()}
+    assert not any(torch.equal(refined[name], stage2[name]) for name in shared)
+    predictor = load_predictor(run.folder)
+    assert predictor.row.title == titles_of(run)["osdtw"] == "OSDTW refined jointly with its encoder (ours)"
+    assert np.array_equal(predictor(run.test.pixels).argmax(1), predict(scores_of(run, "osdtw")))
+    assert "encoder" not in finished.artifact("stage3").parameters["stage3"]
+    assert "notebook 08 refines its cells on features" in refused("ablation", params({"stage3.encoder": "trained"}))
+
+
 def test_stopped_under_mixup_it_goes_on_and_ends_bit_for_bit_the_same(params, stop_after, capsys):
     mixed = open_run(params(JOINT | {"recipe.mixup": 0.8, "recipe.cutmix": 1.0}))
     run = mixed.at({"shared_depth": 2, "head_weight": 0.4})
