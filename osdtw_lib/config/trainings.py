@@ -57,7 +57,7 @@ class Stage2(Training):
 
 
 class Stage3(Training):
-    """The refinement: by each task's likelihood, or one over all classes; shared encoder frozen or not. The paper's are the defaults."""
+    """The refinement: by each task's likelihood or one over all classes, the shared encoder frozen or not; the paper's: by default."""
 
     epochs: Epochs = 30
     warmup_epochs: Warmup = 0.0
