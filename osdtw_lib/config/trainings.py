@@ -57,7 +57,7 @@ class Stage2(Training):
 
 
 class Stage3(Training):
-    """The refinement: by each task's likelihood or one over all classes, the shared encoder frozen or not; the paper's: by default."""
+    """The refinement: by each task's likelihood or one over all classes, the shared encoder frozen or not."""
 
     epochs: Epochs = 30
     warmup_epochs: Warmup = 0.0
