@@ -97,7 +97,7 @@ def joint(problem: Problem, head_weight: float) -> Phase:
 
 
 def refine(problem: Problem, length: Training | None = None) -> Phase:
-    """The decoders of an assembled network, its encoder a fixed function (section 6.2) unless `stage3.encoder` is trained (ours)."""
+    """The decoders of an assembled network, its encoder a fixed function (section 6.2) unless stage3.encoder is trained."""
     likelihoods, length = refined_by(problem), length or problem.config.stage3
 
     def losses(network, part):
