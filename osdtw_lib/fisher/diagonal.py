@@ -9,6 +9,7 @@ size (batch x parameters) is ever held.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 
@@ -121,7 +122,7 @@ class _Pass:
         self.parameters = dict(model.named_parameters())
         self.sums = {n: torch.zeros(p.shape, dtype=_sum_type(p.dtype), device=p.device) for n, p in self.parameters.items()}
         self.samples, self.handles, self.said = 0, [], False
-        self.unchecked: tuple[Tensor, Tensor, int] | None = None  # images, log-likelihoods and number of the last batch
+        self.finite: list[tuple[int, Tensor]] = []  # number of each batch since the last look, and whether all likelihoods were
         self.rows: dict[str, list[int]] = {}  # of each layer, how many every call in this batch was given
         self.ruled, self.expanded, self.one_by_one = self._assign()
 
@@ -218,15 +219,18 @@ class _Pass:
                 scores.sum().backward()
         self._one_sample_at_a_time(images, labels)
         self.samples += len(labels)
-        self._check_likelihoods()  # of the batch before: a GPU would stand still while one waits for this one's
-        self.unchecked = images, scores.detach(), number
+        self.finite.append((number, torch.isfinite(scores.detach()).all()))  # looked at later: a GPU would stand still meanwhile
 
-    def _check_likelihoods(self) -> None:
-        """Raises UserError for a sample of the last batch whose log-likelihood is not finite."""
-        if self.unchecked is None:
+    def _check_likelihoods(self, batches) -> None:
+        """Raises UserError naming batch and sample where a log-likelihood since the last look was not finite."""
+        looked_at, self.finite = self.finite, []
+        if not looked_at or bool(torch.stack([finite for _, finite in looked_at]).all()):
             return
-        (images, scores, number), self.unchecked = self.unchecked, None
-        bad = (~torch.isfinite(scores)).nonzero()
+        self.detach()
+        number = next(number for number, finite in looked_at if not finite)
+        images, labels = _on_device(self.model, *next(itertools.islice(batches, number, None)))
+        with torch.no_grad():
+            bad = (~torch.isfinite(self._log_likelihood({}, images, labels))).nonzero()
         if len(bad):
             reason = self._first_not_finite(images[bad[0]])
             raise UserError(f"the log-likelihood of sample {int(bad[0])} of batch {number} is not finite: {reason}")
@@ -282,8 +286,8 @@ class _Pass:
         self.attach()
 
     def check_finite(self, batches) -> None:
-        """Raises UserError naming layer and sample if a sum is not finite; finding them is slow, and rare."""
-        self._check_likelihoods()
+        """Raises UserError naming layer and sample if a likelihood or a sum is not finite; finding them is slow, and rare."""
+        self._check_likelihoods(batches)
         total = sum(float(s.sum(dtype=torch.float64)) for s in self.sums.values())
         if math.isfinite(total):
             return

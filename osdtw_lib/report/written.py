@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..artifacts.files import checksum, write_text
 from ..artifacts.manifest import MANIFEST, own_checksum, read_manifest
-from ..stages import NOTEBOOKS
+from ..stages import CONTENTS, NOTEBOOKS
 
 LISTING = "notebooks.json"
 
@@ -32,7 +32,8 @@ def _told(notebook: Path) -> dict[str, str | None]:
     """What a notebook tells of, as it is now: the results of its stages; of one that stands beside the run Stage 3's key."""
     folder = notebook.parent
     if notebook.stem in NOTEBOOKS:
-        return {stage: _results(folder, stage) for stage in NOTEBOOKS[notebook.stem]}
+        stages = [stage for stage in NOTEBOOKS[notebook.stem] if not CONTENTS[stage].on_the_way]  # those may come and go
+        return {stage: _results(folder, stage) for stage in stages}
     return {"stage3": (read_manifest(folder / "stage3") or {}).get("key")}
 
 

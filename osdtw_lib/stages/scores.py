@@ -79,6 +79,7 @@ def _over(run: Run, some: dict[str, Row], images) -> dict[str, torch.Tensor]:
 
 def _together(own: torch.Tensor, places: torch.Tensor, n: int) -> torch.Tensor:
     """The rows (n, K) of all processes, each of which has its `own` at these places; but for the first as they are."""
+    own = own.to(distributed.from_first(own.dtype))  # one that had no batch does not know it
     whole = torch.empty(n, own.shape[1], dtype=own.dtype) if distributed.rank() == 0 else own
     for first in range(0, n, SUMMED):
         some = torch.zeros(min(SUMMED, n - first), own.shape[1], dtype=own.dtype)

@@ -1,4 +1,4 @@
-"""Notebook 06: assembly (Eq. 15), then the decoders refined with the shared encoder frozen (section 6.2)."""
+"""Notebook 06: assembly (Eq. 15), then the decoders refined with the shared encoder frozen (section 6.2), or not."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ def measure(run: Run) -> None:
     seeds, budgets = seeds_of(run), run.config.verdict.budgets
     without = left_out(run)
     kinds = {name: asked for name, asked in seed_run(run, seeds[0]).asked.items() if name not in without}
-    if without:
-        print(f"verdict: --quick leaves out {', '.join(sorted(without))}; without it they are trained too", flush=True)
+    if lacking := sorted(without - {name for name, *_ in taken_from_elsewhere(run)}):
+        print(f"verdict: --quick leaves out {', '.join(lacking)}; without it they are trained too", flush=True)
     alone = [name for name, (kind, _) in kinds.items() if not kind.after]
     standing = [name for name, (kind, _) in kinds.items() if kind.after]
     likelihoods = [run.config.likelihood] if without else LIKELIHOODS
@@ -61,13 +61,13 @@ def measure(run: Run) -> None:
 
 @functools.lru_cache(maxsize=4)
 def left_out(run: Run) -> frozenset[str]:
-    """The rows that `quick` does not train, unless methods are named: the methods that cost more than DEAR plain trainings, and
-    OSDTW's by the other likelihood, which is another whole chain."""
+    """The rows that `quick` does not train, unless methods are named: methods that cost more than DEAR plain trainings (but for the
+    run's own baselines), and OSDTW's by the other likelihood, which is another whole chain."""
     if not run.config.verdict.quick or run.config.verdict.methods is not None:
         return frozenset()
     own = seed_run(run, run.config.seed)
     plain = training_flops(run.config.model, len(run.class_names)) * len(run.train) * run.config.stage2.epochs
-    dear = [name for name in own.asked if name not in run.config.baselines and _flops_of(own, name) > DEAR * plain]
+    dear = [name for name in own.asked if name not in run.asked and _flops_of(own, name) > DEAR * plain]
     others = [seed_run(run, run.config.seed, likelihood) for likelihood in LIKELIHOODS if likelihood != run.config.likelihood]
     return frozenset((*dear, *(cell.name for other in others for cell in of_osdtw(other))))
 

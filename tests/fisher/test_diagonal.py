@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from several_processes import together
 from small_networks import likelihood, small_vit, some_batches
 from torch import nn
@@ -302,13 +303,32 @@ def test_names_the_sample_whose_likelihood_is_not_finite():
         diagonal_fisher(model, [(images, labels)], likelihood())
 
 
-def test_a_likelihood_is_looked_at_when_the_next_batch_is_on_its_way(monkeypatch):
-    """A GPU would stand still: nothing may wait for a batch's numbers before its own backward pass has begun."""
-    happened, check = [], diagonal._Pass._check_likelihoods
-    monkeypatch.setattr(diagonal._Pass, "_check_likelihoods", lambda self: happened.append(self.unchecked) or check(self))
+class Looks(TorchDispatchMode):
+    """Operations that wait for a device's numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            self.seen.append(function)
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_batch_waits_for_a_number(monkeypatch):
+    """A GPU would stand still: likelihoods and sums are looked at together, every so many batches and at the end."""
+    batch, check, looks, checks = diagonal._Pass.batch, diagonal._Pass.check_finite, Looks(), []
+
+    def watched(self, *arguments):
+        with looks:
+            batch(self, *arguments)
+
+    monkeypatch.setattr(diagonal._Pass, "batch", watched)
+    counted = lambda self, batches: checks.append(len(self.finite)) or check(self, batches)  # noqa: E731
+    monkeypatch.setattr(diagonal._Pass, "check_finite", counted)
     diagonal_fisher(small_vit(), some_batches((5, 3, 2)), likelihood())
-    numbers = [unchecked and unchecked[2] for unchecked in happened]
-    assert numbers == [None, 0, 1, 2]
+    assert looks.seen == [] and checks == [3]
 
 
 def test_names_the_layer_where_values_stop_being_finite():

@@ -155,6 +155,13 @@ def test_end_to_end(quick):
     assert (table["gflops"][["start", "stage1", "fisher"]] > 0).all() and table["share"]["wall"] == 1
 
 
+def test_stages_beside_each_other_count_once(project, monkeypatch):
+    monkeypatch.syspath_prepend(str(project / "benchmarks"))
+    at_work = runpy.run_path(str(project / "benchmarks" / "end_to_end.py"))["at_work"]
+    done = {"a": (10, 10), "beside a, beyond it": (8, 15), "within that": (2, 12), "after a gap": (5, 30)}  # seconds, when done
+    assert at_work([(name, seconds, 0.0, at) for name, (seconds, at) in done.items()]) == 15 + 5
+
+
 def test_growth(quick_here):
     folder, said = quick_here("growth")
     table = pd.read_csv(folder / "growth.csv")

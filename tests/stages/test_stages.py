@@ -15,6 +15,7 @@ from osdtw_lib.errors import UserError
 from osdtw_lib import load_predictor
 from osdtw_lib.methods import osdtw
 from osdtw_lib.models.vit import depth_of
+from osdtw_lib.report.written import is_of_another_run, remember
 from osdtw_lib.stages import CONTENTS, execute, open_run, pipeline
 from osdtw_lib.stages.proxy_inputs import load_proxy
 from osdtw_lib.stages.run import module_of
@@ -421,6 +422,12 @@ def test_scores_are_made_where_tables_lack_them_and_not_for_tables_that_are_done
     for stage in ("tables", "class_mix", "calibration"):
         execute(run, stage)
     assert "runs," not in capsys.readouterr().out and not (run.folder / "scores").exists()
+    notebook = run.folder / "06_stage3_tables.ipynb"
+    notebook.write_text("{}")
+    shutil.copytree(finished.folder / "scores", run.folder / "scores")
+    remember(notebook)
+    shutil.rmtree(run.folder / "scores")
+    assert not is_of_another_run(notebook)
     shutil.rmtree(run.folder / "class_mix")
     execute(run, "class_mix")
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if "runs," in line] == ["scores", "class_mix"]
