@@ -61,8 +61,8 @@ def measure(run: Run) -> None:
 
 @functools.lru_cache(maxsize=4)
 def left_out(run: Run) -> frozenset[str]:
-    """The rows that `quick` does not train, unless methods are named: methods that cost more than DEAR plain trainings and are not
-    the run's own, and OSDTW's by the other likelihood, another whole chain."""
+    """The rows that `quick` does not train, unless methods are named: methods, but for the run's own, that cost more than DEAR
+    plain trainings, and OSDTW's by the other likelihood, another whole chain."""
     if not run.config.verdict.quick or run.config.verdict.methods is not None:
         return frozenset()
     own = seed_run(run, run.config.seed)
