@@ -8,16 +8,23 @@ import torch
 from ..backend.precision import autocast
 
 
-@torch.no_grad()
 def scores_over(network, scores, batches, precision: str = "fp32") -> np.ndarray:
     """scores(network, images) (B, K) of every image (N, K), float32 or wider; precision: the recipe's, in which a GPU does it."""
-    network.eval()
-    found = []
+    return torch.cat(scores_of_several([(network, scores)], batches, precision)[0]).numpy()
+
+
+@torch.no_grad()
+def scores_of_several(networks: list[tuple], batches, precision: str = "fp32") -> list[list[torch.Tensor]]:
+    """The same of several (network, scores), batch by batch; each image is read once."""
+    found: list[list[torch.Tensor]] = [[] for _ in networks]
+    for network, _ in networks:
+        network.eval()
     for images, _ in batches:
-        with autocast(precision, images.device, evaluation=True):
-            own = scores(network, images)
-        found.append(own.to(torch.promote_types(own.dtype, torch.float32)).cpu())
-    return torch.cat(found).numpy()
+        for own, (network, scores) in zip(found, networks):
+            with autocast(precision, images.device, evaluation=True):
+                made = scores(network, images)
+            own.append(made.to(torch.promote_types(made.dtype, torch.float32)).cpu())
+    return found
 
 
 def class_scores(network, tasks: dict, batches, precision: str = "fp32") -> np.ndarray:

@@ -14,7 +14,7 @@ import torch
 from ..artifacts.artifact import Writer
 from ..artifacts.files import read_tensors, remove
 from ..backend import distributed
-from ..backend.precision import autocast
+from ..evaluation.scores import scores_of_several
 from ..methods._base import Row
 from .networks import rows
 from .run import Run
@@ -59,18 +59,12 @@ def of_every_row(run: Run) -> Iterator[tuple[str, Row, dict[str, np.ndarray]]]:
         yield name, row, {part: scores.numpy() for part, scores in tensors.items()}
 
 
-@torch.no_grad()
 def _over(run: Run, some: dict[str, Row], images) -> dict[str, torch.Tensor]:
     """{row: scores (N, K)} of all images in the first process; in the others of those that were theirs."""
-    networks = {name: row.network(run.read).eval() for name, row in some.items()}
     batches, rank, every = run.batches(images), distributed.rank(), distributed.world_size()
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in some}
-    for pixels, _ in batches.share(rank, every):
-        for name, row in some.items():
-            with autocast(run.config.recipe.precision, pixels.device, evaluation=True):
-                scores = row.scores(networks[name], pixels)
-            found[name].append(scores.to(torch.promote_types(scores.dtype, torch.float32)).cpu())
-    own = {name: torch.cat(parts) if parts else torch.zeros(0, len(run.class_names)) for name, parts in found.items()}
+    networks = [(row.network(run.read), row.scores) for row in some.values()]
+    found = scores_of_several(networks, batches.share(rank, every), run.config.recipe.precision)
+    own = {name: torch.cat(parts) if parts else torch.zeros(0, len(run.class_names)) for name, parts in zip(some, found)}
     if every == 1:
         return own
     places = torch.cat([torch.arange(0), *torch.arange(len(images)).split(batches.at_a_time)[rank::every]])

@@ -9,9 +9,10 @@ import torch
 
 from osdtw_lib.backend import gpus
 from osdtw_lib.errors import UserError
+from osdtw_lib.evaluation import scores
 from osdtw_lib.fisher import diagonal
 from osdtw_lib.proxy import measured_bias
-from osdtw_lib.stages import scores, side_by_side
+from osdtw_lib.stages import side_by_side
 from osdtw_lib.stages.run import remedy
 from osdtw_lib.training import loop
 
