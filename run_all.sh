@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 if [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; then
     cat <<'TEXT'
 usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [--verify] [--gpus-per-run N] [PARAMS.yaml ...]
-       ./run_all.sh --verdict [--quick] [PARAMS.yaml ...] [--with ROW.json ...]
+       ./run_all.sh --verdict [--quick] [--budget osdtw] [--tuned] [PARAMS.yaml ...] [--with ROW.json ...]
        ./run_all.sh --lab [--reproducible]
 
   PARAMS.yaml       parameter files, one after the other (default: params/mnist_lt.yaml); on
@@ -20,6 +20,8 @@ usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [--v
                     and who wins (hours; a killed run goes on where it was, and shows what is there)
   --quick           the verdict over its first two seeds, without the rows that cost most (on the
                     digits about 20 minutes on 2 cores)
+  --budget osdtw    in the verdict every method also trained as long as OSDTW's compute buys, and
+                    --tuned: with values chosen by trials of its own (each a night; said beforehand)
   --with ROW.json   rows of the verdict that were made on another machine
   --gpus-per-run N  several files at once, N GPUs each (default: all GPUs, in as many groups as files)
   --wait            where another process works on the same results, wait until it has ended

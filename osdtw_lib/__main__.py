@@ -69,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_argument("--ablations", action="store_true", help="notebook 08 too, which trains every cell of a grid")
     batch.add_argument("--verdict", action="store_true", help="notebook 09 too, which trains every method over seeds")
     batch.add_argument("--quick", action="store_true", help="the verdict over two seeds, without the rows that cost most")
+    batch.add_argument("--budget", choices=["osdtw"], help="in the verdict also every method at OSDTW's compute (a night)")
+    batch.add_argument(
+        "--tuned", action="store_true", help="in the verdict also every method tuned by trials of its own (a night)"
+    )
     batch.add_argument(
         "--with", nargs="+", action="extend", default=[], dest="others", metavar="ROW.json", help="rows made on another machine"
     )
@@ -161,9 +165,12 @@ def _run(chosen) -> int:
     swallowed = [name for name in chosen.others if name.endswith((".yaml", ".yml"))]
     if swallowed:
         raise UserError(f"--with {swallowed[0]}: is a parameter file; name parameter files before --with")
-    if (chosen.quick or chosen.others) and not chosen.verdict:
-        raise UserError("--quick and --with are of the verdict; add --verdict")
+    if (chosen.quick or chosen.others or chosen.budget or chosen.tuned) and not chosen.verdict:
+        raise UserError("--quick, --budget, --tuned and --with are of the verdict; add --verdict")
     overrides = chosen.overrides + (["verdict.quick=true"] if chosen.quick else [])
+    if chosen.budget or chosen.tuned:
+        budgets = ["epochs", *filter(None, [chosen.budget, "tuned" if chosen.tuned else None])]
+        overrides += [f"verdict.budgets=[{', '.join(budgets)}]"]
     if chosen.others:
         _refuse_two_places(chosen.params, overrides)
         overrides += [f"verdict.others={_in_yaml(chosen.others)}"]

@@ -52,6 +52,7 @@ def exchange(folder):
     assert distributed.world_size() == 3
     share_features(folder)
     assert distributed.same_everywhere("a key") and not distributed.same_everywhere("other" if rank == 2 else "a key")
+    see_the_selection_late(folder)
     looked = []
     distributed.by_first(lambda: looked.append(rank))
     assert looked == ([0] if rank == 0 else [])
@@ -75,6 +76,26 @@ def share_features(folder):
         token = os.environ[TOKEN]
         assert token == distributed.from_first(token)
     assert os.environ.get(TOKEN) == before
+
+
+def see_the_selection_late(folder):
+    """A machine that sees the first one's selection after a while waits for it; one that never sees it says so."""
+    from osdtw_lib.stages import pipeline
+
+    rank, started, pipeline.VISIBLE_SECONDS = distributed.rank(), time.monotonic(), 3
+
+    def artifact(name, seconds={0: 0.0, 1: 0.5, 2: 1.5}):  # noqa: B006
+        if time.monotonic() - started < seconds[rank]:
+            if rank == 1:
+                raise UserError("selection: no result yet")
+            return SimpleNamespace(key="of an older selection")
+        return SimpleNamespace(key="of the selection")
+
+    run = SimpleNamespace(artifact=artifact, needs_of=lambda name: ["selection", "start"])
+    assert pipeline._as_first_sees_it(run, "stage2").key == "of the selection"
+    if rank:
+        run.artifact = lambda name: SimpleNamespace(key="of another parameter file")
+    assert (pipeline._as_first_sees_it(run, "stage2").key == "of the selection") == (rank == 0)
 
 
 def refused_by(rank):

@@ -44,6 +44,7 @@ BUILDS = (  # the one to prefer first
     Build("cu130", 13, ((2, 11), (2, 14)), ((7, 5), (12, 1))),
     Build("cu126", 12, ((2, 6), (2, 14)), ((5, 0), (9, 0))),
 )
+FULL = re.compile(r"out of memory|(CUBLAS|CUDNN|CUSOLVER)_STATUS_ALLOC_FAILED")  # as libraries say it that allocate by themselves
 ELSEWHERE = "a build of torch for it (pytorch.org, Installing previous versions of PyTorch)"
 
 
@@ -73,7 +74,9 @@ def memory_suffices(what: str, remedy: str) -> Iterator[None]:
     """Inside, a GPU whose memory is full is one line: UserError of what did not fit and of what to do about it."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not FULL.search(str(error)):
+            raise
         traceback.clear_frames(error.__traceback__)  # they would hold what filled the memory
         raise UserError(f"{what}: the GPU's memory is full; {remedy}") from None
 

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+AT_ONCE = "OSDTW_AT_ONCE"  # the variable with how many processes like this one work on this machine beside each other
 SPINS = "3000"  # some 30 microseconds; libgomp's own: 300000
 
 
@@ -32,6 +33,12 @@ def allowed() -> int:
     """Threads that may work here: OMP_NUM_THREADS, where it is set, else `cores()`."""
     said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return max(1, int(said)) if said.isdecimal() else cores()
+
+
+def at_once() -> int:
+    """How many processes like this one work here side by side, each on jobs of its own; those of one training are not counted."""
+    said = os.environ.get(AT_ONCE, "")
+    return max(1, int(said)) if said.isdecimal() else 1
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ Its name holds the fingerprint of the images' contents and the side. Blocks of i
 beside the file gets a line with a checksum for each that is done, so that a killed build goes on, and a block that was
 damaged later is noticed and made again: every block is compared when the file is opened, by the first process of a run
 for all its processes and stages (they work under one lock, see artifacts/lock.py), as long as nobody writes to the file.
+Where a file system has no locks each process that finds it missing makes all of it under a name of its own, then renames it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +50,16 @@ def decoded(images: ImageFiles, side: int, folder: Path, interpolation: str = "b
     data = _file(images, side, folder, interpolation)
     journal = data.with_suffix(".json")
     make_folder(folder)
-    with _locked(folder / f".{data.stem}.lock") as lock:
+    with _locked(folder / f".{data.stem}.lock") as (lock, alone):
         if lock.read() != _state(data, journal):
             done = _blocks_done(data, journal, images, shape)
-            missing = [b for b in range(-(-len(images) // BLOCK)) if b not in done]
-            if missing:
+            every = list(range(-(-len(images) // BLOCK)))
+            missing = [b for b in every if b not in done]
+            if missing and alone:
                 _build(images, shape, data, journal, done, missing, interpolation)
+            elif missing:
+                with _under_another_name(data, journal) as names:
+                    _build(images, shape, *names, {}, every, interpolation)
             with contextlib.suppress(OSError):  # a full disk: it is compared once more
                 lock.truncate(0)
                 lock.write(_state(data, journal) or b"")
@@ -89,21 +97,37 @@ def resized(image: Image.Image, side: int, interpolation: str = "bicubic") -> Im
     return image.resize((side, side), kind, box=box, reducing_gap=3.0)
 
 
-def _locked(path: Path):
-    """An exclusive lock while the returned file is open, which says who has compared what; one that waits says so."""
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[tuple[FileIO, bool]]:
+    """A file that says who has compared what, and whether it is locked meanwhile; one that waits for the lock says so."""
     try:
         file = path.open("ab+", buffering=0)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); make room or give rights, then run again") from None
+    with file:
+        alone = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("decoded cache: waits for another process that makes it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            alone = False
+        file.seek(0)
+        yield file, alone
+
+
+@contextlib.contextmanager
+def _under_another_name(*files: Path) -> Iterator[list[Path]]:
+    """Names that no other process has, for what is to become these files at the end; nothing is left of them otherwise."""
+    names = [file.with_name(f".{socket.gethostname()}.{os.getpid()}.{file.name}") for file in files]
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print("decoded cache: waits for another process that makes it", flush=True)
-        fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError:  # a file system without locks
-        pass
-    file.seek(0)
-    return file
+        yield names
+        for name, file in zip(names, files):
+            os.replace(name, file)
+    finally:
+        for name in names:
+            name.unlink(missing_ok=True)
 
 
 def _state(*paths: Path) -> bytes | None:

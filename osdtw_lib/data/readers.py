@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..backend import distributed
 from ..backend.progress import size as in_words
-from ..backend.threads import cores
+from ..backend.threads import at_once, cores
 from ..config.schema import Config, Recipe
 from ..errors import UserError
 from .augment import augmented, centred, draw, generators_kept, photograph, seed_all, seed_of, sent
@@ -225,11 +225,11 @@ def with_room(workers: int, image_bytes: int) -> int:
     """
     if not workers or not SHARED.is_dir():
         return workers
-    each = AHEAD * PIECE * image_bytes
-    needed, free = workers * distributed.local_world_size() * each, shutil.disk_usage(SHARED).free
+    each = AHEAD * PIECE * image_bytes * distributed.local_world_size() * at_once()
+    needed, free = workers * each, shutil.disk_usage(SHARED).free
     if needed <= free:
         return workers
-    fitting = free // (distributed.local_world_size() * each)
+    fitting = free // each
     if distributed.rank() == 0:
         print(
             f"data: {fitting} of {workers} processes will read images: together they need {in_words(needed)} of {SHARED}, "

@@ -97,12 +97,14 @@ class _Queue:
 
 @functools.cache
 def _fused(device: torch.device, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor], None] | None:
-    """The GPU's kernel; None, said once, where a small product by it fails: no Triton, or no C compiler for it."""
+    """The GPU's kernel; None, said once, where a product by it fails: no Triton, or no C compiler for it."""
     try:
-        from .kernels_gpu import add_squared_products_fused
+        from .kernels_gpu import TILE, add_squared_products_fused
 
-        ones = torch.ones(1, 16, 16, device=device, dtype=dtype)
-        add_squared_products_fused(torch.zeros(16, 16, device=device), ones, ones)
+        ones = torch.ones(
+            1, 16, TILE, device=device, dtype=dtype
+        )  # its largest tile: what a small card has no room for fails here
+        add_squared_products_fused(torch.zeros(TILE, TILE, device=device), ones, ones)
         return add_squared_products_fused
     except Exception as error:  # whatever a compiler may raise on a machine nobody has seen
         reason = " ".join(str(error).split())[:200]

@@ -42,7 +42,7 @@ class DisAlign(AfterCE):
 
     title = "DisAlign"
     source = "Zhang et al. 2021, arXiv:2103.16370, section 3"
-    space = {"rho": (0.8, 1.5), "learning_rate": (0.1, 1.0)}
+    space = {"rho": (0.8, 1.0, 1.5), "learning_rate": (0.1, 1.0)}
 
     class Parameters(SecondStage):
         rho: Strength = 1.2

@@ -20,7 +20,7 @@ class GPaco(Method):
 
     title = "GPaCo"
     source = "Cui et al. 2023, arXiv:2209.12400"
-    space = {"alpha": (0.01, 0.2), "temperature": (0.05, 0.2)}
+    space = {"alpha": (0.01, 0.1, 0.2), "temperature": (0.05, 0.2)}
 
     class Parameters(Section):
         views: Literal[1, 2] = 1

@@ -28,7 +28,7 @@ class Lade(PlainNetwork):
 
     title = "LADE"
     source = "Hong et al. 2021, arXiv:2012.00321, Eq. 15, 16, 18 to 20"
-    space = {"alpha": (0.01, 0.3), "decay": (0.1, 0.5)}
+    space = {"alpha": (0.01, 0.03, 0.3), "decay": (0.1, 0.5)}
 
     class Parameters(Section):
         alpha: Strength = 0.1

@@ -35,7 +35,7 @@ class MiSLAS(PlainNetwork):
 
     title = "MiSLAS"
     source = "Zhong et al. 2021, arXiv:2104.00466"
-    space = {"mixup": (0.2, 1.0), "smooth_head": (0.2, 0.4)}
+    space = {"mixup": (0.2, 0.5, 1.0), "smooth_head": (0.2, 0.4)}
 
     class Parameters(SecondStage):
         mixup: Strength = 0.2  # of the first stage; CIFAR: 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..config.schema import Training
@@ -64,26 +63,25 @@ def alone(problem: Problem) -> Phase:
     One after the other, so that what a backward pass needs is kept of one network at a time.
     """
     own = problem.config.stage1.samples == "own"
+    of = {t: problem.constant(np.isin(np.arange(problem.n_classes), problem.partition[t])) for t in TASKS} if own else {}
 
     def losses(networks, part):
         for t in TASKS:
             logits = networks[t](part.images)
             if own:
-                yield {t: _over_its_own(problem, t, logits, part)}
+                yield {t: _over_its_own(problem.likelihoods[t], of[t], logits, part)}
             else:
                 yield minus_likelihoods(problem, {t: logits}, part.labels)
 
     return Phase(problem.config.stage1, losses)
 
 
-def _over_its_own(problem: Problem, task: str, logits: Tensor, part: Part) -> Tensor:
-    """Over the images of the batch that are of the task's classes, however it is cut into parts; of a mixture of two images each
-    label counts by its share."""
-    likelihood = problem.likelihoods[task]
-    classes = likelihood.classes.to(logits.device)
+def _over_its_own(likelihood: Callable, its: Tensor, logits: Tensor, part: Part) -> Tensor:
+    """Over the images of the batch that are of the task's classes, those that `its`, bool (K,), names, however the batch is cut
+    into parts; of a mixture of two images each label counts by its share."""
     own, other, share = part.two_labels()
-    each = [part_of * torch.isin(y, classes) * likelihood(logits, y) for part_of, y in ((share, own), (1 - share, other))]
-    return -sum(each).sum() / torch.isin(part.batch, classes).sum().clamp(min=1) / part.share
+    each = [part_of * its[y] * likelihood(logits, y) for part_of, y in ((share, own), (1 - share, other))]
+    return -sum(each).sum() / its[part.batch].sum().clamp(min=1) / part.share
 
 
 def joint(problem: Problem, head_weight: float) -> Phase:

@@ -18,7 +18,7 @@ class Paco(Method):
 
     title = "PaCo"
     source = "Cui et al. 2021, arXiv:2107.12028, section 3.5"
-    space = {"alpha": (0.01, 0.2), "temperature": (0.05, 0.2)}
+    space = {"alpha": (0.01, 0.1, 0.2), "temperature": (0.05, 0.2)}
 
     class Parameters(Section):
         alpha: Strength = 0.05

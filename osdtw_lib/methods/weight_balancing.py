@@ -40,7 +40,7 @@ class WeightBalanced(AfterCE):
 
     title = "weight balancing (decay and MaxNorm)"
     source = "Alshammari et al. 2022, arXiv:2203.14197"
-    space = {"threshold": (0.05, 0.3), "learning_rate": (0.01, 0.1)}
+    space = {"threshold": (0.05, 0.2, 0.3), "learning_rate": (0.01, 0.1)}
 
     class Parameters(SecondStage):
         learning_rate: Rate = 0.01

@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -29,8 +30,16 @@ LAUNCHER = "ipykernel_launcher"  # what the command of an ordinary kernel runs
 CONTEXT = multiprocessing.get_context("forkserver") if sys.platform == "linux" else None
 
 
-class ForkedKernels(AsyncKernelManager):
-    """A kernel manager for papermill; where a kernel cannot be forked it is started the usual way."""
+class Kernels(AsyncKernelManager):
+    """A kernel manager for papermill. What a kernel's own processes print reaches papermill as a cell's output, and would stand
+    in the terminal once more: ipykernel copies it to where its own stdout was."""
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **settings) -> None:
+        await super()._async_launch_kernel(kernel_cmd, **settings, stdout=subprocess.DEVNULL)
+
+
+class ForkedKernels(Kernels):
+    """Where a kernel cannot be forked it is started the usual way."""
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **settings) -> None:
         process = _forked_kernel(kernel_cmd, settings)
@@ -103,6 +112,7 @@ def _begin(function: Callable, arguments: tuple, environment: dict[str, str], fo
 
 def _kernel(arguments: list[str]) -> None:
     """Become a kernel."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # as Kernels does
     # ipykernel has read JPY_PARENT_PID when it was imported, before there was a kernel
     sys.argv = [LAUNCHER, *arguments, f"--IPKernelApp.parent_handle={os.getppid()}"]
     from ipykernel.kernelapp import launch_new_instance

@@ -160,7 +160,7 @@ def _execute(book: str, resolved: Path, folder: Path, forked: bool = True) -> No
 
     from nbclient.exceptions import DeadKernelError
 
-    from .kernels import ForkedKernels
+    from .kernels import ForkedKernels, Kernels
 
     logging.getLogger("papermill").setLevel(logging.WARNING)
     for name in ("asyncio", "traitlets"):  # what they say of a kernel that is gone is said below
@@ -180,7 +180,7 @@ def _execute(book: str, resolved: Path, folder: Path, forked: bool = True) -> No
             store_widget_state=False,
             stdout_file=_Indented(),
             extra_arguments=["--IPKernelApp.log_level=50"],  # its warnings and, where it is interrupted, tracebacks are not ours
-            **({"kernel_manager_class": ForkedKernels} if forked else {}),
+            kernel_manager_class=ForkedKernels if forked else Kernels,
         )
     except papermill.PapermillExecutionError as error:
         half.rename(failed)

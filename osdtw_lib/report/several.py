@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..artifacts.files import make_folder
 from ..backend.worker import end_with
-from ..backend.threads import cores
+from ..backend.threads import AT_ONCE, cores
 from ..errors import UserError
 
 GRACE = 20.0  # seconds that a file's process has to end in after an interruption
@@ -68,7 +68,7 @@ def run_side_by_side(jobs: list[Job], groups: list[list[str]]) -> dict[Job, int]
                 while waiting and free:
                     job, place = waiting.popleft(), free.popleft()
                     try:
-                        running.append(_Running(job, *place, width))
+                        running.append(_Running(job, *place, width, len(groups)))
                     except (UserError, OSError) as error:  # its folder cannot be written
                         print(f"error: {job.label}: {error}", file=sys.stderr, flush=True)
                         statuses[job] = 2
@@ -117,11 +117,11 @@ def _ended_now(pipes: selectors.BaseSelector) -> list[_Running]:
 class _Running:
     """A job at work: its process and log."""
 
-    def __init__(self, job: Job, gpus: list[str], share: set[int] | None, width: int):
+    def __init__(self, job: Job, gpus: list[str], share: set[int] | None, width: int, at_once: int):
         self.job, self.gpus, self.share = job, gpus, share
         self.prefix, self.rest = f"{job.label:{width}} | ", b""
         number = len(share) if share else cores()
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "PYTHONIOENCODING": "utf-8"}
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "PYTHONIOENCODING": "utf-8", AT_ONCE: str(at_once)}
         threads = environment.get("OMP_NUM_THREADS", "")
         if threads.isdecimal() and int(threads) > number:
             environment["OMP_NUM_THREADS"] = str(number)

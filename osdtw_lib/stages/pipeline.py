@@ -63,7 +63,7 @@ def _found_or_made(run: Run, name: str, quiet: bool = False) -> Artifact:
     module = module_of(name.split("/")[0])
     if hasattr(module, "before"):
         module.before(run)
-    artifact = run.artifact(name)
+    artifact = _as_first_sees_it(run, name)
     if not distributed.same_everywhere(artifact.key):
         raise UserError(
             f"{name}: the processes have different parameters, choices or data; start all of them with the same parameter file "
@@ -154,6 +154,26 @@ def _require_all(run: Run, names: list[str]) -> None:
     while distributed.rank() > 0 and any(run.artifact(name).why_not_done() for name in names):
         if time.monotonic() > deadline:
             raise UserError(f"{run.folder}: not every machine sees what stands there; is it on a file system that all share?")
+        time.sleep(1)
+
+
+def _as_first_sees_it(run: Run, name: str) -> Artifact:
+    """run.artifact(name). Where its key says what was selected, the other processes wait until their machines see the selection
+    that the first sees. Raises UserError where nothing is selected."""
+    if distributed.world_size() == 1 or "selection" not in run.needs_of(name):
+        return run.artifact(name)
+    distributed.by_first(lambda: run.artifact(name))
+    key = distributed.from_first(run.artifact(name).key if distributed.rank() == 0 else None)
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while True:
+        try:
+            artifact = run.artifact(name)
+        except UserError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            if artifact.key == key or time.monotonic() > deadline:
+                return artifact
         time.sleep(1)
 
 

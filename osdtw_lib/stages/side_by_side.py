@@ -17,7 +17,8 @@ from multiprocessing.connection import Connection, wait
 import torch
 
 from ..backend import distributed, gpus
-from ..backend.threads import cores
+from ..backend.threads import AT_ONCE, cores
+from ..backend.threads import at_once as beside_each_other
 from ..backend.worker import end_with
 from ..config.schema import Config
 from ..errors import UserError
@@ -47,7 +48,7 @@ def everywhere(run: Run, function: Callable, jobs: list[tuple], settle: Callable
     share = cores() // len(places)
     if config.loader_workers == "auto":  # each would take all cores to read images with
         config = config.model_copy(update={"loader_workers": max(share - on_cpu, 0)})
-    settled = (settle or _settle, 1 if on_cpu else max(1, share))
+    settled = (settle or _settle, 1 if on_cpu else max(1, share), len(places))
     idle, busy, waiting, deaths = [_Worker(place, *settled) for place in places], {}, deque(jobs), 0
     try:
         while waiting or busy:
@@ -100,10 +101,10 @@ def by_itself(stage: str) -> None:
 class _Worker:
     """A process that works through what it is asked, one job after the other."""
 
-    def __init__(self, place: int | None, settle: Callable, threads: int):
+    def __init__(self, place: int | None, settle: Callable, threads: int, at_once: int):
         self.place = place
         self.pipe, theirs = SPAWN.Pipe()
-        self.process = SPAWN.Process(target=_serve, args=(os.getpid(), theirs, settle, place, threads))
+        self.process = SPAWN.Process(target=_serve, args=(os.getpid(), theirs, settle, place, threads, at_once))
         self.process.start()
         theirs.close()
 
@@ -127,10 +128,11 @@ class _Worker:
         self.process.join()
 
 
-def _serve(parent: int, pipe: Connection, settle: Callable, place: int | None, threads: int) -> None:
+def _serve(parent: int, pipe: Connection, settle: Callable, place: int | None, threads: int, at_once: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it reaches all, and the one that started this ends it
     end_with(parent)
     multiprocessing.set_start_method(None, force=True)  # else each reader of images would import everything, as this did
+    os.environ[AT_ONCE] = str(beside_each_other() * at_once)
     settle(place, threads)
     speak_legibly()
     while True:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,11 +16,12 @@ from ..artifacts.manifest import version_changes, versions
 from ..errors import UserError
 from ..methods import osdtw
 from ..methods._base import Row
+from ..methods.ensemble import Ensemble
 from ..stages import execute
 from ..stages.networks import rows
 from ..stages.selection import chosen
 from ..stages.run import Run
-from .rows import measured, taken_from_elsewhere
+from .rows import AS_MANY, measured, taken_from_elsewhere
 from .seed_run import SeedRun, seed_run, seeds_of
 from .tuning import tried, tuning_run, values_tried
 from .tuning import chosen as chosen_values
@@ -27,14 +30,6 @@ FAILED = "failed.json"  # beside where row.json would lie; without it the cell i
 LIKELIHOODS = ("bernoulli", "categorical")
 
 CHAIN = ("split", "start", "stage1", "fisher", "direct", "proxy", "selection", "stage2", "stage3")
-# what each row of OSDTW is made of; the choice of C and w_A counts as training from Stage 2 on
-MADE_OF = {
-    "stage1": ("stage1",),
-    "stage2": ("stage1", "fisher", "direct", "stage2"),
-    "osdtw_assembled": ("stage1", "fisher", "direct", "stage2"),
-    "osdtw": ("stage1", "fisher", "direct", "stage2", "stage3"),
-}
-assert MADE_OF.keys() == osdtw.ROWS.keys()
 
 
 @dataclass(frozen=True)
@@ -106,16 +101,32 @@ def of_method(run: SeedRun, name: str, budget: str) -> Cell:
 
 
 def of_osdtw(run: SeedRun, budget: str = "epochs") -> list[Cell]:
-    """OSDTW's four rows, and the refined one by the other `stage3.likelihood`; of another likelihood than the run's the refined
-    one alone, and Stage 1's."""
-    likelihood = run.config.likelihood
-    if run.is_own_likelihood:
-        other = run.refined_by("joint" if run.config.stage3.likelihood == "separate" else "separate")
-        named = [(name, run, name) for name in osdtw.ROWS] + [(f"osdtw_{other.config.stage3.likelihood}", other, "osdtw")]
-        return [Cell(n, osdtw.ROWS[row](at.problem).title, budget, at, row, MADE_OF[row]) for n, at, row in named]
-    shown = (osdtw.Stage1, osdtw.Refined)
-    cells = [(f"{row.name}_{likelihood}", f"{row(run.problem).title}, {likelihood} likelihood", row.name) for row in shown]
-    return [Cell(name, title, budget, run, row, MADE_OF[row]) for name, title, row in cells]
+    """OSDTW's four rows, the refined one by the other `stage3.likelihood`, and as published, at the choice of Eq. (18), where the
+    run selects otherwise; of another likelihood than the run's the refined one alone, and Stage 1's."""
+    config, refined = run.config, osdtw.Refined.name
+    if not run.is_own_likelihood:
+        named = [(f"{row}_{config.likelihood}", run, row, f", {config.likelihood} likelihood") for row in ("stage1", refined)]
+    else:
+        other = run.refined_by("joint" if config.stage3.likelihood == "separate" else "separate")
+        named = [(row, run, row, "") for row in osdtw.ROWS]
+        named.append((f"{refined}_{other.config.stage3.likelihood}", other, refined, ""))
+        if config.selection.form != "paper" or config.selection.shared_depth is not None:
+            named.append((f"{refined}_eq18", run.selecting_by("paper"), refined, ", at Eq. (18)'s choice"))
+    return [
+        Cell(name, osdtw.ROWS[row](at.problem).title + added, budget, at, row, _made_of(at, row))
+        for name, at, row, added in named
+    ]
+
+
+def _made_of(run: SeedRun, row: str) -> tuple[str, ...]:
+    """What a row of OSDTW is made of; the choice of C and w_A counts as training from Stage 2 on."""
+    choice = ("fisher", "direct") if run.config.selection.form == "direct" else ("fisher",)
+    return {
+        "stage1": ("stage1",),
+        "stage2": ("stage1", *choice, "stage2"),
+        "osdtw_assembled": ("stage1", *choice, "stage2"),
+        "osdtw": ("stage1", *choice, "stage2", "stage3"),
+    }[row]
 
 
 def cells(run: Run) -> list[Cell]:
@@ -127,16 +138,26 @@ def cells(run: Run) -> list[Cell]:
             found += of_osdtw(seed_run(run, seed, likelihood))
         found += [of_method(own, name, "epochs") for name in own.asked]
         if "osdtw" in run.config.verdict.budgets:
-            found += [at_osdtws_budget(own, name) for name in own.asked]
+            found += [cell for name in own.asked for cell in at_osdtws_budget(own, name)]
         if "tuned" in run.config.verdict.budgets:
             found += [tuned(own, name) for name in ("osdtw", *own.asked)]
     return [cell for cell in found if cell]
 
 
-def at_osdtws_budget(run: SeedRun, name: str) -> Cell | None:
-    """The method trained as much longer as OSDTW's FLOPs are more than its own; None until both are counted."""
+def at_osdtws_budget(run: SeedRun, name: str) -> list[Cell | None]:
+    """The method trained as much longer as OSDTW's FLOPs are more than its own; of an ensemble, where they buy more networks than
+    it has, also as many as they buy. [None] until both are counted."""
     both = [_flops(cell) for cell in (_of(run, "osdtw", "epochs"), of_method(run, name, "epochs"))]
-    return of_method(run.stretched(both[0] / both[1]), name, "osdtw") if all(both) else None
+    if not all(both):
+        return [None]
+    factor = both[0] / both[1]
+    found: list[Cell | None] = [of_method(run.stretched(factor), name, "osdtw")]
+    if isinstance(run.methods[name], Ensemble):
+        has = run.asked[name][1].networks
+        if (networks := math.floor(factor * has)) > has:
+            many = of_method(run.of_networks(name, networks, factor * has / networks), name, "osdtw")
+            found.append(dataclasses.replace(many, name=AS_MANY))
+    return found
 
 
 def _flops(cell: Cell) -> int | None:
@@ -173,4 +194,4 @@ def tuned(run: SeedRun, name: str) -> Cell | None:
 def _of(run: SeedRun, name: str, budget: str) -> Cell:
     if name != osdtw.Refined.name:
         return of_method(run, name, budget)
-    return Cell(name, osdtw.Refined(run.problem).title, budget, run, name, MADE_OF[name])
+    return Cell(name, osdtw.Refined(run.problem).title, budget, run, name, _made_of(run, name))

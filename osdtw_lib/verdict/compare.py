@@ -102,6 +102,8 @@ def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
     else:
         words = f"OSDTW is ahead of all {len(held)} other methods, the next being {titles[first]}"
     pair, clear = held.loc[first], {"wins": "a clear win", "loses": "a clear loss", "undecided": "undecided"}
+    if pair["low"] * pair["high"] > 0:
+        clear["undecided"] = "by itself decided, among so many pairs not"
     words += f" with {others.at[first, 'class_mean']:.1f} % ({pair['difference']:+.1f} points for OSDTW, {pair['low']:+.1f} to "
     words += f"{pair['high']:+.1f}: {clear[pair['verdict']]})"
     fewer = ", each over the seeds both have" if (held["seeds"] < own["seeds"]).any() else ""

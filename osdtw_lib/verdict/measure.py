@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Iterator
+
+import torch
 
 from .. import methods
 from ..artifacts.files import make_folder
+from ..backend.progress import clock
 from ..config.schema import Config
 from ..errors import DivergedError, UserError
 from ..models.flops import training_flops
 from ..stages import execute
 from ..stages.pipeline import phase_flops
 from ..stages.run import Run
-from ..stages.side_by_side import everywhere, opened
+from ..stages.side_by_side import everywhere, opened, places_of
 from .cells import CHAIN, LIKELIHOODS, Cell, at_osdtws_budget, of_method, of_osdtw, trials, tuned
 from .rows import taken_from_elsewhere
 from .seed_run import SeedRun, seed_run, seeds_of
@@ -38,7 +42,10 @@ def measure(run: Run) -> None:
     jobs = [(kind, seed, name) for budget, kind, names in asked if budget in budgets for seed in seeds for name in names]
     to_do = _to_do(run, chains + jobs)
     needed = {seed for _, seed, _ in to_do}  # rows from elsewhere need no start
-    if (hours := hours_of(run, to_do)) >= 0.1:
+    hours = hours_of(run, to_do)
+    if run.device.type == "cuda":
+        torch.cuda.empty_cache()  # what was counted there was built there: its memory is the trainings'
+    if hours >= 0.1:
         print(
             f"verdict: {len(to_do)} trainings and the starts they need: some {hours:.1f} hours at Stage 2's pace here", flush=True
         )
@@ -73,8 +80,8 @@ def left_out(run: Run) -> frozenset[str]:
 
 
 def hours_of(run: Run, jobs: list[Job]) -> float:
-    """How long they will take, about: by the FLOPs of what is to be trained, and the time Stage 2 took for its own here. NaN
-    where Stage 2 is not there."""
+    """How long they will take, about: by the FLOPs of what is to be trained, the time Stage 2 took for its own here, and how
+    many are trained at once. NaN where Stage 2 is not there."""
     stage2, own = run.artifact("stage2"), seed_run(run, run.config.seed)
     if stage2.why_not_done():
         return float("nan")
@@ -85,7 +92,15 @@ def hours_of(run: Run, jobs: list[Job]) -> float:
     tuned = TRIALS * sum(costs.get(name, osdtw) for name in {name for kind, _, name in jobs if kind == "tuned"})
     starts = len({seed for _, seed, _ in jobs} - {run.config.seed}) + bool(tuned)
     whole = rows + tuned + starts * run.artifact("start").notes().get("flops", 0)
-    return whole / stage2.notes()["flops"] * stage2.seconds() / 3600
+    return whole / stage2.notes()["flops"] * stage2.seconds() / 3600 / _times_as_many(run, len(jobs))
+
+
+def _times_as_many(run: Run, jobs: int) -> float:
+    """How many times the cores or GPUs are at work that Stage 2 had."""
+    places = places_of(run, jobs)
+    if run.device.type == "cpu":
+        return max(1, len(places)) if run.by_one_thread else 1  # else it had all cores
+    return max(1, len(set(places)) / run.workers)
 
 
 def _flops_of(run: SeedRun, name: str) -> float:
@@ -132,14 +147,17 @@ def _made_by(run: Run, kind: str, seed: int, name: str) -> list[Cell | None]:
     own = seed_run(run, seed)
     if kind == "method":
         return [of_method(own, name, "epochs")]
-    return [at_osdtws_budget(own, name) if kind == "longer" else tuned(own, name)]
+    return at_osdtws_budget(own, name) if kind == "longer" else [tuned(own, name)]
 
 
 def _start(config: Config, seed: int | None) -> None:
     """Of a seed; None: of the tuning."""
     run = tuning_run(opened(config)) if seed is None else seed_run(opened(config), seed)
-    for stage in ("split", "start"):
-        execute(run, stage, quiet=True)
+    with _logged(run):
+        for stage in ("split", "start"):
+            execute(run, stage, quiet=True)
+    of = "tuning" if seed is None else f"seed {seed}"
+    print(f"verdict: {of}, its start: {clock(run.artifact('start').seconds())}", flush=True)
 
 
 def _network(config: Config, seed: int, name: str) -> None:
@@ -165,12 +183,18 @@ def _job(config: Config, kind: str, seed: int, name: str) -> None:
 
 def _outcome(cell: Cell) -> str:
     """What came of a cell, in words; one that cannot be made (a loss that is not finite) keeps no other from its row."""
-    make_folder(cell.run.top)
     try:
-        with open(cell.run.top / "log.txt", "a", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
-            cell.make()  # several at once would print over each other
+        with _logged(cell.run):
+            cell.make()
     except DivergedError as error:
         with contextlib.suppress(UserError):  # a later row of a chain has no key without the choice
             cell.note_failure(str(error))
         return f"failed: {error}"
     return f"{cell.result()['metrics']['class_mean']:.1f} %"
+
+
+@contextlib.contextmanager
+def _logged(run: SeedRun) -> Iterator[None]:
+    """Inside, what is printed goes to the log of the seed: several at once would print over each other."""
+    with open(make_folder(run.top) / "log.txt", "a", buffering=1, encoding="utf-8") as log, contextlib.redirect_stdout(log):
+        yield

@@ -28,6 +28,7 @@ from ..stages.selection import chosen
 from .seed_run import SeedRun, seed_run, seeds_of
 
 FORMAT = 1
+AS_MANY = "ensemble_as_many"  # the row of an ensemble of as many networks as OSDTW's compute buys
 KEYS = {"format", "row", "title", "ours", "seed", "budget", "parameters", "measured_on", "metrics", "cost", "predicted", "sha256"}
 SETTINGS = ("model", "recipe", "stage0", "stage1", "fisher", "direct", "selection", "stage2", "stage3", "likelihood")
 
@@ -49,8 +50,8 @@ def measured(run: SeedRun, row: Row, name: str, title: str, budget: str, made_of
             "learning_rate": run.config.stage2.learning_rate or run.config.recipe.learning_rate,
             "weight_decay": run.config.recipe.weight_decay,
             "likelihood": run.config.likelihood,
-            "method": own_parameters(run, name),
-            **_by_hand(run, row),
+            "method": own_parameters(run, row.name),
+            **_by_hand(run, row, budget),
         },
         "measured_on": fingerprints(run),
         "metrics": metrics_of(scores, run.test.labels, run.groups),
@@ -68,9 +69,10 @@ def own_parameters(run: SeedRun, name: str) -> dict:
     return parameters.model_dump(mode="json") | ({"file_sha256": method.file_sha256()} if method.file else {})
 
 
-def _by_hand(run: SeedRun, row: Row) -> dict:
-    """A choice made by hand, where the row is made of one; the proxy's, and one the parameter file names, are settings."""
-    choice = chosen(run) if row.name in ROWS else {}
+def _by_hand(run: SeedRun, row: Row, budget: str) -> dict:
+    """A choice made by hand, where the row is made of one or trains as long as OSDTW does by it; the proxy's, and one the
+    parameter file names, are settings."""
+    choice = chosen(run) if row.name in ROWS else chosen(seed_run(run.of, run.config.seed)) if budget == "osdtw" else {}
     by_hand = choice.get("chosen_by") == "hand"
     return {"by_hand": {key: choice[key] for key in ("shared_depth", "head_weight")}} if by_hand else {}
 
@@ -171,6 +173,8 @@ def taken(path: str, own: dict[int, dict[str, str]], asked: dict[str, dict]) -> 
         if different:
             raise UserError(f"verdict.others: {path}: {row['row']} was measured on other {' and '.join(different)} than here")
         here = asked.get(row["row"], parameters)
+        if row["row"] == AS_MANY and "ensemble" in asked:
+            here = asked["ensemble"] | {"networks": parameters.get("networks")}
         if row["budget"] == "tuned":  # with values that were chosen there: only the file has to be the same
             parameters, here = ({"file_sha256": values.get("file_sha256")} for values in (parameters, here))
         if parameters != here:

@@ -85,6 +85,19 @@ class SeedRun(Run):
         other.place = lambda name: self.top / f"refined_{likelihood}" if name == "stage3" else self.place(name)
         return other
 
+    def selecting_by(self, form: str) -> SeedRun:
+        """The same with C and w_A as another form of the proxy picks them, whatever is named; Stages 2 and 3 are its own."""
+        selection = self.config.selection.model_copy(update={"form": form, "shared_depth": None, "head_weight": None})
+        shared = ("split", "start", "stage1", "fisher", "direct")
+        return self.changed(self.config.model_copy(update={"selection": selection}), self.top / f"selected_by_{form}", shared)
+
+    def of_networks(self, name: str, networks: int, factor: float) -> SeedRun:
+        """The same with an ensemble of so many networks, each trained `factor` times as long, rounded down."""
+        longer = self.stretched(factor)
+        values = self.asked[name][1].model_dump(mode="json") | {"networks": networks}
+        config = longer.config.model_copy(update={"baselines": longer.config.baselines | {name: values}})
+        return self.changed(config, longer.folder / f"networks{networks}", ("split", "start"))
+
     def changed(self, config: Config, top: Path, shared: tuple[str, ...]) -> SeedRun:
         """The same with other values and its results under `top`; what is shared (stages, "baselines/METHOD") is this one's."""
         other = copy.copy(self)

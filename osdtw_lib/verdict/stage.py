@@ -13,7 +13,7 @@ from ..stages import execute
 from ..stages.run import Run
 from ..stages.side_by_side import by_itself
 from . import compare
-from .cells import cells, decision
+from .cells import cells, decision, trials
 from .measure import left_out, measure
 from .rows import file_of, taken_from_elsewhere
 from .seed_run import seed_run, seeds_of
@@ -101,7 +101,7 @@ def missing(run: Run, rows: list[dict]) -> pd.DataFrame:
     methods = tuple(seed_run(run, seeds[0]).asked)
     names = {
         "epochs": dict.fromkeys(c.name for c in known if c.budget == "epochs"),
-        "osdtw": methods,
+        "osdtw": dict.fromkeys((*methods, *(c.name for c in known if c.budget == "osdtw"))),
         "tuned": ("osdtw", *methods),
     }
     asked = [(name, b, seed) for b in run.config.verdict.budgets for name in names[b] for seed in seeds]
@@ -110,5 +110,8 @@ def missing(run: Run, rows: list[dict]) -> pd.DataFrame:
 
 
 def _failed(run: Run) -> dict[tuple[str, str, int], str]:
-    """{Cell.place: why} of what was tried and cannot be made."""
-    return {cell.place: why for cell in cells(run) if (why := cell.failed())}
+    """{Cell.place: why} of what was tried and cannot be made; nothing is tuned whose first trial, with its own values, failed."""
+    found = {cell.place: why for cell in cells(run) if (why := cell.failed())}
+    names = ("osdtw", *seed_run(run, run.config.seed).asked) if "tuned" in run.config.verdict.budgets else ()
+    first = {name: why for name in names if (why := trials(run, name)[0].failed())}
+    return found | {(n, "tuned", seed): f"its first trial: {why}" for n, why in first.items() for seed in seeds_of(run)}

@@ -1,6 +1,7 @@
 """The decoded cache: the same pixels, a build that goes on after a kill, and a file that cannot be trusted made anew."""
 
 import shutil
+import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from several_processes import forked
 
 from osdtw_lib.artifacts.lock import held
 from osdtw_lib.data import decoded_cache as cache
@@ -230,6 +232,44 @@ def test_two_at_once_make_it_once(images, tmp_path, reads, capsys):
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda _: decoded(images.subset(np.arange(N)), SIDE, tmp_path), range(2)))
     assert len(reads) == N and np.array_equal(found[0].pixels, found[1].pixels)
+
+
+def no_locks(*_):
+    raise OSError(38, "Function not implemented")
+
+
+def make_without_locks(paths, folder, seconds):
+    """In a process of its own: what it sees of the cache at once; each image takes so long."""
+    read = ImageFiles.read
+    ImageFiles.read = lambda self, *arguments: (time.sleep(seconds), read(self, *arguments))[1]
+    cache.fcntl.flock = no_locks
+    found = decoded(ImageFiles(np.array(paths), np.arange(N) % 3, np.array(list(map(str, paths)))), SIDE, folder)
+    np.save(folder / f"seen{seconds}.npy", found.pixels)
+
+
+def test_two_at_once_see_no_half_made_file_where_nothing_can_be_locked(images, tmp_path):
+    start = [forked().Process(target=make_without_locks, args=(images.paths.tolist(), tmp_path, s)) for s in (0.001, 0.02)]
+    for process in start:
+        process.start()
+    for process in start:
+        process.join()
+    right = expected(images)
+    assert all(np.array_equal(np.load(tmp_path / f"seen{seconds}.npy"), right) for seconds in (0.001, 0.02))
+    left = [path.suffix for path in tmp_path.iterdir() if path.suffix != ".npy"]
+    assert sorted(left) == [".json", ".lock", ".u8"]
+
+
+def test_without_locks_a_build_that_fails_leaves_nothing_and_a_whole_one_is_found(images, tmp_path, monkeypatch, reads):
+    monkeypatch.setattr(cache.fcntl, "flock", no_locks)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left"):
+        patch.setattr(cache.os, "ftruncate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        decoded(images, SIDE, tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    decoded(images, SIDE, tmp_path)
+    reads.clear()
+    assert np.array_equal(decoded(images, SIDE, tmp_path).pixels, expected(images)) and len(reads) == N, (
+        "read by `expected` alone"
+    )
 
 
 def test_a_folder_that_cannot_be_written_is_refused(images, tmp_path):

@@ -185,6 +185,9 @@ def test_shared_memory_that_is_too_small_is_said_before_it_is_full(monkeypatch, 
     assert said.count("\n") == 1 and expected in said
     monkeypatch.setattr(distributed, "local_world_size", lambda: 4)  # they share it
     assert with_room(16, image) == 0
+    monkeypatch.setattr(distributed, "local_world_size", lambda: 1)
+    monkeypatch.setenv("OSDTW_AT_ONCE", "3")  # so do other jobs' processes
+    assert with_room(16, image) == 1
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: Disk(2**34))
     capsys.readouterr()
     assert with_room(16, image) == 16 and with_room(0, image) == 0

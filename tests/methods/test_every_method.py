@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from osdtw_lib.stages import execute
 from osdtw_lib.stages.networks import started
 from osdtw_lib.stages.run import Run
 from osdtw_lib.training.phase import means
-from osdtw_lib.verdict.tuning import values_to_try
+from osdtw_lib.verdict.tuning import TRIALS, values_to_try, values_tried
 
 HERE = Path(__file__).parent
 NAMES = methods.names()
@@ -116,10 +117,12 @@ def test_scores_stand_for_what_the_logit_adjustment_leaves_of_the_priors(trained
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_it_names_for_tuning_are_values_of_its_own_parameters(name):
+def test_what_it_names_for_tuning_are_values_of_its_own_parameters(trained, name):
     kind = methods.load(name)
     for values in values_to_try(kind.space)[3:] if kind.space else ():
         assert 1 <= len(values) <= 2 and kind.Parameters.model_validate(values) != kind.Parameters()
+    run = SimpleNamespace(asked={name: (kind, kind.Parameters())}, config=trained.config)
+    assert len(values_tried(run, name)) == TRIALS, "as many as any other"
 
 
 @pytest.mark.parametrize("name", NAMES)

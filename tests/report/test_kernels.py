@@ -12,7 +12,7 @@ import pytest
 from ended_processes import still_alive
 from nbclient.exceptions import DeadKernelError
 
-from osdtw_lib.report.kernels import ForkedKernels
+from osdtw_lib.report.kernels import ForkedKernels, Kernels
 
 pytestmark = [pytest.mark.journey, pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux alone")]
 FORKED = {"kernel_name": "python3", "kernel_manager_class": ForkedKernels, "progress_bar": False}
@@ -45,6 +45,17 @@ def test_a_kernel_may_start_processes_of_its_own(tmp_path):
     assert said_by(tmp_path, "import multiprocessing, os", pool) == "True"
     code = "import multiprocessing; print(multiprocessing.get_start_method(allow_none=True))"
     assert said_by(tmp_path, code) == "None", "as in any other kernel"
+
+
+@pytest.mark.parametrize("kind", [Kernels, ForkedKernels])
+def test_what_a_kernels_processes_print_is_said_once(kind, tmp_path, capfd, monkeypatch):
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # where it stands ipykernel leaves stdout alone
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(6 * 7)']).returncode"
+    done = papermill.execute_notebook(
+        book(tmp_path, child), None, **FORKED | {"kernel_manager_class": kind}, stdout_file=sys.stdout
+    )
+    assert [one.text for one in done.cells[-1].outputs if one.output_type == "stream"] == ["42\n"]
+    assert capfd.readouterr().out.split("\n").count("42") == 1
 
 
 def test_a_killed_kernel_is_a_dead_one(tmp_path):

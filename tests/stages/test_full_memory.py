@@ -25,6 +25,16 @@ PLACES = {  # what runs out of memory, at which call, and what the line names
 }
 
 
+@pytest.mark.parametrize(
+    "said", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "CUDA error: out of memory"]
+)
+def test_a_library_that_finds_no_memory_says_so_in_its_own_words(said):
+    with pytest.raises(UserError, match="a stage: the GPU's memory is full; do less"), gpus.memory_suffices("a stage", "do less"):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="other"), gpus.memory_suffices("a stage", "do less"):
+        raise RuntimeError("CUDA error: other")
+
+
 @pytest.mark.parametrize("stage", PLACES)
 def test_a_full_memory_is_one_line_and_the_next_run_ends_the_same(
     stage, finished, finished_copy, params, refused, monkeypatch, command
@@ -89,8 +99,9 @@ def test_a_job_of_several_says_so_too(monkeypatch):
             sent.append(error)
 
     monkeypatch.setattr(side_by_side, "end_with", lambda parent: None)
+    monkeypatch.setenv("OSDTW_AT_ONCE", "1")
     monkeypatch.setattr(side_by_side.signal, "signal", lambda *_: None)
-    side_by_side._serve(0, Pipe(), lambda *_: None, None, 1)
+    side_by_side._serve(0, Pipe(), lambda *_: None, None, 1, 1)
     assert isinstance(sent[0][0], UserError) and "lower recipe.micro_batch or jobs_per_gpu" in str(sent[0][0])
 
 

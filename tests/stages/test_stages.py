@@ -84,7 +84,7 @@ def test_the_split_keeps_its_indices_with_seed_and_hash(finished):
 def test_stage_0_trains_the_encoder_and_tells_its_origin(finished):
     made = finished.artifact("start")
     fresh, now = dict(finished.vit(10).named_parameters()), made.tensors("weights")
-    moved = [n for n, d in encoder_depths(finished).items() if not torch.equal(fresh[n], now[n])]
+    moved = [n for n, d in encoder_depths(finished).items() if not torch.equal(fresh[n].cpu(), now[n])]
     assert len(moved) == len(encoder_depths(finished))
     assert "masked autoencoding" in made.notes()["origin"] and "159 training images" in made.notes()["origin"]
 
@@ -118,7 +118,7 @@ def test_both_tasks_start_from_the_same_encoder(finished_copy, monkeypatch):
     start = run.artifact("start").tensors("weights")
     for name in encoder_depths(run):
         for task in ("head", "tail"):
-            assert torch.equal(dict(networks[task].named_parameters())[name], start[name]), (task, name)
+            assert torch.equal(dict(networks[task].named_parameters())[name].cpu(), start[name]), (task, name)
 
 
 def test_stage_1_is_minus_the_mean_log_likelihood_of_each_task(finished_copy, monkeypatch):
@@ -166,7 +166,7 @@ def test_later_trainings_see_the_batches_of_stage_1_and_its_start(finished_copy,
     for branch in branches:
         for name, parameter in branch.named_parameters():
             if name in encoder_depths(run):
-                assert torch.equal(parameter, start[name]), name
+                assert torch.equal(parameter.cpu(), start[name]), name
 
 
 def test_stage_2_shares_the_whole_encoder(finished):
@@ -188,7 +188,7 @@ def test_the_assembled_network_is_stage_2_below_and_stage_1_above(finished):
         for name, parameter in getattr(network, task).named_parameters():
             shared = depth_of(network.head)[name] <= SELECTED["shared_depth"]
             expected = joint[f"head.{name}"] if shared else alone[task][name]
-            assert torch.equal(parameter, expected), (task, name)
+            assert torch.equal(parameter.cpu(), expected), (task, name)
 
 
 def test_refinement_leaves_the_shared_encoder_bit_for_bit_and_moves_every_decoder_block(finished):
@@ -341,7 +341,7 @@ def test_decoders_of_stage_2_are_stage_2s(finished_copy):
     network, joint = osdtw.Assembled(run.problem, 2).network(run.read), tensors(run, "stage2")("network")
     for task in ("head", "tail"):
         for name, parameter in getattr(network, task).named_parameters():
-            assert torch.equal(parameter, joint.get(f"{task}.{name}", joint[f"head.{name}"])), name
+            assert torch.equal(parameter.cpu(), joint.get(f"{task}.{name}", joint[f"head.{name}"])), name
 
 
 def test_from_scratch_the_start_is_random_weights_of_the_seed(params, capsys):
@@ -349,7 +349,7 @@ def test_from_scratch_the_start_is_random_weights_of_the_seed(params, capsys):
     execute(run, "split")
     start = execute(run, "start")
     fresh = dict(run.vit(10).named_parameters())
-    assert all(torch.equal(fresh[n], t) for n, t in start.tensors("weights").items())
+    assert all(torch.equal(fresh[n].cpu(), t) for n, t in start.tensors("weights").items())
     assert start.notes()["origin"] == "random weights of seed 5"
 
 

@@ -11,7 +11,8 @@ from osdtw_lib.config.load import load_config
 from osdtw_lib.errors import DivergedError
 from osdtw_lib.stages import baselines, execute
 from osdtw_lib.stages.run import Run
-from osdtw_lib.stages.selection import choose
+from osdtw_lib.stages.proxy_inputs import load_proxy
+from osdtw_lib.stages.selection import choose, selection
 from osdtw_lib.verdict import cells as cells_module
 from osdtw_lib.verdict import measure, stage
 from osdtw_lib.verdict.cells import Cell, at_osdtws_budget, cells, of_method, of_osdtw
@@ -44,7 +45,8 @@ def test_every_row_asked_for_is_there_at_every_seed_and_budget(measured):
     for row in rows:
         found[row["row"], row["budget"]] += 1
         assert len(row["predicted"]) == len(measured.test)
-    ours = ("stage1", "stage2", "osdtw_assembled", "osdtw", "osdtw_joint", "stage1_categorical", "osdtw_categorical")
+    ours = ("stage1", "stage2", "osdtw_assembled", "osdtw", "osdtw_joint", "osdtw_eq18")
+    ours += ("stage1_categorical", "osdtw_categorical")
     assert found == dict.fromkeys([(name, b) for name in (*ours, "ce", "logit_adjusted_ce") for b in ("epochs", "osdtw")], 2)
     assert not len(stage.missing(measured, rows))
 
@@ -77,6 +79,36 @@ def test_drawn_training_images_differ_and_never_test(measured, params):
     assert SeedRun(run, 1).artifact("split").key != SeedRun(measured, 1).artifact("split").key
 
 
+def test_as_published_c_and_w_a_are_eq_18s_and_the_measured_bias_is_not_paid_for(measured):
+    for seed in (0, 1):
+        own = SeedRun(measured, seed)
+        [published] = [cell for cell in of_osdtw(own) if cell.name == "osdtw_eq18"]
+        search = load_proxy(own)
+        pick = search.select(search.grid(range(own.n_depths + 1), own.config.selection.head_weights, "paper"))
+        found = selection(published.run)
+        assert (found["shared_depth"], found["head_weight"]) == (pick.shared_depth, pick.head_weight)
+        assert found["form"] == "paper" and selection(own)["form"] == "direct"
+        assert published.run.artifact("stage1").folder == own.artifact("stage1").folder
+        assert published.run.artifact("stage3").folder != own.artifact("stage3").folder
+        flops = sum(published.run.artifact(n).notes()["flops"] for n in ("stage1", "fisher", "stage2", "stage3"))
+        assert published.result()["cost"]["flops"] == flops
+
+
+def test_osdtws_compute_buys_an_ensemble_longer_trainings_or_more_networks(measured, monkeypatch):
+    run, one = SeedRun(measured, 0), 100
+    costs = {"osdtw": 4.3 * one, "ensemble": 2 * one}
+    monkeypatch.setattr(cells_module, "_flops", lambda cell: costs[cell.name])
+    pair, many = at_osdtws_budget(run, "ensemble")
+    assert (pair.name, pair.run.asked["ensemble"][1].networks) == ("ensemble", 2)
+    assert (many.name, many.run.asked["ensemble"][1].networks) == ("ensemble_as_many", 4)
+    epochs = run.config.stage2.epochs
+    assert pair.run.config.stage2.epochs == int(2.15 * epochs) and many.run.config.stage2.epochs == int(4.3 / 4 * epochs)
+    assert many.title.startswith("4 networks") and many.artifact().folder != pair.artifact().folder
+    assert many.run.artifact("start").folder == run.artifact("start").folder
+    costs["ensemble"] = 4 * one
+    assert [cell.name for cell in at_osdtws_budget(run, "ensemble")] == ["ensemble"], "no third network for so little"
+
+
 def test_cost_is_what_was_counted(measured):
     rows = {(r["row"], r["budget"]): r["cost"] for r in stage.rows_of(measured) if r["seed"] == 0}
     epochs = measured.config.stage2.epochs
@@ -89,8 +121,9 @@ def test_cost_is_what_was_counted(measured):
         assert 0.8 * theirs < longer <= theirs
 
 
-def test_how_long_it_will_take_is_counted_before_anything_is_trained(measured):
-    run = Run(measured.config)
+def test_how_long_it_will_take_is_counted_before_anything_is_trained(measured, monkeypatch):
+    run, places = Run(measured.config), [None]
+    monkeypatch.setattr(measure, "places_of", lambda run, jobs: places[:jobs])
     stage2, own = run.artifact("stage2"), SeedRun(run, 0)
     per_flop = stage2.seconds() / stage2.notes()["flops"] / 3600
     ce, start = (own.artifact(name).notes()["flops"] for name in ("baselines/ce", "start"))
@@ -101,6 +134,11 @@ def test_how_long_it_will_take_is_counted_before_anything_is_trained(measured):
     assert hours(run, [("longer", 0, "ce")]) == pytest.approx(whole * per_flop)
     assert hours(run, [("tuned", 0, "ce")]) == pytest.approx((9 * ce + start) * per_flop)
     assert hours(run, []) == 0
+    places.append(None)
+    two = [("method", 1, "ce"), ("chain", 1, "bernoulli")]
+    assert run.by_one_thread and hours(run, two) == pytest.approx((ce + whole + start) * per_flop / 2), "two for one"
+    monkeypatch.setattr(Run, "by_one_thread", False)
+    assert hours(run, two) == pytest.approx((ce + whole + start) * per_flop), "Stage 2 had both"
 
 
 def test_what_was_tuned_elsewhere_is_tried_out_no_more_here(measured, monkeypatch):
@@ -119,10 +157,10 @@ def test_a_second_time_everything_is_found(measured, capsys, in_one_process):
 
 def test_tables_lie_with_the_runs_tables(measured):
     folder = measured.folder / "tables"
-    assert len(pd.read_csv(folder / "verdict_summary_epochs.csv")) == len(pd.read_csv(folder / "verdict_summary_osdtw.csv")) == 9
-    assert len(pd.read_csv(folder / "verdict_who_wins_epochs.csv")) == 9 * 8
+    assert len(pd.read_csv(folder / "verdict_summary_epochs.csv")) == len(pd.read_csv(folder / "verdict_summary_osdtw.csv")) == 10
+    assert len(pd.read_csv(folder / "verdict_who_wins_epochs.csv")) == 10 * 9
     assert (folder / "verdict_summary_epochs.tex").read_text().startswith("\\begin{tabular}")
-    assert (folder / "verdict_summary_epochs.md").read_text().count("\n| ") == 9 + 1
+    assert (folder / "verdict_summary_epochs.md").read_text().count("\n| ") == 10 + 1
     assert set(json.loads((measured.folder / "verdict" / "verdict.json").read_text())) == {"epochs", "osdtw"}
 
 
@@ -298,13 +336,14 @@ def test_what_was_counted_elsewhere_says_how_long_osdtws_compute_is(measured, fi
     values = {"verdict.methods": ["ce"], "verdict.seeds": [1], "verdict.budgets": ["epochs", "osdtw"]}
     run = finished_copy(values | {"verdict.others": [str(tmp_path / "rows.json")], "baselines": ["ce"]})
     assert of_osdtw(SeedRun(run, 1))[0].done() is None, "OSDTW is not trained here at this seed"
-    one, theirs = (at_osdtws_budget(SeedRun(of, 1), "ce") for of in (run, measured))
+    [one], [theirs] = (at_osdtws_budget(SeedRun(of, 1), "ce") for of in (run, measured))
     assert one.run.config.stage2 == theirs.run.config.stage2
 
 
 def test_options_of_the_verdict_alone_are_refused_without_it(refused, params):
     assert "add --verdict" in refused("run", params(), "--quick")
     assert "add --verdict" in refused("run", params(), "--with", "a.json")
+    assert "add --verdict" in refused("run", params(), "--tuned")
     line = refused("run", "--verdict", "--with", "a.json", params())
     assert "is a parameter file; name parameter files before --with" in line
 
