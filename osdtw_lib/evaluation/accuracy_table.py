@@ -21,5 +21,5 @@ def shown(accuracy: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
 def how_to_run_missing(accuracy: pd.DataFrame, known: Iterable[str]) -> str:
     """One line that says which of the known methods have no row and how to give them one; empty where none is missing."""
     missing = [name for name in known if name not in set(accuracy["method"])]
-    how = "add them to `baselines` and ./run_all.sh --from 06, or all over seeds, ./run_all.sh --verdict; with its parameter file"
-    return f"not run: {', '.join(missing)}; {how}" if missing else ""
+    how = "name them in baselines of the parameter file, then ./run_all.sh --from 06 with it, or all over seeds: --verdict"
+    return f"not run for this table: {', '.join(missing)}; to add them {how}" if missing else ""

@@ -25,11 +25,15 @@ def noise_of_one_seed(n_images: int, accuracy: float = 50.0, disagreement: float
     return float(special.ndtri((1 + LEVEL) / 2) * np.sqrt(variance / n_images))
 
 
-def one_seed(n_images: int, accuracy: float) -> str:
-    """What a table of one seed cannot tell, in a sentence."""
+def one_seed(n_images: int, accuracy: float, difference: float | None = None) -> str:
+    """What a table of one seed cannot tell, in a sentence; difference: of two rows that a reader will compare, in points."""
     by_images, z = noise_of_one_seed(n_images, accuracy), special.ndtri((1 + LEVEL) / 2)
     by_seeds = np.hypot(by_images, z * np.sqrt(2) * SEED_DEVIATION)
+    said = ""
+    if difference is not None:
+        judged = "more than the first, less than the second" if abs(difference) < by_seeds else "more than both"
+        said = f"; these two are {difference:+.1f} points apart, {'undecided' if abs(difference) < by_images else judged}"
     return (
         f"One seed: differences under {by_images:.1f} points mean nothing by the {n_images:,} test images alone, and under "
-        f"{by_seeds:.1f} where another seed moves a method by {SEED_DEVIATION} points, as on the digits."
+        f"{by_seeds:.1f} where another seed moves a method by {SEED_DEVIATION} points, as on the digits{said}."
     )

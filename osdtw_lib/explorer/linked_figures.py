@@ -63,6 +63,7 @@ def make(landscape: Landscape, ink: str) -> dict[str, go.Figure]:
         "over_weight": _stack_figure(HUNDREDTHS.tolist(), "head weight w<sub>A</sub>", ink),
         "marginal": _marginal_figure(depths[1:], ink),
     }
+    made["map"].update_traces(zauto=True, zmin=None, zmax=None, selector={"type": "heatmap"})  # its values move
     made["map"].update_yaxes(title="head weight w<sub>A</sub>", tickvals=list(DEFAULT_WEIGHTS[::2]))
     for view, changes in arrays(landscape, *here).items():
         for trace, change in zip(made[view].data, changes):
@@ -91,7 +92,8 @@ def _stack_figure(x: list, title: str, ink: str) -> go.Figure:
     for term, colour in proxy_figures.TERMS.items():
         figure.add_bar(x=x, name=term.replace("_", " "), marker={"color": colour, "line": {"width": 0}})
     figure.add_scatter(x=x, name="total", mode="lines", line={"color": ink})
-    figure.add_scatter(name="minimum", mode="markers", marker={"symbol": "star", "size": 14, "color": style_figures.RED})
+    minimum = "minimum" if len(x) < 40 else "minimum, by hundredths"  # picks are of tenths
+    figure.add_scatter(name=minimum, mode="markers", marker={"symbol": "star", "size": 14, "color": style_figures.RED})
     figure.add_scatter(
         name="current",
         mode="markers",

@@ -29,13 +29,17 @@ def by_depth(table: pd.DataFrame) -> go.Figure:
 
 
 def heat_map(grid: pd.DataFrame, picks: dict[str, tuple[int, float]], title: str) -> go.Figure:
-    """grid: one form's cells; picks: {label: (shared_depth, head_weight)} marked on it. Grey = not finite."""
+    """grid: one form's cells; picks: {label: (shared_depth, head_weight)} marked on it. Grey = not finite. Colours end at the
+    largest value of a head weight that can be picked: beyond it one at 0 or 1 would leave all others the same colour."""
     depths, weights, values = as_map(grid)
+    inside = values[(weights > 0) & (weights < 1)]
+    ends = {"zmin": np.nanmin(values), "zmax": np.nanmax(inside)} if np.isfinite(inside).any() else {}
     figure = go.Figure(
         go.Heatmap(
             x=depths,
             y=weights,
             z=values,
+            **ends,
             colorscale="Cividis",
             colorbar={"title": "proxy (nats)"},
             hovertemplate="C %{x}, w_A %{y:.2f}: %{z:.4f} nats<extra></extra>",
@@ -44,19 +48,19 @@ def heat_map(grid: pd.DataFrame, picks: dict[str, tuple[int, float]], title: str
     symbols = {"selected": "star", "current": "x-thin"}
     others = iter(["circle-open", "square-open", "diamond-open"])
     for label, (depth, weight) in picks.items():
-        symbol = symbols.get(label) or next(others)
+        symbol, size = symbols.get(label) or next(others), 11 if label == "selected" else 18
         figure.add_scatter(
             x=[depth],
             y=[weight],
             name=label,
             mode="markers",
-            marker={"symbol": symbol, "size": 16, "color": RED, "line": {"width": 3, "color": RED}},
+            marker={"symbol": symbol, "size": size, "color": RED, "line": {"width": 2, "color": RED}},
         )
     # no margin round the cells: it would look as cells that are not finite do
     step = weights[1] - weights[0] if len(weights) > 1 else 0.1
     figure.update_xaxes(title="shared depth C", dtick=1, showgrid=False, range=[depths[0] - 0.5, depths[-1] + 0.5])
     figure.update_yaxes(title="head weight w_A", showgrid=False, range=[weights[0] - step / 2, weights[-1] + step / 2])
-    figure.update_layout(title=title, plot_bgcolor="#999999", legend={"orientation": "h", "y": -0.25})
+    figure.update_layout(title=title, plot_bgcolor="#999999", legend={"orientation": "h", "y": -0.35})
     rule = "The smallest value at a head weight between 0 and 1 is the proxy's pick; grey cells are not finite."
     return captioned(figure, f"{title}. {rule}")
 

@@ -125,7 +125,7 @@ def rate(table: pd.DataFrame) -> go.Figure:
     models = table["model"].unique()
     figure = make_subplots(1, len(models), subplot_titles=[MODEL_NAMES[m] for m in models])
     lines = [
-        (4.0, "fixed", "eq18", "Eq. (18), D fixed", ORANGE, "dot"),
+        (4.0, "fixed", "eq18", "Eq. (18), Δ fixed", ORANGE, "dot"),
         (4.0, "local", "eq18", "Eq. (18), Fishers 4 : 1", RED, "solid"),
         (1.0, "local", "eq18", "Eq. (18), Fishers equal", RED, "dash"),
         (4.0, "local", "exact_bias", "exact bias, 4 : 1", BLUE, "dash"),
@@ -259,7 +259,10 @@ def why_full_sharing(table: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="shared depth C", dtick=1)
     figure.update_yaxes(title="nats", type="log", dtick=1, exponentformat="power")
     figure.update_layout(title="Variance and bias at head weight 1/2", height=440, legend=_legend(-0.25))
-    caption = "Logarithmic. Where a variance lies far above its bias, sharing everything is the only answer there is."
+    caption = (
+        "Logarithmic. A solid line's step is what one block more saves, a dotted line's what it costs: where the one is far "
+    )
+    caption += "larger than the other at every block, sharing everything is the only answer there is."
     return captioned(figure, caption)
 
 

@@ -9,6 +9,8 @@ import plotly.graph_objects as go
 from .style import BLUE, GREEN, ORANGE, captioned, plain
 
 MOST_WITH_NUMBERS = 16  # rows; of more the numbers would lie over each other, and show under the pointer
+OSDTW = "osdtw"
+BUDGETS = {"epochs": "same epochs", "osdtw": "OSDTW's compute"}
 SHADES = {"wins": 1.0, "undecided": 0.0, "loses": -1.0}
 
 
@@ -34,22 +36,26 @@ def over_compute(summaries: dict[str, pd.DataFrame], title: str, caption: str) -
     figure = go.Figure()
     for (budget, table), symbol in zip(summaries.items(), ("circle", "diamond")):
         shown = table.dropna(subset=["passes"])
-        ours = shown["ours"].astype(bool)
-        figure.add_scatter(
-            x=shown["passes"],
-            y=shown["class_mean"],
-            text=plain(shown["title"]),
-            mode="markers",
-            name={"epochs": "same epochs", "osdtw": "OSDTW's compute"}[budget],
-            marker={"symbol": symbol, "size": 10, "color": np.where(ours, ORANGE, BLUE if symbol == "circle" else GREEN)},
-            error_y={
-                "array": shown["class_mean_high"] - shown["class_mean"],
-                "arrayminus": shown["class_mean"] - shown["class_mean_low"],
-                "symmetric": False,
-                "thickness": 1,
-            },
-            hovertemplate="%{text}: %{y:.1f} % after %{x:.0f} passes<extra></extra>",
-        )
+        named = shown[(shown["row"] == OSDTW) | (shown["class_mean"] == shown["class_mean"].max())]
+        for ours, whose, colour in ((True, "OSDTW", ORANGE), (False, "others", BLUE if symbol == "circle" else GREEN)):
+            part = shown[shown["ours"].astype(bool) == ours]
+            figure.add_scatter(
+                x=part["passes"],
+                y=part["class_mean"],
+                text=plain(part["title"]),
+                mode="markers",
+                name=f"{whose}, {BUDGETS[budget]}",
+                marker={"symbol": symbol, "size": 10, "color": colour},
+                error_y={
+                    "array": part["class_mean_high"] - part["class_mean"],
+                    "arrayminus": part["class_mean"] - part["class_mean_low"],
+                    "symmetric": False,
+                    "thickness": 1,
+                },
+                hovertemplate="%{text}: %{y:.1f} % after %{x:.0f} passes<extra></extra>",
+            )
+        for _, row in named.iterrows():
+            figure.add_annotation(x=row["passes"], y=row["class_mean"], text=plain([row["title"]])[0], showarrow=False, yshift=16)
     if len(summaries) == 2:
         before, after = (table.set_index("row") for table in summaries.values())
         for row in before.index.intersection(after.index):
@@ -75,7 +81,7 @@ def who_wins(wins: pd.DataFrame, titles: dict[str, str], title: str, caption: st
                 cell = cells.loc[(row, other)]
                 difference[i, j], shade[i, j] = cell["difference"], SHADES[cell["verdict"]]
                 text[i][j] = f"{round(cell['difference'], 1) + 0.0:+.1f}"
-    names, scale = plain(titles[name] for name in order), [[0, "#f2c1a0"], [0.5, "#f4f4f4"], [1, "#a9d8c8"]]
+    names, scale = plain(titles[name] for name in order), [[0, "#f0aaa5"], [0.5, "#f4f4f4"], [1, "#a9d8c8"]]
     figure = go.Figure(
         go.Heatmap(
             z=shade,

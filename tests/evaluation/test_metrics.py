@@ -155,5 +155,5 @@ def test_the_shown_table_has_titles_one_decimal_and_a_dash_for_an_empty_group():
 
 def test_a_method_that_was_not_run_is_named_with_the_way_to_run_it():
     line = how_to_run_missing(accuracy(), ["balanced_bce", "ce"])
-    assert line.startswith("not run: balanced_bce;") and "--from 06" in line
+    assert line.startswith("not run for this table: balanced_bce;") and "--from 06" in line
     assert how_to_run_missing(accuracy(), ["ce"]) == ""

@@ -49,7 +49,7 @@ def test_tables_say_what_they_stand_on(run):
     assert accuracy.loc[["balanced_bce", "stage1", "stage2", "osdtw"], "all"].between(0, 100).all()
     assert list(accuracy.index) == ["balanced_bce", "stage1", "stage2", "osdtw_assembled", "osdtw"]
     page = (run.folder / "index.html").read_text()
-    line = next(line for line in page.splitlines() if "not run: " in line)
+    line = next(line for line in page.splitlines() if "not run for this table: " in line)
     assert "--from 06" in line and all(name in line for name in (" ce,", "logit_adjusted_ce,")) and "balanced_bce" not in line
     assert f"{sum(COUNTS)} training images" in page and f"test: {TEST * len(COUNTS)} images" in page
     assert "masked autoencoding of the 65 training images" in page
