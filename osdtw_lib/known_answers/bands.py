@@ -63,6 +63,7 @@ BANDS = {
     "tail, last": Band("stage1", "loss of the tail task alone, last epoch", 0.0107, 0.136),
     "head, trace": Band("fisher", "trace of the head task's Fisher", 0.554, 17.7),
     "tail, trace": Band("fisher", "trace of the tail task's Fisher", 0.0252, 49.4),
+    "by definition": Band("fisher", "head's Fisher of a layer, by its definition's", 0.999, 1.001),  # a ratio, not of seeds
     "bias, C = 2": Band("direct", "measured bias at C = 2, w_A = 0.5 (nats)", -0.0564, 1.34),
     "bias, C = L": Band("direct", "measured bias at C = 4, w_A = 0.5 (nats)", 0.892, 2.03),
     "paper, depth": Band("proxy", "shared depth that Eq. (18) picks", 4, 4),

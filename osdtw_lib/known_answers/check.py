@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..backend.progress import clock
 from ..config.load import load_config
 from ..longtail import TASKS
 from ..stages import execute
+from ..stages.networks import stage1_networks
 from ..stages.pipeline import require
 from ..stages.run import Run
 from .bands import BANDS, SETTINGS
+
+LAYER = "blocks.0.mlp.fc1.weight"
 
 
 def check(overrides: list[str] = ()) -> int:
@@ -76,6 +80,18 @@ def _stage1(run: Run) -> Iterator[tuple[str, float]]:
 def _fisher(run: Run) -> Iterator[tuple[str, float]]:
     for task in TASKS:
         yield f"{task}, trace", sum(float(values.double().sum()) for values in run.read("fisher", task).values())
+    yield "by definition", float(run.read("fisher", "head")[LAYER].double().sum()) / _by_definition(run)
+
+
+def _by_definition(run: Run) -> float:
+    """The trace of a layer's Fisher of the head's network: squared gradients, an image after the other."""
+    network, likelihood = stage1_networks(run)["head"], run.likelihoods["head"]
+    weight, total = network.get_parameter(LAYER), 0.0
+    for images, labels in run.batches(run.train, 64):
+        for i in range(len(images)):
+            [gradient] = torch.autograd.grad(likelihood(network(images[i : i + 1]), labels[i : i + 1]).sum(), weight)
+            total += float(gradient.double().square().sum())
+    return total / len(run.train)
 
 
 def _direct(run: Run) -> Iterator[tuple[str, float]]:

@@ -29,6 +29,10 @@ class GPaco(Method):
         queue: Batch = 8192
         size: Side = 128  # of a projection
 
+    def __init__(self, problem, parameters=None):
+        super().__init__(problem, parameters)
+        self.title += ", one view" if self.parameters.views == 1 else ""
+
     def build(self):
         return Contrasted(self.problem.vit(self.problem.n_classes), self.parameters.size, self.parameters.queue)
 
