@@ -91,7 +91,9 @@ class Cell:
         depth = None if self.row in self.run.asked else chosen(self.run)["shared_depth"]
         row: Row = rows(self.run, depth)[self.row]
         with artifact.making(str(self.run.device)) as write:
-            write.json("row", measured(self.run, row, self.name, self.title, self.budget, self.made_of))
+            decided = decision(self.run.of, self.name) if self.budget == "tuned" else None
+            tried = {"trials": decided[1].to_dict("records")} if decided else {}
+            write.json("row", measured(self.run, row, self.name, self.title, self.budget, self.made_of, **tried))
 
 
 def of_method(run: SeedRun, name: str, budget: str) -> Cell:

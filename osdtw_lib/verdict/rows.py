@@ -33,9 +33,10 @@ KEYS = {"format", "row", "title", "ours", "seed", "budget", "parameters", "measu
 SETTINGS = ("model", "recipe", "stage0", "stage1", "fisher", "direct", "selection", "stage2", "stage3", "likelihood")
 
 
-def measured(run: SeedRun, row: Row, name: str, title: str, budget: str, made_of: tuple[str, ...]) -> dict:
-    """The row as a value for JSON: `row`, `title`, `seed`, `budget`, `parameters`, `measured_on` (fingerprints), `metrics`,
-    `cost` (training and prediction) and `predicted`, a class an image of the test set."""
+def measured(run: SeedRun, row: Row, name: str, title: str, budget: str, made_of: tuple[str, ...], **tried) -> dict:
+    """The row as a value for JSON: `row`, `title`, `seed`, `budget`, `parameters` (with what else was `tried`, of a tuned row),
+    `measured_on` (fingerprints), `metrics`, `cost` (training and prediction) and `predicted`, a class an image of the test set.
+    """
     network = row.network(run.read)
     scores = scores_over(network, row.scores, run.batches(run.test), run.config.recipe.precision)
     found = {
@@ -52,6 +53,7 @@ def measured(run: SeedRun, row: Row, name: str, title: str, budget: str, made_of
             "likelihood": run.config.likelihood,
             "method": own_parameters(run, row.name),
             **_by_hand(run, row, budget),
+            **tried,
         },
         "measured_on": fingerprints(run),
         "metrics": metrics_of(scores, run.test.labels, run.groups),

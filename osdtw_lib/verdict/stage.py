@@ -88,9 +88,16 @@ def rows_of(run: Run) -> list[dict]:
 
 
 def tuning(run: Run) -> pd.DataFrame:
-    """Every trial of the rows that have all of theirs: row, trial, values, score, difference, standard_error, chosen."""
+    """Every trial of the rows that have all of theirs, here or where they were tuned: row, trial, values, score, difference,
+    standard_error, chosen."""
     names = ("osdtw", *seed_run(run, run.config.seed).asked) if "tuned" in run.config.verdict.budgets else ()
-    tables = [found[1].assign(row=name) for name in names if (found := decision(run, name))]
+    given = {at[0]: row["parameters"].get("trials") for at, row in taken_from_elsewhere(run).items() if at[1] == "tuned"}
+    tables = []
+    for name in names:
+        if found := decision(run, name):
+            tables.append(found[1].assign(row=name))
+        elif given.get(name):
+            tables.append(pd.DataFrame(given[name]).assign(row=name))
     columns = ["row", "trial", "values", "score", "difference", "standard_error", "chosen"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
 

@@ -1,6 +1,10 @@
 """Which trials a row gets, on which images, and when another value than the paper's is taken."""
 
+import copy
+import json
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -60,7 +64,7 @@ def test_only_what_is_ahead_by_more_than_a_standard_error_is_taken():
     assert tuning.chosen([row(0.5), close], LABELS, tried)[0] == {}
 
 
-def test_a_tuned_row_keeps_the_test_images_out_and_says_what_it_tried(finished_copy, monkeypatch):
+def test_a_tuned_row_keeps_the_test_images_out_and_says_what_it_tried(finished_copy, monkeypatch, tmp_path):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr(tuning, "TRIALS", 2), monkeypatch.setattr(measure, "TRIALS", 2)
     changes = {"baselines": ["ce"], "verdict.methods": ["ce"], "verdict.seeds": [0], "verdict.budgets": ["epochs", "tuned"]}
@@ -83,4 +87,12 @@ def test_a_tuned_row_keeps_the_test_images_out_and_says_what_it_tried(finished_c
     taken = decision(run, "ce")[0].get("rate", 1.0)
     assert rows["ce", "tuned"]["parameters"]["learning_rate"] == pytest.approx(rates[0] * taken)
     assert not len(stage.missing(run, stage.rows_of(run)))
+    theirs = [row for row in stage.measured_rows(run) if row["budget"] == "tuned"]
+    (tmp_path / "rows.json").write_text(json.dumps(theirs))
+    elsewhere = copy.copy(run)
+    elsewhere.config = run.config.model_copy(
+        update={"verdict": run.config.verdict.model_copy(update={"others": (str(tmp_path / "rows.json"),)})}
+    )
+    monkeypatch.setattr(stage, "decision", lambda run, name: None)
+    pd.testing.assert_frame_equal(stage.tuning(elsewhere), table, check_dtype=False)
     assert Run(load_config(run.folder.parents[1] / "small.yaml")).artifact("verdict").why_not_done() is None
