@@ -75,10 +75,15 @@ def memory_suffices(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and not FULL.search(str(error)):
+        if not is_full(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they would hold what filled the memory
         raise UserError(f"{what}: the GPU's memory is full; {remedy}") from None
+
+
+def is_full(error: RuntimeError) -> bool:
+    """Whether it says that a GPU's memory is full, whoever says it."""
+    return isinstance(error, torch.OutOfMemoryError) or bool(FULL.search(str(error)))
 
 
 def present() -> bool:

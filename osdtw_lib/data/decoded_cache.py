@@ -53,13 +53,11 @@ def decoded(images: ImageFiles, side: int, folder: Path, interpolation: str = "b
     with _locked(folder / f".{data.stem}.lock") as (lock, alone):
         if lock.read() != _state(data, journal):
             done = _blocks_done(data, journal, images, shape)
-            every = list(range(-(-len(images) // BLOCK)))
-            missing = [b for b in every if b not in done]
+            missing = [b for b in range(_blocks(images)) if b not in done]
             if missing and alone:
                 _build(images, shape, data, journal, done, missing, interpolation)
             elif missing:
-                with _under_another_name(data, journal) as names:
-                    _build(images, shape, *names, {}, every, interpolation)
+                _build_apart(images, shape, data, journal, interpolation)
             with contextlib.suppress(OSError):  # a full disk: it is compared once more
                 lock.truncate(0)
                 lock.write(_state(data, journal) or b"")
@@ -117,17 +115,27 @@ def _locked(path: Path) -> Iterator[tuple[FileIO, bool]]:
         yield file, alone
 
 
-@contextlib.contextmanager
-def _under_another_name(*files: Path) -> Iterator[list[Path]]:
-    """Names that no other process has, for what is to become these files at the end; nothing is left of them otherwise."""
-    names = [file.with_name(f".{socket.gethostname()}.{os.getpid()}.{file.name}") for file in files]
+def _build_apart(images: ImageFiles, shape: tuple[int, ...], data: Path, journal: Path, interpolation: str) -> None:
+    """All of it under names that no other process has, which then become the files, unless another process was faster: what that
+    one made may be read by now. Nothing is left of them otherwise, and nothing of what a killed process of this machine left."""
+    mine = f".{socket.gethostname()}."
+    for left in data.parent.glob(f"{mine}*.{data.stem}.*"):
+        process = left.name.removeprefix(mine).split(".")[0]
+        if process.isdecimal() and not Path(f"/proc/{process}").exists():
+            left.unlink(missing_ok=True)
+    names = [file.with_name(f"{mine}{os.getpid()}.{file.name}") for file in (data, journal)]
     try:
-        yield names
-        for name, file in zip(names, files):
-            os.replace(name, file)
+        _build(images, shape, *names, {}, list(range(_blocks(images))), interpolation)
+        if len(_blocks_done(data, journal, images, shape)) < _blocks(images):
+            for name, file in zip(names, (data, journal)):
+                os.replace(name, file)
     finally:
         for name in names:
             name.unlink(missing_ok=True)
+
+
+def _blocks(images: ImageFiles) -> int:
+    return -(-len(images) // BLOCK)
 
 
 def _state(*paths: Path) -> bytes | None:
@@ -146,7 +154,7 @@ def _blocks_done(data: Path, journal: Path, images: ImageFiles, shape: tuple[int
     """{block: checksum} as the journal has them, where it is of these images and the file still agrees."""
     if not journal.exists() or not data.exists():
         return {}
-    blocks = -(-len(images) // BLOCK)
+    blocks = _blocks(images)
     try:
         first, *lines = journal.read_text(encoding="utf-8").split("\n")[:-1]  # a line cut short by a kill has no end
         done = dict(map(int, line.split()) for line in lines)
@@ -202,9 +210,7 @@ def _build(
             os.fsync(file.fileno())
             os.fsync(log.fileno())
     except OSError as error:
-        raise UserError(
-            f"{data}: cannot be written ({error.strerror}); make room or give rights, then run again: what is there is kept"
-        ) from None
+        raise UserError(f"{data}: cannot be written ({error.strerror}); make room or give rights, then run again") from None
 
 
 def _announce(images: ImageFiles, shape: tuple[int, ...], data: Path, done: dict[int, int]) -> None:

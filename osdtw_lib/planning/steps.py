@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import methods
+from ..backend import gpus
 from ..backend.torch_compile import compile_networks
 from ..config.schema import Config
 from ..errors import UserError
@@ -169,7 +170,9 @@ def measure(step: Step, config: Config, micro: int, device: torch.device) -> Mea
     while True:
         try:
             return _timed(step, config, size, device)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not gpus.is_full(error):
+                raise
             if size == 1:
                 raise UserError(f"plan: {step.name} does not fit in this GPU's memory even with one image at a time") from None
             print(f"{step.name}: {size} images at a time do not fit in this GPU's memory; lower recipe.micro_batch", flush=True)

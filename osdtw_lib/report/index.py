@@ -87,7 +87,7 @@ def _facts(folder: Path) -> dict:
     ahead = score.at["osdtw", "all"] - best.max() if len(best) else None
     headline += f". {one_seed(int(read['tested']['test_images'].sum()), score.at['osdtw', 'all'], ahead)}"
     if over_seeds := _verdict(folder, titles["osdtw"]):
-        headline = f"Over seeds and all methods: {over_seeds}. Of the run's own seed: {headline}"
+        headline = f"{over_seeds} At the run's own seed: {headline}"
     trained = (read_manifest(folder / "stage1") or {}).get("parameters", {})
     parts = zip(TASKS, head_tail_partition(counts, trained.get("head_share", 0.5)))
     tasks = ", ".join(f"{len(members)} {task} classes with {counts[members].sum()} images" for task, members in parts)
@@ -119,12 +119,14 @@ def _facts(folder: Path) -> dict:
 
 
 def _verdict(folder: Path, title: str) -> str | None:
-    """The first sentence of the verdict at the same epochs; None where there is none, or not as it was written."""
-    manifest = read_manifest(folder / "verdict")
-    if not manifest or damage(folder / "verdict", manifest):
+    """The first sentence of the verdict at the same epochs over several seeds; None where there is none of this run's results."""
+    manifest, book = read_manifest(folder / "verdict"), folder / "09_verdict.ipynb"
+    if not manifest or damage(folder / "verdict", manifest) or not was_run(book) or what_changed(book) or is_of_another_run(book):
         return None
+    asked = manifest["parameters"]
+    seeds, ending = len(asked["seeds"][:2] if asked["quick"] else asked["seeds"]), f". {title} names"
     said = json.loads((folder / "verdict" / "verdict.json").read_text(encoding="utf-8"))["epochs"]
-    return said.split(f". {title} names")[0] if f". {title} names" in said else None
+    return f"Over {seeds} seeds, notebook 09: {said.split(ending)[0]}." if seeds > 1 and ending in said else None
 
 
 def _pictured(folder: Path, tables: str) -> bool:

@@ -44,7 +44,7 @@ def write_page(notebook: Path, page: Path) -> Path:
                 output["data"] = static(output["data"])
         if cell.cell_type == "code":
             cell.outputs = [_folded(output) for output in _joined(cell.outputs)]
-    books = sorted(NOTEBOOKS | {b for b in OPTIONAL if b == notebook.stem or notebook.with_name(f"{b}.html").is_file()})
+    books = sorted({*NOTEBOOKS, *(b for b in OPTIONAL if b == notebook.stem or notebook.with_name(f"{b}.html").is_file())})
     links = ['<a href="../index.html">all data sets</a>', f'<a href="index.html">{html.escape(notebook.parent.name)}</a>']
     links += [f'<span class="here">{b}</span>' if b == notebook.stem else f'<a href="{b}.html">{b}</a>' for b in books]
     exporter = HTMLExporter(template_name="notebook", extra_template_basedirs=[str(TEMPLATES)])

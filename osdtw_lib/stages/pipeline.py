@@ -162,10 +162,10 @@ def _as_first_sees_it(run: Run, name: str) -> Artifact:
     that the first sees. Raises UserError where nothing is selected."""
     if distributed.world_size() == 1 or "selection" not in run.needs_of(name):
         return run.artifact(name)
-    distributed.by_first(lambda: run.artifact(name))
-    key = distributed.from_first(run.artifact(name).key if distributed.rank() == 0 else None)
-    deadline = time.monotonic() + VISIBLE_SECONDS
-    while True:
+    seen: list[Artifact] = []
+    distributed.by_first(lambda: seen.append(run.artifact(name)))
+    key, deadline = distributed.from_first(seen[0].key if seen else None), time.monotonic() + VISIBLE_SECONDS
+    while not seen:
         try:
             artifact = run.artifact(name)
         except UserError:
@@ -175,6 +175,7 @@ def _as_first_sees_it(run: Run, name: str) -> Artifact:
             if artifact.key == key or time.monotonic() > deadline:
                 return artifact
         time.sleep(1)
+    return seen[0]
 
 
 def _again(name: str, config: Config) -> None:

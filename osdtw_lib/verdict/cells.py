@@ -16,7 +16,6 @@ from ..artifacts.manifest import version_changes, versions
 from ..errors import UserError
 from ..methods import osdtw
 from ..methods._base import Row
-from ..methods.ensemble import Ensemble
 from ..stages import execute
 from ..stages.networks import rows
 from ..stages.selection import chosen
@@ -104,7 +103,7 @@ def of_method(run: SeedRun, name: str, budget: str) -> Cell:
 
 def of_osdtw(run: SeedRun, budget: str = "epochs") -> list[Cell]:
     """OSDTW's four rows, the refined one by the other `stage3.likelihood`, and as published, at the choice of Eq. (18), where the
-    run selects otherwise; of another likelihood than the run's the refined one alone, and Stage 1's."""
+    parameter file selects otherwise; of another likelihood than the run's the refined one alone, and Stage 1's."""
     config, refined = run.config, osdtw.Refined.name
     if not run.is_own_likelihood:
         named = [(f"{row}_{config.likelihood}", run, row, f", {config.likelihood} likelihood") for row in ("stage1", refined)]
@@ -154,7 +153,7 @@ def at_osdtws_budget(run: SeedRun, name: str) -> list[Cell | None]:
         return [None]
     factor = both[0] / both[1]
     found: list[Cell | None] = [of_method(run.stretched(factor), name, "osdtw")]
-    if isinstance(run.methods[name], Ensemble):
+    if name == "ensemble":
         has = run.asked[name][1].networks
         if (networks := math.floor(factor * has)) > has:
             many = of_method(run.of_networks(name, networks, factor * has / networks), name, "osdtw")

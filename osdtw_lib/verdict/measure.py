@@ -19,7 +19,7 @@ from ..stages.pipeline import phase_flops
 from ..stages.run import Run
 from ..stages.side_by_side import everywhere, opened, places_of
 from .cells import CHAIN, LIKELIHOODS, Cell, at_osdtws_budget, of_method, of_osdtw, trials, tuned
-from .rows import taken_from_elsewhere
+from .rows import AS_MANY, taken_from_elsewhere
 from .seed_run import SeedRun, seed_run, seeds_of
 from .tuning import TRIALS, tuning_run
 
@@ -76,7 +76,8 @@ def left_out(run: Run) -> frozenset[str]:
     plain = training_flops(run.config.model, len(run.class_names)) * len(run.train) * run.config.stage2.epochs
     dear = [name for name in own.asked if name not in run.asked and _flops_of(own, name) > DEAR * plain]
     others = [seed_run(run, run.config.seed, likelihood) for likelihood in LIKELIHOODS if likelihood != run.config.likelihood]
-    return frozenset((*dear, *(cell.name for other in others for cell in of_osdtw(other))))
+    many = [AS_MANY] if "ensemble" in dear else []
+    return frozenset((*dear, *many, *(cell.name for other in others for cell in of_osdtw(other))))
 
 
 def hours_of(run: Run, jobs: list[Job]) -> float:
@@ -87,8 +88,16 @@ def hours_of(run: Run, jobs: list[Job]) -> float:
         return float("nan")
     costs = {name: _flops_of(own, name) for name in {name for _, _, name in jobs} if name in own.asked}
     done = [run.artifact(stage) for stage in CHAIN if stage != "start"]
-    osdtw = sum(made.notes().get("flops", 0) for made in done if made.why_not_done() is None)
-    rows = sum(osdtw if kind == "longer" else costs.get(name, osdtw) for kind, _, name in jobs)
+    counted = {made.name: made.notes().get("flops", 0) for made in done if made.why_not_done() is None}
+    osdtw, again = sum(counted.values()), counted.get("stage2", 0) + 2 * counted.get("stage3", 0)  # Eq. (18)'s, other refinement
+    chains = {run.config.likelihood: osdtw + again}
+
+    def of(kind: str, name: str) -> float:
+        if kind == "longer":
+            return osdtw * (2 if name == "ensemble" else 1)
+        return costs.get(name, chains.get(name, osdtw))
+
+    rows = sum(of(kind, name) for kind, _, name in jobs)
     tuned = TRIALS * sum(costs.get(name, osdtw) for name in {name for kind, _, name in jobs if kind == "tuned"})
     starts = len({seed for _, seed, _ in jobs} - {run.config.seed}) + bool(tuned)
     whole = rows + tuned + starts * run.artifact("start").notes().get("flops", 0)
@@ -175,8 +184,10 @@ def _longer(config: Config, seed: int, names: list[str]) -> None:
 
 
 def _job(config: Config, kind: str, seed: int, name: str) -> None:
-    for cell in _made_by(opened(config), kind, seed, name):
-        if cell and not cell.done() and not cell.failed():
+    run = opened(config)
+    given = taken_from_elsewhere(run).keys()
+    for cell in _made_by(run, kind, seed, name):
+        if cell and cell.place not in given and not cell.done() and not cell.failed():
             budget = {"method": "", "chain": "", "longer": ", at OSDTW's compute"}.get(kind, f", {kind}")
             print(f"verdict: seed {seed}, {cell.title}{budget}: {_outcome(cell)}", flush=True)
 

@@ -74,9 +74,10 @@ def own_parameters(run: SeedRun, name: str) -> dict:
 def _by_hand(run: SeedRun, row: Row, budget: str) -> dict:
     """A choice made by hand, where the row is made of one or trains as long as OSDTW does by it; the proxy's, and one the
     parameter file names, are settings."""
-    choice = chosen(run) if row.name in ROWS else chosen(seed_run(run.of, run.config.seed)) if budget == "osdtw" else {}
-    by_hand = choice.get("chosen_by") == "hand"
-    return {"by_hand": {key: choice[key] for key in ("shared_depth", "head_weight")}} if by_hand else {}
+    if row.name not in ROWS and budget != "osdtw":
+        return {}
+    by_hand = _chosen_by_hand(run if row.name in ROWS else seed_run(run.of, run.config.seed))
+    return {"by_hand": {key: by_hand[key] for key in ("shared_depth", "head_weight")}} if by_hand else {}
 
 
 def digest(row: dict) -> str:
@@ -209,12 +210,13 @@ def taken_from_elsewhere(run: Run) -> dict[tuple[str, str, int], dict]:
     return found
 
 
-def _chosen_by_hand(run: Run) -> bool:
-    """Whether C and w_A were chosen in this run's explorer; False where nothing is chosen yet."""
+def _chosen_by_hand(run: Run) -> dict | None:
+    """The choice of C and w_A, where it was made in this run's explorer; None also where nothing is chosen yet."""
     try:
-        return chosen(run).get("chosen_by") == "hand"
+        choice = chosen(run)
     except UserError:
-        return False
+        return None
+    return choice if choice.get("chosen_by") == "hand" else None
 
 
 def place_of(row: dict) -> tuple[str, str, int]:

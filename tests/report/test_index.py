@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from osdtw_lib.artifacts.artifact import Artifact
 from osdtw_lib.errors import UserError
 from osdtw_lib.report.index import write_index
 from osdtw_lib.report.written import remember
@@ -135,13 +136,19 @@ def test_an_optional_notebook_of_other_settings_is_not_told_and_a_sentence_is(fi
     cell.outputs = [new_output("display_data", {"text/markdown": "**It loses** to <b>mine"})]
     nbformat.write(new_notebook(cells=[cell]), run.folder / "09_verdict.ipynb")
     remember(run.folder / "09_verdict.ipynb")
+    made = Artifact("verdict", run.folder / "verdict", {"seeds": [0, 1, 2], "quick": True}, ())
+    with made.making("cpu") as write:
+        write.json("verdict", {"epochs": "OSDTW loses to <all>. OSDTW refined names 50 %, so it is."})
     write_index(run.folder)
     page = run.folder / "index.html"
+    first = "Over 2 seeds, notebook 09: OSDTW loses to &lt;all&gt;. At the run&#39;s own seed: OSDTW refined names"
+    assert first in page.read_text() and "so it is" not in page.read_text()
     assert "<strong>It loses</strong> to &lt;b&gt;mine" in page.read_text() and "other results" not in capsys.readouterr().out
     manifest = run.folder / "stage3" / "manifest.json"
     manifest.write_text(manifest.read_text().replace(run.artifact("stage3").key, "0" * 64))
     write_index(run.folder)
-    assert "It loses" not in page.read_text() and "09_verdict.ipynb is of other results" in page.read_text()
+    assert "It loses" not in page.read_text() and "Over 2 seeds" not in page.read_text()
+    assert "09_verdict.ipynb is of other results" in page.read_text()
     assert "left out of the report, of other results" in capsys.readouterr().out
 
 

@@ -127,18 +127,20 @@ def test_how_long_it_will_take_is_counted_before_anything_is_trained(measured, m
     stage2, own = run.artifact("stage2"), SeedRun(run, 0)
     per_flop = stage2.seconds() / stage2.notes()["flops"] / 3600
     ce, start = (own.artifact(name).notes()["flops"] for name in ("baselines/ce", "start"))
-    whole = sum(own.artifact(name).notes()["flops"] for name in ("stage1", "fisher", "direct", "stage2", "stage3"))
+    flops = {name: own.artifact(name).notes()["flops"] for name in ("stage1", "fisher", "direct", "stage2", "stage3")}
+    whole, again = sum(flops.values()), flops["stage2"] + 2 * flops["stage3"]
     hours = measure.hours_of
     assert hours(run, [("method", 0, "ce")]) == pytest.approx(ce * per_flop)
-    assert hours(run, [("method", 1, "ce"), ("chain", 1, "bernoulli")]) == pytest.approx((ce + whole + start) * per_flop)
+    both = [("method", 1, "ce"), ("chain", 1, "categorical")]
+    assert hours(run, both) == pytest.approx((ce + whole + start) * per_flop)
+    assert hours(run, [("chain", 0, "bernoulli")]) == pytest.approx((whole + again) * per_flop), "at Eq. (18)'s choice too"
     assert hours(run, [("longer", 0, "ce")]) == pytest.approx(whole * per_flop)
     assert hours(run, [("tuned", 0, "ce")]) == pytest.approx((9 * ce + start) * per_flop)
     assert hours(run, []) == 0
     places.append(None)
-    two = [("method", 1, "ce"), ("chain", 1, "bernoulli")]
-    assert run.by_one_thread and hours(run, two) == pytest.approx((ce + whole + start) * per_flop / 2), "two for one"
+    assert run.by_one_thread and hours(run, both) == pytest.approx((ce + whole + start) * per_flop / 2), "two for one"
     monkeypatch.setattr(Run, "by_one_thread", False)
-    assert hours(run, two) == pytest.approx((ce + whole + start) * per_flop), "Stage 2 had both"
+    assert hours(run, both) == pytest.approx((ce + whole + start) * per_flop), "Stage 2 had both"
 
 
 def test_what_was_tuned_elsewhere_is_tried_out_no_more_here(measured, monkeypatch):
@@ -338,6 +340,8 @@ def test_what_was_counted_elsewhere_says_how_long_osdtws_compute_is(measured, fi
     assert of_osdtw(SeedRun(run, 1))[0].done() is None, "OSDTW is not trained here at this seed"
     [one], [theirs] = (at_osdtws_budget(SeedRun(of, 1), "ce") for of in (run, measured))
     assert one.run.config.stage2 == theirs.run.config.stage2
+    one.make()
+    assert one.result()["predicted"] == theirs.result()["predicted"] and "by_hand" not in one.result()["parameters"]
 
 
 def test_options_of_the_verdict_alone_are_refused_without_it(refused, params):
