@@ -8,13 +8,14 @@ or one a core (stages/side_by_side.py).
 from __future__ import annotations
 
 import pandas as pd
+import torch
 
 from ..artifacts.artifact import Artifact, Writer
 from ..artifacts.files import make_folder, write_text
 from ..config.schema import Config
 from ..errors import UserError
 from ..evaluation.metrics import accuracy_by_group
-from ..evaluation.scores import predict, scores_over
+from ..evaluation.scores import predict, scores_of_several
 from ..proxy.grid import Choice
 from ..stages import execute
 from ..stages.proxy_inputs import load_proxy, measured_bias
@@ -153,9 +154,9 @@ def _likelihoods(run: Run) -> pd.DataFrame:
                 found = tabled.summary(scores[scores["network"] == network], variant.groups, variant.class_counts)
                 rows.append({"method": method} | at | {name: found[name] for name in (*variant.groups, "all")})
         single = Variant(run, seed, run.config.likelihood)
-        for method, row in single.methods.items():
-            scores = scores_over(row.network(single.read), row.scores, single.batches(single.test), run.config.recipe.precision)
-            predicted = predict(scores)
-            found = accuracy_by_group(predicted, single.test.labels, single.groups)
+        networks = [(row.network(single.read), row.scores) for row in single.methods.values()]
+        scores = scores_of_several(networks, single.batches(single.test), run.config.recipe.precision)
+        for method, parts in zip(single.methods, scores):
+            found = accuracy_by_group(predict(torch.cat(parts).numpy()), single.test.labels, single.groups)
             rows.append({"method": method, "likelihood": "-", "seed": seed} | found)
     return pd.DataFrame(rows)
