@@ -32,7 +32,7 @@ usage: ./run_all.sh [--set KEY=VALUE]... [--from NN] [--ablations] [--wait] [--v
 
 Finished stages are found again and not repeated; a killed run goes on where it was.
 Results: outputs/NAME/index.html for each data set, outputs/index.html for all.
-Exit status: 0, 2 for bad input (one line says what), 1 for anything else.
+Exit status: 0, 2 for bad input (one line says what), 130 interrupted, 1 for anything else.
 TEXT
     exit 0
 fi

@@ -34,7 +34,7 @@ STEPS = {  # name: (where its function is, what it asks)
     "waits": ("gpu.waits", "where does the processor wait for the GPU in a training step"),
     "mfu": ("gpu.speed", "share of the peak, eager and compiled, synthetic and from decoded JPEGs; what compiling costs"),
     "memory": ("gpu.memory", "peak of Stages 0 to 3 in parts of 128 against the plan, and within 23 GB"),
-    "way": ("gpu.way", "every stage by the command line on 4,096 JPEGs of 1,000 classes, and the time it waits for data"),
+    "way": ("gpu.way", "every stage from split to tables on 4,096 JPEGs of 1,000 classes, and the time it waits for data"),
     "several": ("gpu.several", "two processes on one GPU: the training of one, killed and resumed"),
     "fisher": ("gpu.speed", "the Fisher's images a second, by a plain pass, its memory, its kernel"),
     "search": ("gpu.speed", "search over the proxy and the explorer's answers at 86 M parameters"),
