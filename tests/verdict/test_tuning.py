@@ -96,3 +96,12 @@ def test_a_tuned_row_keeps_the_test_images_out_and_says_what_it_tried(finished_c
     monkeypatch.setattr(stage, "decision", lambda run, name: None)
     pd.testing.assert_frame_equal(stage.tuning(elsewhere), table, check_dtype=False)
     assert Run(load_config(run.folder.parents[1] / "small.yaml")).artifact("verdict").why_not_done() is None
+
+
+def test_where_the_papers_own_values_cannot_be_trained_nothing_is_tuned_and_that_is_said(finished_copy):
+    changes = {"baselines": ["ce"], "verdict.methods": ["ce"], "verdict.seeds": [0, 1], "verdict.budgets": ["epochs", "tuned"]}
+    run = finished_copy(changes)
+    trials(run, "ce")[0].note_failure("the loss is not finite")
+    missing = stage.missing(run, []).query("budget == 'tuned'").set_index("row")
+    assert missing.loc["ce", ["seeds", "why"]].tolist() == ["0 1", "its first trial: the loss is not finite"]
+    assert missing.at["osdtw", "why"] == "not yet"
