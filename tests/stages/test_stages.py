@@ -137,7 +137,7 @@ def test_with_samples_own_a_task_learns_from_its_own_classes_alone(finished_copy
     images, labels = first_part(batches)
     networks.eval()
     for task, loss in losses(images, labels).items():
-        mine = np.isin(labels.numpy(), run.partition[task])
+        mine = np.isin(labels.cpu().numpy(), run.partition[task])
         assert 0 < mine.sum() < len(mine)
         each = run.likelihoods[task](networks[task](images[mine]), labels[mine])
         torch.testing.assert_close(loss, -each.mean(), rtol=1e-5, atol=1e-5)  # float32 over batches of other sizes
