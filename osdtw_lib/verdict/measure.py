@@ -76,7 +76,7 @@ def left_out(run: Run) -> frozenset[str]:
     plain = training_flops(run.config.model, len(run.class_names)) * len(run.train) * run.config.stage2.epochs
     dear = [name for name in own.asked if name not in run.asked and _flops_of(own, name) > DEAR * plain]
     others = [seed_run(run, run.config.seed, likelihood) for likelihood in LIKELIHOODS if likelihood != run.config.likelihood]
-    many = [AS_MANY] if "ensemble" in dear else []
+    many = [AS_MANY] if "ensemble" in dear and "osdtw" in run.config.verdict.budgets else []
     return frozenset((*dear, *many, *(cell.name for other in others for cell in of_osdtw(other))))
 
 
