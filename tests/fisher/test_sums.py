@@ -169,16 +169,20 @@ def test_where_the_gpu_kernel_cannot_be_compiled_it_is_said_once_and_done_withou
         raise RuntimeError("Failed to find C compiler.\nmore lines")
 
     device = torch.device("cpu")
-    for module in (SimpleNamespace(add_squared_products_fused=fails), None):  # None: the import fails, as without Triton
+    for module in (
+        SimpleNamespace(add_squared_products_fused=fails, TILE=128),
+        None,
+    ):  # None: the import fails, as without Triton
         squares._fused.cache_clear()
         monkeypatch.setitem(sys.modules, "osdtw_lib.fisher.kernels_gpu", module)
         assert squares._fused(device, torch.float32) is None and squares._fused(device, torch.float32) is None
         said = capsys.readouterr().out
         assert said.count("\n") == 1 and said.startswith("fisher: no Triton kernel here, plain PyTorch is used, slower: ")
-    works = SimpleNamespace(add_squared_products_fused=lambda total, g, x: None)
+    tiles: list[tuple[int, ...]] = []
+    works = SimpleNamespace(add_squared_products_fused=lambda total, g, x: tiles.append(tuple(total.shape)), TILE=128)
     squares._fused.cache_clear()
     monkeypatch.setitem(sys.modules, "osdtw_lib.fisher.kernels_gpu", works)
-    assert squares._fused(device, torch.float32) is works.add_squared_products_fused
+    assert squares._fused(device, torch.float32) is works.add_squared_products_fused and tiles == [(128, 128)]
     squares._fused.cache_clear()
 
 
