@@ -20,11 +20,10 @@ DEFAULT = str(PROJECT / "params" / "mnist_lt.yaml")
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with one line on stderr for bad input."""
-    speak_legibly()
-    parser = _parser()
     arguments = sys.argv[1:] if arguments is None else arguments
-    chosen = parser.parse_args(arguments, argparse.Namespace(arguments=arguments))
     try:
+        speak_legibly()
+        chosen = _parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
         return chosen.function(chosen) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -40,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BaseException as error:
         if not _interrupted(error):
             raise
-        goes_on = "; the same command goes on from the last checkpoint" if arguments[0] in ("run", *CONTENTS) else ""
+        goes_on = "; the same command goes on from the last checkpoint" if {*arguments[:1]} & {"run", *CONTENTS} else ""
         print(f"interrupted{goes_on}", file=sys.stderr)
         return 130
 

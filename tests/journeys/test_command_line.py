@@ -123,3 +123,12 @@ def test_a_python_without_the_libraries_is_one_line(params, command, monkeypatch
     monkeypatch.setattr("osdtw_lib.config.load.load_config", lacking)
     status, out, err = command("split", params())
     assert status == 2 and err.startswith("error: this Python has no pandas; after ./run_all.sh: .venv/bin/python -m osdtw_lib")
+
+
+def test_an_interruption_while_the_command_line_is_read_is_one_too(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("osdtw_lib.__main__._parser", interrupted)
+    assert __main__.main(["stage1"]) == 130 and capsys.readouterr().err.startswith("interrupted; the same command goes on")
+    assert __main__.main([]) == 130 and capsys.readouterr().err == "interrupted\n"
