@@ -158,8 +158,13 @@ def _lives(holder: dict) -> bool:
         return False
     if holder.get("host") != socket.gethostname():
         return bool(holder)
+    return lives(holder["pid"])
+
+
+def lives(process: int) -> bool:
+    """Whether a process of this machine may still run."""
     try:
-        os.kill(holder["pid"], 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:

@@ -26,7 +26,7 @@ import PIL
 from PIL import Image
 
 from ..artifacts.files import make_folder, remove, write_text
-from ..artifacts.lock import TOKEN
+from ..artifacts.lock import TOKEN, lives
 from ..backend import distributed
 from ..backend.progress import size
 from ..backend.threads import cores
@@ -121,7 +121,7 @@ def _build_apart(images: ImageFiles, shape: tuple[int, ...], data: Path, journal
     mine = f".{socket.gethostname()}."
     for left in data.parent.glob(f"{mine}*.{data.stem}.*"):
         process = left.name.removeprefix(mine).split(".")[0]
-        if process.isdecimal() and not Path(f"/proc/{process}").exists():
+        if process.isdecimal() and not lives(int(process)):
             left.unlink(missing_ok=True)
     names = [file.with_name(f"{mine}{os.getpid()}.{file.name}") for file in (data, journal)]
     try:

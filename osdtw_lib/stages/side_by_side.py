@@ -18,7 +18,7 @@ import torch
 
 from ..backend import distributed, gpus
 from ..backend.threads import AT_ONCE, cores
-from ..backend.threads import at_once as beside_each_other
+from ..backend.threads import at_once as already_at_once
 from ..backend.worker import end_with
 from ..config.schema import Config
 from ..errors import UserError
@@ -132,7 +132,7 @@ def _serve(parent: int, pipe: Connection, settle: Callable, place: int | None, t
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal it reaches all, and the one that started this ends it
     end_with(parent)
     multiprocessing.set_start_method(None, force=True)  # else each reader of images would import everything, as this did
-    os.environ[AT_ONCE] = str(beside_each_other() * at_once)
+    os.environ[AT_ONCE] = str(already_at_once() * at_once)  # of several runs, each with jobs of its own
     settle(place, threads)
     speak_legibly()
     while True:

@@ -1,5 +1,6 @@
 """The decoded cache: the same pixels, a build that goes on after a kill, and a file that cannot be trusted made anew."""
 
+import os
 import shutil
 import time
 from collections import namedtuple
@@ -270,6 +271,16 @@ def test_without_locks_a_build_that_fails_leaves_nothing_and_a_whole_one_is_foun
     assert np.array_equal(decoded(images, SIDE, tmp_path).pixels, expected(images)) and len(reads) == N, (
         "read by `expected` alone"
     )
+
+
+def test_what_a_killed_process_left_is_removed_and_a_live_ones_is_not(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache.fcntl, "flock", no_locks)
+    name, ended = cache._file(images, SIDE, tmp_path, "bicubic").name, forked().Process(target=time.sleep, args=(0,))
+    ended.start(), ended.join()
+    dead, alive = (tmp_path / f".{cache.socket.gethostname()}.{pid}.{name}" for pid in (ended.pid, os.getppid()))
+    dead.write_bytes(b"x"), alive.write_bytes(b"x")
+    decoded(images, SIDE, tmp_path)
+    assert alive.exists() and not dead.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_refused(images, tmp_path):
