@@ -261,8 +261,8 @@ def why_full_sharing(table: pd.DataFrame) -> go.Figure:
     figure.update_layout(title="Variance and bias at head weight 1/2", height=440, legend=_legend(-0.25))
     caption = (
         "Logarithmic. A solid line's step is what one block more saves, a dotted line's what it costs: where the one is far "
+        "larger than the other at every block, sharing everything is the only answer there is."
     )
-    caption += "larger than the other at every block, sharing everything is the only answer there is."
     return captioned(figure, caption)
 
 

@@ -7,7 +7,7 @@ from itertools import combinations, compress
 import numpy as np
 import pandas as pd
 
-from ..evaluation.intervals import holm, image_bootstrap, over_seeds, two_way_bootstrap, verdicts, who_wins
+from ..evaluation.intervals import LEVEL, holm, image_bootstrap, over_seeds, two_way_bootstrap, verdicts, who_wins
 
 ACCURACIES = ("class_mean", "all", "many", "medium", "few", "worst_class", "harmonic_mean")
 OTHERS = ("nll", "ece", "ece_many", "ece_medium", "ece_few")
@@ -102,7 +102,7 @@ def verdict(table: pd.DataFrame, wins: pd.DataFrame) -> str:
     else:
         words = f"OSDTW is ahead of all {len(held)} other methods, the next being {titles[first]}"
     pair, clear = held.loc[first], {"wins": "a clear win", "loses": "a clear loss", "undecided": "undecided"}
-    if pair["low"] * pair["high"] > 0:
+    if pair["p"] < 1 - LEVEL:
         clear["undecided"] = "by itself decided, among so many pairs not"
     words += f" with {others.at[first, 'class_mean']:.1f} % ({pair['difference']:+.1f} points for OSDTW, {pair['low']:+.1f} to "
     words += f"{pair['high']:+.1f}: {clear[pair['verdict']]})"
